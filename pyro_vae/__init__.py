@@ -1,0 +1,41 @@
+"""Variational autoencoders as Pyro programs, with bounds on log p(x) that carry their errors.
+
+`VAE` puts a prior p(z), a likelihood p(x|z) and a posterior q(z|x) together to a Pyro model and
+guide; `objectives` and `svi` train them, `training` does so for whole runs, and `bounds` measures
+any Pyro model and guide.
+"""
+
+from pyro_vae import (
+    bounds,
+    data,
+    diagnostics,
+    likelihoods,
+    networks,
+    objectives,
+    observations,
+    posteriors,
+    priors,
+    svi,
+    training,
+)
+from pyro_vae.errors import DivergenceError, InputError
+from pyro_vae.vae import VAE, Guide, Model
+
+__all__ = [
+    "VAE",
+    "DivergenceError",
+    "Guide",
+    "InputError",
+    "Model",
+    "bounds",
+    "data",
+    "diagnostics",
+    "likelihoods",
+    "networks",
+    "objectives",
+    "observations",
+    "posteriors",
+    "priors",
+    "svi",
+    "training",
+]

@@ -1,0 +1,16 @@
+"""Bounds on log p(x) for any Pyro model and guide that share a data plate."""
+
+from pyro_vae.bounds.exact import quadrature
+from pyro_vae.bounds.importance import LADDER, Bounds, Estimate, elbo, evaluate, iwae
+from pyro_vae.bounds.weights import log_weights
+
+__all__ = [
+    "LADDER",
+    "Bounds",
+    "Estimate",
+    "elbo",
+    "evaluate",
+    "iwae",
+    "log_weights",
+    "quadrature",
+]

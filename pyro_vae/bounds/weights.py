@@ -1,0 +1,133 @@
+"""Log-weights: the one tensor that every bound on log p(x) is a reduction of.
+
+    log_w[k, i] = log p(x_i, z_ki) - log q(z_ki | x_i),    z_ki ~ q(z | x_i)
+
+They are read off the traces of any Pyro model and guide that share a data plate.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+
+Program = Callable[..., Any]
+
+PARTICLES = "num_particles_vectorized"
+
+
+def log_weights(
+    model: Program,
+    guide: Program,
+    x: Any,
+    num_samples: int,
+    *,
+    plate: str = "data",
+    vectorize: bool = True,
+    max_plate_nesting: int | None = None,
+) -> Tensor:
+    """Draw from the guide, and weigh each draw for each example.
+
+    Args:
+        model: a Pyro program, called as `model(x)`; its observed sites are the data.
+        guide: a Pyro program, called as `guide(x)`, with a site for each latent one of the model.
+        x: the data. Every sample site of both programs has to be in the data plate.
+        num_samples: K, the number of draws for each example.
+        plate: the name of the data plate.
+        vectorize: draw all samples at once, in an outermost plate. Programs that do not broadcast
+            over a dimension to the left of their own want False, which is slower.
+        max_plate_nesting: how many dimensions the programs' plates take. Found by running the two
+            once if it is not given.
+
+    Returns:
+        Log-weights in nats, shape [num_samples, batch], differentiable in the parameters. Scales
+        (of a subsampled plate, say) are left out, since they would make the result no bound on the
+        examples' own log p(x_i); masks are honoured.
+
+    Raises:
+        InputError: if num_samples < 1.
+        ValueError: if a site is not in the data plate, or the guide lacks one.
+    """
+    if num_samples < 1:
+        raise InputError(f"num_samples has to be at least 1, and {num_samples} is not")
+    if not vectorize:
+        draws = [_log_weight(model, guide, x, plate, 0) for _ in range(num_samples)]
+        return torch.stack(draws)
+    if max_plate_nesting is None:
+        max_plate_nesting = plate_nesting(model, guide, x)
+    particles = pyro.plate(PARTICLES, num_samples, dim=-1 - max_plate_nesting)
+    return _log_weight(particles(model), particles(guide), x, plate, max_plate_nesting + 1)
+
+
+def plate_nesting(model: Program, guide: Program, x: Any) -> int:
+    """Run a model and a guide once, and return how many dimensions their plates take."""
+    with torch.no_grad():
+        dims = [
+            frame.dim
+            for trace in _traces(model, guide, x)
+            for _, site in _sample_sites(trace)
+            for frame in site["cond_indep_stack"]
+            if frame.vectorized
+        ]
+    return -min(dims, default=0)
+
+
+def log_prob_per_example(trace: poutine.Trace, plate: str, batch_dims: int) -> Tensor:
+    """Sum a trace's log-probabilities over all but the particles and the data plate.
+
+    Args:
+        trace: of a program, in `batch_dims` dimensions of plates; the leftmost of them, if there
+            are more than the program's own, is that of the particles.
+        plate: the name of the data plate.
+        batch_dims: 0 for a program that was run as it is, without particles.
+
+    Returns:
+        Nats, shape [particles, batch], or [batch] without particles.
+    """
+    total = torch.zeros(())
+    trace.compute_log_prob()
+    for name, site in _sample_sites(trace):
+        dims = [f.dim for f in site["cond_indep_stack"] if f.vectorized and f.name == plate]
+        if not dims:
+            raise ValueError(
+                f"site '{name}' is not in a plate named '{plate}': bounds for each example need "
+                "every site in the data plate, and its name"
+            )
+        log_prob = scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+        kept = {dims[0] % log_prob.dim()}
+        if batch_dims:
+            log_prob = log_prob.reshape((1,) * (batch_dims - log_prob.dim()) + log_prob.shape)
+            kept = {0, dims[0] % batch_dims}
+        others = [dim for dim in range(log_prob.dim()) if dim not in kept]
+        total = total + (log_prob.sum(others) if others else log_prob)
+    return total
+
+
+def _log_weight(model: Program, guide: Program, x: Any, plate: str, batch_dims: int) -> Tensor:
+    model_trace, guide_trace = _traces(model, guide, x)
+    return log_prob_per_example(model_trace, plate, batch_dims) - log_prob_per_example(
+        guide_trace, plate, batch_dims
+    )
+
+
+def _traces(model: Program, guide: Program, x: Any) -> tuple[poutine.Trace, poutine.Trace]:
+    guide_trace = poutine.trace(guide).get_trace(x)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+    for name, site in _sample_sites(model_trace):
+        if not site["is_observed"] and name not in guide_trace.nodes:
+            raise ValueError(f"the guide has no site '{name}', which the model samples")
+    return model_trace, guide_trace
+
+
+def _sample_sites(trace: poutine.Trace) -> list[tuple[str, dict[str, Any]]]:
+    """The named sample sites of a trace, less those with which plates draw their subsamples."""
+    return [
+        (name, site)
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not poutine.util.site_is_subsample(site)
+    ]

@@ -1,0 +1,145 @@
+"""Figures: a matplotlib axes in, the same axes out. Opening and saving files is for the caller."""
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
+from torch import Tensor
+
+from pyro_vae.bounds import Bounds
+from pyro_vae.training import History
+from pyro_vae.vae import VAE
+
+
+def training_curves(ax: Axes, history: History) -> Axes:
+    """Draw the bound that was trained, and the one on validation data, against the epoch."""
+    epochs = [row["epoch"] for row in history]
+    marker = "o" if len(epochs) == 1 else ""
+    ax.plot(
+        epochs, [-row["train_loss"] for row in history], marker=marker, label="training objective"
+    )
+    bound = [row["validation_bound"] for row in history]
+    ax.plot(epochs, bound, marker=marker, label="validation bound")
+    best = max(range(len(bound)), key=bound.__getitem__)
+    ax.plot(
+        epochs[best], bound[best], "k*", label=f"best: {bound[best]:.2f} in epoch {epochs[best]}"
+    )
+    # The first epochs are far below; what matters happens near the top.
+    shown = sorted([*bound, *(-row["train_loss"] for row in history)])
+    low, high = shown[len(shown) // 20], shown[-1]
+    ax.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
+    ax.set(xlabel="epoch", ylabel="nats per image")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(loc="lower right")
+    return ax
+
+
+def image_grid(ax: Axes, images: Tensor, columns: int) -> Axes:
+    """Draw images in a grid, row by row; vectors one below the other, as the rows of one picture.
+
+    Args:
+        ax: the axes.
+        images: shape [N, H, W] or [N, D], values in [0, 1].
+        columns: of the grid.
+    """
+    ax.set(xticks=[], yticks=[])
+    picture = images
+    if images.dim() == 2:
+        ax.set(xlabel="dimension", ylabel="example")
+    else:
+        count, height, width = images.shape
+        rows = -(-count // columns)
+        picture = torch.full((rows * (height + 1) - 1, columns * (width + 1) - 1), torch.nan)
+        for i, image in enumerate(images):
+            top, left = i // columns * (height + 1), i % columns * (width + 1)
+            picture[top : top + height, left : left + width] = image
+        ax.set_frame_on(False)
+    ax.imshow(picture.cpu(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_aspect("auto" if images.dim() == 2 else "equal")
+    return ax
+
+
+def reconstructions(ax: Axes, vae: VAE, x: Tensor) -> Axes:
+    """Draw images, and below each its mean reconstruction from one draw of its code."""
+    with torch.no_grad():
+        decoded = vae.likelihood(vae.posterior(x).sample()).mean
+    image_grid(ax, torch.cat([x, decoded]), columns=len(x))
+    if x.dim() == 3:
+        height = x.shape[1] + 1
+        ax.set_yticks([height / 2 - 1, 1.5 * height - 1], ["data", "reconstruction"])
+        ax.tick_params(length=0)
+    return ax
+
+
+def samples(ax: Axes, vae: VAE, count: int = 64) -> Axes:
+    """Draw the means of p(x|z) for codes from the prior."""
+    with torch.no_grad():
+        means = vae.likelihood(vae.prior().sample((count,))).mean
+    return image_grid(ax, means, columns=max(1, round(count**0.5)))
+
+
+def interpolation(ax: Axes, vae: VAE, starts: Tensor, ends: Tensor, steps: int = 9) -> Axes:
+    """Draw the straight way between the codes of two images, for each pair of images.
+
+    Args:
+        ax: the axes.
+        vae: decodes what is between.
+        starts: shape [N, *event].
+        ends: shape [N, *event].
+        steps: of each way, its ends included.
+    """
+    with torch.no_grad():
+        start, end = vae.posterior(starts).mean, vae.posterior(ends).mean
+        way = torch.linspace(0, 1, steps, device=start.device)[:, None]
+        means = vae.likelihood(start[:, None] * (1 - way) + end[:, None] * way).mean
+    image_grid(ax, means.flatten(0, 1), columns=steps)
+    if starts.dim() == 3:
+        width = starts.shape[2] + 1
+        ax.set_xticks([width / 2 - 1, (steps - 0.5) * width - 1], ["image A", "image B"])
+        ax.tick_params(length=0)
+    return ax
+
+
+def manifold(ax: Axes, vae: VAE, side: int = 20) -> Axes:
+    """Draw the images on a grid over a two-dimensional latent space.
+
+    The grid is even in the quantiles of N(0, I), so for that prior each image stands for the same
+    probability.
+    """
+    line = torch.tensor(stats.norm.ppf((torch.arange(side) + 0.5) / side), dtype=torch.float32)
+    first, second = torch.meshgrid(line, line.flip(0), indexing="xy")
+    z = torch.stack([first, second], -1).reshape(-1, 2).to(next(vae.parameters()).device)
+    with torch.no_grad():
+        image_grid(ax, vae.likelihood(z).mean, columns=side)
+    if len(vae.posterior.event_shape) == 2:
+        height, width = (length + 1 for length in vae.posterior.event_shape)
+        ticks = range(0, side, max(1, side // 5))
+        ax.set_xticks([(i + 0.5) * width - 1 for i in ticks], [f"{line[i]:.1f}" for i in ticks])
+        ax.set_yticks([(i + 0.5) * height - 1 for i in ticks], [f"{-line[i]:.1f}" for i in ticks])
+        ax.set(xlabel="$z_1$", ylabel="$z_2$")
+    return ax
+
+
+def bounds_against_samples(ax: Axes, bounds: Bounds) -> Axes:
+    """Draw IWAE_K against K, with the ELBO, and with both errors.
+
+    The dark bars are 95 % Monte Carlo intervals: what a rerun on the same images could give. The
+    pale band is the 95 % interval over images: what another test set could give.
+    """
+    rungs = list(bounds.iwae)
+    estimates = list(bounds.iwae.values())
+    means = [estimate.mean for estimate in estimates]
+    reach = [1.96 * estimate.mc_se for estimate in estimates]
+    low, high = zip(*(estimate.ci95 for estimate in estimates), strict=True)
+    ax.fill_between(rungs, low, high, alpha=0.15, lw=0, label="95 %, over test sets")
+    ax.errorbar(rungs, means, reach, fmt="o-", capsize=4, label="IWAE, 95 % Monte Carlo")
+    ax.axhline(bounds.elbo.mean, color="k", ls="--", lw=1, label=f"ELBO: {bounds.elbo.mean:.2f}")
+    ax.set_xscale("log")
+    ax.set_xticks(rungs, [f"{k}\n{mean:.2f}" for k, mean in zip(rungs, means, strict=True)])
+    ax.minorticks_off()
+    ax.set(xlabel="draws K, and the bound there", ylabel="bound on log p(x), nats per image")
+    ax.set_title(
+        f"the ELBO is at least {bounds.gap.mean:.2f} ± {1.96 * bounds.gap.mc_se:.2f} nats loose"
+    )
+    ax.legend(loc="lower right")
+    return ax

@@ -1,0 +1,235 @@
+"""The command line: the options of a run, their parser, and the one line on what is wrong."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_vae import likelihoods, objectives, posteriors, priors
+from pyro_vae.errors import DivergenceError, InputError
+from pyro_vae.likelihoods import Likelihood
+from pyro_vae.networks import Network
+from pyro_vae.objectives import Objective
+from pyro_vae.observations import Binarization
+from pyro_vae.posteriors import Posterior
+from pyro_vae.priors import Prior
+
+COMPONENTS: dict[str, type] = {
+    "prior": Prior,
+    "likelihood": Likelihood,
+    "decoder": Network,
+    "posterior": Posterior,
+    "encoder": Network,
+    "objective": Objective,
+}
+CHANGEABLE = ("epochs", "device", "num_samples", "num_examples")  # in a run that is resumed
+
+
+@dataclass
+class Options:
+    """Everything that is needed to repeat a run.
+
+    Args:
+        data: digits, mnist, fashion_mnist, kmnist, emnist, or the path of a .npy or .npz file.
+        data_root: The folder where torchvision's data sets lie, or are downloaded to.
+        data_seed: Seed of the split, of static binarization, and of how held-out images are shown.
+        validation_fraction: The share of the training images that is set aside for validation.
+        test_fraction: The share set aside for testing, where the data come without a test set.
+        binarization: How grey pixels are shown to a binary likelihood: drawn anew each time, drawn
+            once, or compared with one half.
+        latent_dim: The dimension of z.
+        prior: p(z).
+        likelihood: p(x|z), with its decoder network.
+        posterior: q(z|x), with its encoder network.
+        objective: What is trained.
+        epochs: The number of passes over the training images.
+        batch_size: The number of images in a step.
+        lr: The learning rate of Adam.
+        seed: Seed of the initial parameters and of all noise in training and evaluation.
+        device: Where to compute; auto takes a GPU if there is one.
+        num_samples: K, the number of draws of z for each test image when log p(x) is bounded.
+        num_examples: The number of test images to bound log p(x) on, chosen at random.
+    """
+
+    data: str = "digits"
+    data_root: str = "data"
+    data_seed: int = 0
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.1
+    binarization: Binarization = "dynamic"
+    latent_dim: int = 16
+    prior: Callable[[int], Prior] = priors.StandardNormal
+    likelihood: Callable[[int, Sequence[int]], Likelihood] = likelihoods.Bernoulli
+    posterior: Callable[[Sequence[int], int], Posterior] = posteriors.Normal
+    objective: Callable[[], Objective] = objectives.ELBO
+    epochs: int = 100
+    batch_size: int = 100
+    lr: float = 1e-3
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_samples: int = 5000
+    num_examples: int = 1000
+
+    def check(self) -> None:
+        """Refuse numbers that make no sense.
+
+        Raises:
+            InputError: naming the first of them.
+        """
+        for name in ("latent_dim", "epochs", "batch_size", "num_samples", "num_examples", "lr"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise InputError(f"--{name} has to be positive, and {value} is not")
+        for name in ("seed", "data_seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} cannot be negative")
+
+
+class _Parser(ArgumentParser):
+    """Says what is wrong in one line, with the choices."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(_explain(message))
+
+
+def parser() -> ArgumentParser:
+    """Return a parser of the options of a run."""
+    result = _Parser(description="Train a VAE by SVI, and bound log p(x) on held-out data.")
+    result.add_argument(
+        "--config", action="config", help="A YAML file of options, as runs write it."
+    )
+    result.add_argument("--out", type=str | None, help="The new folder that the run fills.")
+    result.add_argument(
+        "--resume", type=str | None, help="A run's folder, to go on where it stopped."
+    )
+    result.add_class_arguments(Options, as_group=False)
+    return result
+
+
+def parse(arguments: Sequence[str] | None = None) -> Namespace:
+    """Parse a command line.
+
+    A run that is resumed has the options that it was started with. Of those, `CHANGEABLE` may be
+    given anew.
+
+    Raises:
+        InputError: if the command line is not understood.
+    """
+    sys.path.append(os.getcwd())  # users' own classes are named by import path
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    given = parser().parse_args(arguments)
+    if given.resume is None:
+        return given
+    if given.config or given.out:
+        raise InputError("--resume goes on with the run's own configuration, in its own folder")
+    config = Path(given.resume) / "config.yaml"
+    before = read(config)
+    now = parser().parse_args(["--config", str(config), *arguments])
+    for name in Options.__dataclass_fields__:
+        if name not in CHANGEABLE and before[name] != now[name]:
+            raise InputError(f"--{name} cannot change when a run is resumed: start a new one")
+    return now
+
+
+def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
+    """Parse the command line of an evaluation: the run's folder, and what is asked of it.
+
+    Raises:
+        InputError: if the command line is not understood.
+    """
+    sys.path.append(os.getcwd())
+    result = _Parser(description="Bound log p(x) anew for a run that was trained.")
+    result.add_argument(
+        "run", help="The run's folder; bounds.json and its figure are written anew."
+    )
+    for name, what in (
+        ("num_samples", "K, the number of draws of z for each test image"),
+        ("num_examples", "the number of test images, chosen at random"),
+    ):
+        result.add_argument(f"--{name}", type=int | None, help=f"{what}; by default as in the run.")
+    result.add_argument(
+        "--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute."
+    )
+    return result.parse_args(arguments)
+
+
+def read(path: Path) -> Namespace:
+    """Read the options that a run was started with.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if not path.exists():
+        raise InputError(f"{path.parent} is no run: there is no {path.name} in it")
+    return parser().parse_args(["--config", str(path)])
+
+
+def instantiate(namespace: Namespace) -> Options:
+    """Make options of what was parsed.
+
+    Raises:
+        InputError: if one of them makes no sense.
+    """
+    values = vars(parser().instantiate(namespace))
+    options = Options(**{name: values[name] for name in Options.__dataclass_fields__})
+    options.check()
+    return options
+
+
+def dump(namespace: Namespace) -> str:
+    """Return YAML from which the same options are parsed again, from any folder."""
+    kept = {name: namespace[name] for name in Options.__dataclass_fields__}
+    kept["data_root"] = str(Path(kept["data_root"]).resolve())
+    if Path(kept["data"]).suffix:
+        kept["data"] = str(Path(kept["data"]).resolve())
+    return parser().dump(Namespace(**kept, config=None), skip_unset=True)
+
+
+@contextlib.contextmanager
+def one_line_errors(if_interrupted: str = "") -> Iterator[None]:
+    """Turn what the user can mend into one line and exit code 2."""
+    try:
+        yield
+    except (InputError, DivergenceError, OSError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted {if_interrupted}".rstrip(), file=sys.stderr)
+        sys.exit(130)
+
+
+def _explain(message: str) -> str:
+    """Put jsonargparse's report into one line, with the choices."""
+    message = " ".join(message.split())
+    keys = re.findall(r'Parser key "([\w.]+)":', message)
+    if not keys:
+        return message
+    option = "--" + ".".join(keys)
+    problem = re.split(r'Parser key "[\w.]+": |callable class: ', message)[-1]
+    problem = re.sub(r"<class '(\w+)'>|typing\.Literal", r"\1", problem)
+    base = COMPONENTS.get(keys[-1])
+    if base is None:
+        return f"{option}: {problem}"
+    if "not accepted" in problem:
+        return f"{option}: {problem}: see {option}.help NAME for those that are"
+    name = problem.rpartition(": ")[2]
+    if "Expected a dot import path string" in problem:
+        problem = f"there is no '{name}'"
+    names = ", ".join(subclass.__name__ for subclass in _subclasses(base))
+    return f"{option}: {problem}: choose {names}, or give the import path of your own class"
+
+
+def _subclasses(base: type) -> list[type]:
+    """The public classes below `base`."""
+    found: list[type] = []
+    subclass: type
+    for subclass in base.__subclasses__():
+        found += [subclass] if not subclass.__name__.startswith("_") else []
+        found += _subclasses(subclass)
+    return found

@@ -1,0 +1,202 @@
+"""A run: a folder, the options in it, and the data and the model that they describe."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyro_vae import checkpoint, data, diagnostics, figures, observations, options
+from pyro_vae.bounds import Bounds, evaluate
+from pyro_vae.errors import InputError
+from pyro_vae.svi import EagerEngine
+from pyro_vae.training import History
+from pyro_vae.vae import VAE
+
+
+class Run:
+    """What a run's options describe, built.
+
+    Args:
+        folder: where the run is kept.
+        namespace: its options, as they were parsed.
+
+    Attributes:
+        options: the same, instantiated.
+        train: stored training images, on the device.
+        validation: validation images as the likelihood sees them.
+        test: the same for test images.
+        vae: the model and the guide, as they start.
+        engine: what trains them.
+
+    Raises:
+        InputError: if the options do not fit together, or do not fit the data.
+    """
+
+    def __init__(self, folder: Path, namespace: Namespace) -> None:
+        self.folder = folder
+        self.namespace = namespace
+        self.options = chosen = options.instantiate(namespace)
+        self.device = _device(chosen.device)
+        dataset = data.load(
+            chosen.data,
+            chosen.data_root,
+            validation_fraction=chosen.validation_fraction,
+            test_fraction=chosen.test_fraction,
+            seed=chosen.data_seed,
+        )
+        if chosen.batch_size > len(dataset.train):
+            raise InputError(
+                f"--batch_size {chosen.batch_size} is more than the {len(dataset.train)} training "
+                "images"
+            )
+        torch.manual_seed(chosen.seed)
+        self.vae = VAE(
+            prior=chosen.prior(chosen.latent_dim),
+            likelihood=chosen.likelihood(chosen.latent_dim, dataset.event_shape),
+            posterior=chosen.posterior(dataset.event_shape, chosen.latent_dim),
+        )
+        support = self.vae.likelihood.support
+        train, validation, test = (
+            observations.binarize(images, chosen.binarization, support, chosen.data_seed)
+            for images in (dataset.train, dataset.validation, dataset.test)
+        )
+        self.vae.initialize(observations.intensities(train))
+        self.vae.to(self.device)
+        self.train = train.to(self.device)
+        self.validation, self.test = (
+            observations.observe_once(images, support, chosen.data_seed).to(self.device)
+            for images in (validation, test)
+        )
+        self.engine = EagerEngine(self.vae.model, self.vae.guide, chosen.objective(), chosen.lr)
+        self.engine.evaluate_loss(self.validation[:2])  # refuses parts that do not go together
+
+    @classmethod
+    def open(cls, folder: Path, **changes: Any) -> "Run":
+        """Open a run that was trained, with its best parameters.
+
+        Args:
+            folder: of the run.
+            changes: options to change; those that are None stay as they were.
+
+        Raises:
+            InputError: if it is no run, or has not finished an epoch.
+        """
+        namespace = options.read(folder / "config.yaml")
+        for name, value in changes.items():
+            if value is not None:
+                namespace[name] = value
+        run = cls(folder, namespace)
+        run.load_best()
+        return run
+
+    def create(self) -> None:
+        """Make the run's folder, with its configuration in it, in one stroke.
+
+        Raises:
+            InputError: if it is there already.
+        """
+        if self.folder.exists():
+            raise InputError(
+                f"{self.folder} exists already: go on with --resume {self.folder}, or choose "
+                "another --out"
+            )
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
+        packages = ", ".join(
+            f"{name} {version(name)}" for name in ("pyro_vae", "pyro-ppl", "torch")
+        )
+        try:
+            unfinished.mkdir()
+            (unfinished / "config.yaml").write_text(f"# {packages}\n{options.dump(self.namespace)}")
+            unfinished.rename(self.folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def observe(self, images: Tensor) -> Tensor:
+        """Show stored images to the likelihood, with fresh noise."""
+        return observations.observe(images, self.vae.likelihood.support)
+
+    def load_best(self) -> None:
+        """Put the parameters of the best epoch into the VAE.
+
+        Raises:
+            InputError: if there are none, or they do not fit.
+        """
+        path = self.folder / "best.pt"
+        state = checkpoint.load(path, self.device)
+        try:
+            self.vae.model.load_state_dict(state["model"])
+            self.vae.guide.load_state_dict(state["guide"])
+        except (KeyError, RuntimeError) as error:  # as torch words a misfit
+            raise InputError(f"{path} does not fit the model that config.yaml describes") from error
+
+    def evaluate(self) -> Bounds:
+        """Bound log p(x) on test images, chosen at random but always the same."""
+        generator = torch.Generator().manual_seed(self.options.data_seed)
+        chosen = torch.randperm(len(self.test), generator=generator)[: self.options.num_examples]
+        return evaluate(
+            self.vae.model,
+            self.vae.guide,
+            self.test[chosen.to(self.device)],
+            self.options.num_samples,
+            seed=self.options.seed,
+            progress=True,
+        )
+
+    def report(self, bounds: Bounds) -> str:
+        """Say what came of the run."""
+        count, support = len(bounds.elbo.values), self.vae.likelihood.support
+        active = diagnostics.active_units(self.vae.posterior, self.test)
+        return (
+            f"\nlog p(x) of {count} test images ({support}), bounded from below:\n\n{bounds}\n\n"
+            f"{active} of {self.options.latent_dim} units of z are active.\n"
+            f"Everything is in {self.folder}: bounds.json, metrics.csv, best.pt, figures/*.png"
+        )
+
+    def write_bounds(self, bounds: Bounds) -> None:
+        """Write `bounds.json`, and its figure."""
+        content = {"support": self.vae.likelihood.support, **bounds.to_dict()}
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        checkpoint.write(self.folder / "bounds.json", text.encode())
+        self._draw("bounds", (6, 4.2), lambda ax: figures.bounds_against_samples(ax, bounds))
+
+    def draw(self, history: History) -> None:
+        """Draw the course of training, and what the model does."""
+        vae, test = self.vae, self.test
+        torch.manual_seed(self.options.seed)
+        self._draw("training", (6, 4), lambda ax: figures.training_curves(ax, history))
+        self._draw("samples", (6, 6), lambda ax: figures.samples(ax, vae))
+        self._draw(
+            "reconstructions", (9, 2.2), lambda ax: figures.reconstructions(ax, vae, test[:12])
+        )
+        pairs = test[: len(test) // 2 * 2][:12]
+        self._draw(
+            "interpolation",
+            (6, 4.2),
+            lambda ax: figures.interpolation(ax, vae, pairs[::2], pairs[1::2]),
+        )
+        if self.options.latent_dim == 2:
+            self._draw("manifold", (7, 7), lambda ax: figures.manifold(ax, vae))
+
+    def _draw(self, name: str, size: tuple[float, float], draw: Callable[[Axes], Any]) -> None:
+        (self.folder / "figures").mkdir(exist_ok=True)
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        figure.savefig(self.folder / "figures" / f"{name}.png", dpi=150)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: there is no GPU that torch can use: take cpu or auto")
+    return torch.device(name)

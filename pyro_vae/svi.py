@@ -1,0 +1,91 @@
+"""Engines: what takes a step of stochastic variational inference.
+
+An engine has `step(x)` and `evaluate_loss(x)`, as `pyro.infer.SVI` does, and a state to save. The
+eager one is `pyro.infer.SVI`.
+"""
+
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import SVI
+from pyro.optim import PyroOptim
+from torch import Tensor, nn
+
+from pyro_vae.objectives import Objective
+
+
+class _OneOptimizer(PyroOptim):
+    """One torch optimiser for all parameters, where `PyroOptim` makes one for each tensor."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        super().__init__(type(optimizer), {})
+        self.optimizer = optimizer
+
+    def __call__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.optimizer.step()
+
+
+class EagerEngine:
+    """Runs model and guide anew in every step, as `pyro.infer.SVI` with Adam.
+
+    It keeps a Pyro parameter store of its own, so that engines in one process do not meet.
+
+    Args:
+        model: a Pyro program that is a module and registers its parameters with Pyro.
+        guide: the same.
+        objective: what is trained.
+        lr: the learning rate of Adam.
+    """
+
+    def __init__(
+        self, model: nn.Module, guide: nn.Module, objective: Objective, lr: float = 1e-3
+    ) -> None:
+        self.model = model
+        self.guide = guide
+        self.objective = objective
+        shared = dict.fromkeys([*model.parameters(), *guide.parameters()])  # each once, in order
+        parameters = [parameter for parameter in shared if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(parameters, lr=lr)
+        self._svi = SVI(model, guide, _OneOptimizer(self.optimizer), loss=objective)
+        self._store: dict[str, Any] = {"params": {}, "constraints": {}}
+
+    def step(self, x: Tensor) -> float:
+        """Take a gradient step.
+
+        Args:
+            x: a batch, shape [batch, *event].
+
+        Returns:
+            The objective before the step, summed over the batch, in nats.
+        """
+        with pyro.get_param_store().scope(self._store):
+            return self._svi.step(x)
+
+    def evaluate_loss(self, x: Tensor) -> float:
+        """Estimate the negative of the bound on log p(x) that goes with the objective.
+
+        The KL has its full weight in it, wherever the objective's schedule is.
+
+        Args:
+            x: a batch, shape [batch, *event].
+
+        Returns:
+            Nats, summed over the batch.
+        """
+        with pyro.get_param_store().scope(self._store):
+            return self._svi.evaluate_loss(x)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of model, guide and optimiser."""
+        return {
+            "model": self.model.state_dict(),
+            "guide": self.guide.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.guide.load_state_dict(state["guide"])
+        self.optimizer.load_state_dict(state["optimizer"])

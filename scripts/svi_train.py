@@ -1,0 +1,40 @@
+"""Train a VAE by stochastic variational inference, and bound log p(x) on held-out data."""
+
+import datetime
+from pathlib import Path
+
+from pyro_vae import options, training
+from pyro_vae.run import Run
+
+
+def main() -> None:
+    """Train, evaluate, draw, and say what came of it."""
+    with options.one_line_errors():
+        chosen = options.parse()
+        started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = Path(chosen.data).stem
+        folder = Path(chosen.resume or chosen.out or f"runs/{name}-{started}")
+        run = Run(folder, chosen)
+        if not chosen.resume:
+            run.create()
+
+    with options.one_line_errors(f"- go on with: python scripts/svi_train.py --resume {folder}"):
+        history = training.fit(
+            run.engine,
+            run.train,
+            run.validation,
+            run.observe,
+            epochs=run.options.epochs,
+            batch_size=run.options.batch_size,
+            seed=run.options.seed,
+            folder=folder,
+        )
+        run.load_best()
+        run.draw(history)
+        bounds = run.evaluate()
+        run.write_bounds(bounds)
+    print(run.report(bounds))
+
+
+if __name__ == "__main__":
+    main()

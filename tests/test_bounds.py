@@ -1,0 +1,335 @@
+"""The bounds against exact answers, in means, in errors, and for programs that are no VAE."""
+
+import json
+import math
+import tracemalloc
+from collections.abc import Callable
+from itertools import pairwise
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from conftest import LinearGaussian
+from torch import Tensor
+
+from pyro_vae import VAE, InputError, bounds
+from pyro_vae.bounds import importance, weights
+
+REPETITIONS = 200
+COVERED = range(int(0.90 * REPETITIONS), int(0.99 * REPETITIONS) + 1)
+
+
+def assert_ladder(result: bounds.Bounds, exact: Tensor) -> None:
+    """ELBO < IWAE_5 < IWAE_50 < IWAE_500 <= log p(x) in expectation, and IWAE_5000 close to it."""
+    rungs = [result.elbo, *(result.iwae[k] for k in (5, 50, 500))]
+    for lower, higher in pairwise(rungs):
+        # Paired over the same examples; the errors are those of the Monte Carlo means.
+        noise = math.hypot(lower.mc_se, higher.mc_se)
+        assert higher.mean - lower.mean > 3 * noise
+    for estimate in result.iwae.values():
+        assert estimate.mean - exact.mean().item() < 3 * estimate.mc_se
+    assert abs(result.iwae[5000].mean - exact.mean().item()) < 0.02
+
+
+def test_linear_gaussian_ladder(linear_gaussian: LinearGaussian) -> None:
+    x = linear_gaussian.marginal.sample((300,))
+    vae = linear_gaussian.vae
+    result = bounds.evaluate(vae.model, vae.guide, x)
+    assert_ladder(result, linear_gaussian.marginal.log_prob(x))
+    exact = linear_gaussian.elbo(x).mean().item()
+    assert abs(result.elbo.mean - exact) < 4 * result.elbo.mc_se
+    assert abs(result.iwae[1].mean - exact) < 4 * result.elbo.mc_se
+
+
+def test_nonlinear_ladder(nonlinear: VAE) -> None:
+    x = nonlinear.model(size=300)
+    result = bounds.evaluate(nonlinear.model, nonlinear.guide, x)
+    assert_ladder(result, bounds.quadrature(nonlinear.model, x))
+
+
+def count_covered(
+    vae: VAE, draw: Callable[[], Tensor], log_p: Callable[[Tensor], Tensor], population: float
+) -> tuple[int, int]:
+    """Count how often the interval over examples covers the mean log p(x) of the population.
+
+    And how often the Monte Carlo interval covers that of the examples at hand.
+    """
+    over_examples = over_draws = 0
+    for seed in range(REPETITIONS):
+        x = draw()
+        estimate = bounds.evaluate(vae.model, vae.guide, x, 5000, ladder=[], seed=seed).iwae[5000]
+        low, high = estimate.ci95
+        over_examples += low <= population <= high
+        over_draws += abs(estimate.mean - log_p(x).mean().item()) <= 1.96 * estimate.mc_se
+    return over_examples, over_draws
+
+
+def test_linear_gaussian_coverage(linear_gaussian: LinearGaussian) -> None:
+    marginal = linear_gaussian.marginal
+    covered = count_covered(
+        linear_gaussian.vae,
+        lambda: marginal.sample((40,)),
+        marginal.log_prob,
+        -marginal.entropy().item(),
+    )
+    assert covered[0] in COVERED and covered[1] in COVERED, covered
+
+
+def test_nonlinear_coverage(nonlinear: VAE) -> None:
+    population = nonlinear.model(size=500)
+    exact = bounds.quadrature(nonlinear.model, population)
+    chosen = torch.zeros(0)
+
+    def draw() -> Tensor:
+        nonlocal chosen
+        chosen = torch.randint(len(population), (40,))
+        return population[chosen]
+
+    covered = count_covered(nonlinear, draw, lambda _: exact[chosen], exact.mean().item())
+    assert covered[0] in COVERED and covered[1] in COVERED, covered
+
+
+def softmax_weighted(log_w: Tensor) -> Tensor:
+    return (log_w.softmax(0) * log_w).sum(0)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        lambda log_w: log_w.logsumexp(0),
+        lambda log_w: log_w.logsumexp(0) - math.log(0.97 * len(log_w)),
+        lambda log_w: log_w.logsumexp(0) - math.log(len(log_w) + 150),
+        softmax_weighted,
+        bounds.elbo,
+    ],
+    ids=["no log K", "a larger K", "a smaller K", "softmax-weighted", "ELBO"],
+)
+def test_wrong_reductions_are_told_from_iwae(
+    linear_gaussian: LinearGaussian, mutant: Callable[[Tensor], Tensor]
+) -> None:
+    """The tolerance of the ladder test is tight enough to fail for the mistakes seen in peers."""
+    x = linear_gaussian.marginal.sample((300,))
+    exact = linear_gaussian.marginal.log_prob(x).mean()
+    vae = linear_gaussian.vae
+    log_w = torch.cat(
+        [bounds.log_weights(vae.model, vae.guide, x, 1000).detach() for _ in range(5)]
+    )
+    assert abs(bounds.iwae(log_w).mean() - exact) < 0.02
+    assert abs(mutant(log_w).mean() - exact) > 0.02
+
+
+def test_evaluate_is_the_plain_reduction_of_the_same_weights() -> None:
+    """Streaming, chunks and groups against the few lines they stand for."""
+    linear_gaussian = LinearGaussian()
+    x = linear_gaussian.marginal.sample((7,))
+    vae = linear_gaussian.vae
+    torch.manual_seed(5)
+    log_w = bounds.log_weights(vae.model, vae.guide, x, 103).detach()
+    for chunk_size in (7, 40, 300, 10_000):
+        drawn = iter(log_w.split(max(1, chunk_size // 7)))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(importance, "log_weights", lambda *a, d=drawn, **k: next(d))
+            result = bounds.evaluate(
+                vae.model, vae.guide, x, 103, ladder=[1, 10, 500], chunk_size=chunk_size
+            )
+        assert list(result.iwae) == [1, 10, 103]
+        groups = torch.stack([bounds.iwae(group) for group in log_w[:100].split(10)])
+        torch.testing.assert_close(result.elbo.values, log_w.mean(0))
+        torch.testing.assert_close(result.elbo.mc_variance, log_w.var(0) / 103)
+        torch.testing.assert_close(result.iwae[1].values, log_w.mean(0))
+        torch.testing.assert_close(result.iwae[10].values, groups.mean(0))
+        torch.testing.assert_close(result.iwae[10].mc_variance, groups.var(0) / 10)
+        torch.testing.assert_close(result.iwae[103].values, bounds.iwae(log_w))
+        # The delta method, term by term.
+        w_term = log_w.softmax(0) * 103 - 1
+        l_term = log_w - log_w.mean(0)
+        expected = w_term.square().sum(0) / 103**2
+        torch.testing.assert_close(result.iwae[103].mc_variance, expected)
+        expected = (w_term - l_term).square().sum(0) / 103**2
+        torch.testing.assert_close(result.gap.mc_variance, expected)
+        torch.testing.assert_close(result.ess, 1 / log_w.softmax(0).square().sum(0))
+        torch.testing.assert_close(result.gap.values, bounds.iwae(log_w) - log_w.mean(0))
+
+
+def test_monte_carlo_error_of_the_gap(linear_gaussian: LinearGaussian) -> None:
+    """The stated error of the gap is the spread of reruns on the same examples."""
+    x = linear_gaussian.marginal.sample((20,))
+    vae = linear_gaussian.vae
+    runs = [
+        bounds.evaluate(vae.model, vae.guide, x, 500, ladder=[], seed=s).gap for s in range(200)
+    ]
+    spread = torch.tensor([run.mean for run in runs]).std().item()
+    stated = sum(run.mc_se for run in runs) / len(runs)
+    assert abs(spread / stated - 1) < 4 / math.sqrt(2 * len(runs))  # four of the spread's own error
+
+
+def test_seed_and_global_generator(linear_gaussian: LinearGaussian) -> None:
+    x = linear_gaussian.marginal.sample((5,))
+    vae = linear_gaussian.vae
+    before = torch.get_rng_state()
+    first, again, other = (
+        bounds.evaluate(vae.model, vae.guide, x, 10, seed=seed).elbo.values for seed in (1, 1, 2)
+    )
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_memory_does_not_grow_with_k(linear_gaussian: LinearGaussian) -> None:
+    """The largest tensor that a chunk makes is the same for every K."""
+    x = linear_gaussian.marginal.sample((10,))
+    vae = linear_gaussian.vae
+    sizes: dict[int, int] = {}
+
+    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor):
+                sizes[k] = max(sizes.get(k, 0), out.numel())
+            return out
+
+    tracemalloc.start()
+    peaks = []
+    for k in (1000, 20_000):
+        tracemalloc.reset_peak()
+        with Largest():
+            bounds.evaluate(vae.model, vae.guide, x, k, chunk_size=1000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    assert sizes[1000] == sizes[20_000]
+    assert peaks[1] < 2 * peaks[0]  # no growing lists on Python's side either
+
+
+def test_json(linear_gaussian: LinearGaussian) -> None:
+    vae = linear_gaussian.vae
+    x = linear_gaussian.marginal.sample((5,))
+    content = json.loads(
+        json.dumps(bounds.evaluate(vae.model, vae.guide, x, 50).to_dict(), allow_nan=False)
+    )
+    assert content["unit"] == "nats"
+    assert (content["num_examples"], content["num_samples"]) == (5, 50)
+    assert list(content["iwae"]) == ["1", "5", "50"] and list(content["elbo"]) == ["50"]
+    entry = content["iwae"]["50"]
+    assert entry.keys() == {"mean", "se", "ci95", "mc_se"}
+    assert entry["ci95"][0] < entry["mean"] < entry["ci95"][1]
+    alone = bounds.evaluate(vae.model, vae.guide, x[:1], 1).to_dict()["elbo"]["1"]
+    assert (alone["se"], alone["ci95"], alone["mc_se"]) == (None, [None, None], None)
+    json.dumps(alone, allow_nan=False)
+
+
+def test_bad_requests(linear_gaussian: LinearGaussian) -> None:
+    vae = linear_gaussian.vae
+    x = linear_gaussian.marginal.sample((5,))
+    with pytest.raises(InputError, match="at least 1"):
+        bounds.log_weights(vae.model, vae.guide, x, 0)
+    with pytest.raises(InputError, match="at least 1"):
+        bounds.evaluate(vae.model, vae.guide, x, 0)
+    with pytest.raises(InputError, match="no examples"):
+        bounds.evaluate(vae.model, vae.guide, x[:0])
+
+
+# Programs that are no VAE.
+
+
+def robust_regression(x: Tensor) -> None:
+    """Two latent sites, one discrete; pixels in a plate of their own; a subsampled data plate."""
+    with pyro.plate("examples", 1000, subsample_size=len(x), dim=-2):
+        level = pyro.sample("level", dist.Normal(0.0, 2.0))
+        wild = pyro.sample("wild", dist.Bernoulli(0.2))
+        with pyro.plate("pixels", x.shape[1], dim=-1):
+            pyro.sample("x", dist.Normal(level, 1 + 2 * wild), obs=x)
+
+
+def robust_guide(x: Tensor) -> None:
+    with pyro.plate("examples", 1000, subsample_size=len(x), dim=-2):
+        pyro.sample("level", dist.Normal(x.mean(1, keepdim=True), 0.7))
+        pyro.sample("wild", dist.Bernoulli(0.4))
+
+
+def robust_log_p(x: Tensor) -> Tensor:
+    parts = []
+    for scale, probability in ((1.0, 0.8), (3.0, 0.2)):
+        dims = x.shape[1]
+        covariance = 4.0 * torch.ones(dims, dims) + scale**2 * torch.eye(dims)
+        normal = torch.distributions.MultivariateNormal(torch.zeros(dims), covariance)
+        parts.append(normal.log_prob(x) + math.log(probability))
+    return torch.stack(parts).logsumexp(0)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_any_pyro_program(vectorize: bool) -> None:
+    """Exact for two sites, nested plates and a subsampled plate, whose scale must not count."""
+    x = 2 * torch.randn(6, 1) + torch.randn(6, 3)
+    count = 40_000 if vectorize else 2_000
+    log_w = bounds.log_weights(
+        robust_regression, robust_guide, x, count, plate="examples", vectorize=vectorize
+    )
+    assert log_w.shape == (count, 6)
+    # One standard error of log mean w is about sqrt(1/ESS - 1/K); sampling error only.
+    ess = log_w.softmax(0).square().sum(0).reciprocal()
+    error = (1 / ess - 1 / count).sqrt()
+    assert ((bounds.iwae(log_w) - robust_log_p(x)).abs() < 4.5 * error).all()
+    assert error.max() < 0.1
+
+
+def test_masks_count_and_scales_do_not() -> None:
+    mask = torch.tensor([True, False, True])
+
+    def model(x: Tensor, scale: float = 1.0) -> None:
+        with pyro.plate("data", len(x)), pyro.poutine.scale(scale=scale):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            with pyro.poutine.mask(mask=mask):
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    x = torch.tensor([0.3, 5.0, -1.0])
+    draws = bounds.log_weights(model, guide, x, 4)
+    assert (draws[:, 1] == 0).all() and (draws[:, [0, 2]] != 0).all()
+    torch.manual_seed(1)
+    plain = bounds.log_weights(model, guide, x, 4)
+    torch.manual_seed(1)
+    scaled = bounds.log_weights(lambda x: model(x, 7.0), guide, x, 4)
+    assert torch.equal(plain, scaled)
+
+
+def test_sites_outside_the_plate_are_refused() -> None:
+    def model(x: Tensor) -> None:
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("loc", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="'loc' is not in a plate named 'data'"):
+        bounds.log_weights(model, guide, torch.zeros(3), 2)
+    with pytest.raises(ValueError, match="no site 'loc'"):
+        bounds.log_weights(model, lambda x: None, torch.zeros(3), 2)
+
+
+def test_plate_nesting() -> None:
+    assert weights.plate_nesting(robust_regression, robust_guide, torch.zeros(4, 3)) == 2
+
+
+# Quadrature.
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_quadrature_is_exact(latent_dim: int) -> None:
+    known = LinearGaussian(latent_dim)
+    x = known.marginal.sample((20,))
+    log_p = bounds.quadrature(known.vae.model, x, points=300)
+    torch.testing.assert_close(log_p, known.marginal.log_prob(x), atol=1e-6, rtol=0)
+
+
+def test_quadrature_refuses_what_it_cannot_do(linear_gaussian: LinearGaussian) -> None:
+    model, x = linear_gaussian.vae.model, linear_gaussian.marginal.sample((3,))
+    with pytest.raises(ValueError, match="edge of the grid"):
+        bounds.quadrature(model, x, half_width=0.5)
+    with pytest.raises(ValueError, match="too coarse"):
+        bounds.quadrature(model, x, points=8)
+    with pytest.raises(ValueError, match="one or two dimensions"):
+        bounds.quadrature(LinearGaussian(3).vae.model, x)
