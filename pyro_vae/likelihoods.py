@@ -18,6 +18,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vae import distributions
 from pyro_vae.errors import InputError
 from pyro_vae.networks import MLP, Network
 from pyro_vae.observations import Support
@@ -90,18 +91,19 @@ class ContinuousBernoulli(Likelihood):
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""
-        pixels = dist.ContinuousBernoulli(logits=self.decoder(z))
+        pixels = distributions.ContinuousBernoulli(self.decoder(z))
         return pixels.to_event(len(self.decoder.out_shape))
 
     def initialize(self, images: Tensor) -> None:
         """Start the pixels' means at those of the data, found by bisection in the logit."""
-        # Within the logits where single precision can tell the mean from its limits.
-        low = torch.full_like(self.decoder.bias, -15.0)
+        # Means closer than 1/30 to 0 or 1 are left for training to find: a pixel that was never
+        # on may yet be.
+        low = torch.full_like(self.decoder.bias, -30.0)
         high = -low
         mean = images.mean(0)
         for _ in range(40):
             middle = (low + high) / 2
-            below = dist.ContinuousBernoulli(logits=middle).mean < mean
+            below = distributions.ContinuousBernoulli(middle).mean < mean
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         self.decoder.bias.data.copy_(low)
 

@@ -103,7 +103,8 @@ class Vamp(Prior):
     """The VampPrior: the posterior averaged over learned pseudo-inputs u_k.
 
     p(z) = 1/K sum_k q(z | u_k) (Tomczak & Welling 2018). The u_k start as training
-    images, chosen at random, and stay in [0, 1].
+    images, chosen at random, and stay in (0, 1) as the sigmoids of what is learned: clipped, as in
+    the paper, black pixels would have no gradient.
 
     Args:
         latent_dim: the dimension of z.
@@ -118,18 +119,22 @@ class Vamp(Prior):
     def attach(self, posterior: Posterior) -> None:
         """Keep the posterior, and make pseudo-inputs for it."""
         self.posterior = posterior
-        self.pseudo_inputs = nn.Parameter(torch.rand(self.components, *posterior.event_shape))
+        self.logits = nn.Parameter(torch.randn(self.components, *posterior.event_shape))
+
+    @property
+    def pseudo_inputs(self) -> Tensor:
+        """u, shape [components, *event_shape]."""
+        return self.logits.sigmoid()
 
     def initialize(self, images: Tensor) -> None:
         """Start the pseudo-inputs as images, each used at most once if there are enough."""
         count = self.components
         order = torch.randperm(len(images)).repeat(math.ceil(count / len(images)))[:count]
-        with torch.no_grad():
-            self.pseudo_inputs.copy_(images[order.to(images.device)])
+        self.logits.data.copy_(images[order.to(images.device)].clamp(0.01, 0.99).logit())
 
     def forward(self) -> dist.Distribution:
         """Return p(z)."""
-        components = self.posterior(self.pseudo_inputs.clamp(0, 1))
+        components = self.posterior(self.pseudo_inputs)
         weights = dist.Categorical(logits=components.mean.new_zeros(self.components))
         return dist.MixtureSameFamily(weights, components)
 

@@ -4,6 +4,9 @@ An engine has `step(x)` and `evaluate_loss(x)`, as `pyro.infer.SVI` does, and a 
 eager one is `pyro.infer.SVI`.
 """
 
+import contextlib
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pyro
@@ -49,6 +52,7 @@ class EagerEngine:
         self.optimizer = torch.optim.Adam(parameters, lr=lr)
         self._svi = SVI(model, guide, _OneOptimizer(self.optimizer), loss=objective)
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
+        self._checked = False
 
     def step(self, x: Tensor) -> float:
         """Take a gradient step.
@@ -59,7 +63,7 @@ class EagerEngine:
         Returns:
             The objective before the step, summed over the batch, in nats.
         """
-        with pyro.get_param_store().scope(self._store):
+        with self._running():
             return self._svi.step(x)
 
     def evaluate_loss(self, x: Tensor) -> float:
@@ -73,8 +77,16 @@ class EagerEngine:
         Returns:
             Nats, summed over the batch.
         """
-        with pyro.get_param_store().scope(self._store):
+        with self._running():
             return self._svi.evaluate_loss(x)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run in the engine's own parameter store; Pyro's checks are for the first time only."""
+        unchecked = pyro.validation_enabled(False) if self._checked else contextlib.nullcontext()
+        with pyro.get_param_store().scope(self._store), unchecked:
+            yield
+        self._checked = True
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of model, guide and optimiser."""
@@ -88,4 +100,4 @@ class EagerEngine:
         """Go back to what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.guide.load_state_dict(state["guide"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would share it

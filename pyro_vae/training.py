@@ -8,6 +8,7 @@ import csv
 import io
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def fit(
         mininterval=0.1 if sys.stderr.isatty() else 10,
     )
     devices = [train.device] if train.is_cuda else []
-    with bar, torch.random.fork_rng(devices):
+    with bar, torch.random.fork_rng(devices), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Encountered (NaN|inf)")  # said better below
         for epoch in range(len(history) + 1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
             torch.manual_seed(_stream(seed, epoch))

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from scipy import stats
 from torch import Tensor
@@ -196,6 +197,7 @@ def evaluate(
     batch = min(len(x), 50, chunk_size)
     results, ess = [], []
     devices = [x.device] if x.is_cuda else []
+    checks = pyro.poutine.util.is_validation_enabled()
     bar = tqdm(
         total=num_samples * len(x),
         unit="draw",
@@ -210,9 +212,10 @@ def evaluate(
             stream = _Stream(rungs, num_samples)
             for drawn in range(0, num_samples, chunk_size // batch):
                 count = min(chunk_size // batch, num_samples - drawn)
-                log_w = log_weights(
-                    model, guide, examples, count, plate=plate, max_plate_nesting=nesting
-                )
+                with pyro.validation_enabled(checks and drawn == 0):  # once for each example
+                    log_w = log_weights(
+                        model, guide, examples, count, plate=plate, max_plate_nesting=nesting
+                    )
                 stream.add(log_w.double())
                 bar.update(log_w.numel())
             results.append(stream.estimates())

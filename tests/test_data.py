@@ -1,0 +1,153 @@
+"""Data sets, splits, and what is said of arrays that cannot be used."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_vae import InputError, data
+
+MNIST = next(
+    (root for root in (Path("data"), Path("../shared/data")) if (root / "MNIST/raw").exists()), None
+)
+
+
+def rows(images: Tensor) -> list[bytes]:
+    return [image.numpy().tobytes() for image in images]
+
+
+def test_digits_are_split_without_overlap() -> None:
+    digits = data.load("digits")
+    assert digits.event_shape == (8, 8) and digits.train.dtype == torch.uint8
+    sizes = [len(digits.train), len(digits.validation), len(digits.test)]
+    assert sizes == [1457, 161, 179] and sum(sizes) == 1797
+    everything = torch.cat([digits.train, digits.validation, digits.test])
+    assert sorted(rows(everything)) == sorted(rows(data._digits()))
+    assert (everything.min(), everything.max()) == (0, 255)
+
+
+def test_split_depends_on_the_seed_alone() -> None:
+    first, again, other = (data.load("digits", seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.test, again.test) and torch.equal(first.train, again.train)
+    assert not torch.equal(first.test, other.test)
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (40, 5, 3), (40, 28, 28)])
+@pytest.mark.parametrize("dtype", ["uint8", "float64", "float32", "bool"])
+def test_arrays(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape)
+    array = images.astype("uint8") if dtype == "uint8" else (images / 255).astype(dtype)
+    np.save(tmp_path / "a.npy", array)
+    loaded = data.load(str(tmp_path / "a.npy"))
+    assert loaded.event_shape == shape[1:]
+    assert [len(loaded.train), len(loaded.validation), len(loaded.test)] == [33, 3, 4]
+    everything = torch.cat([loaded.train, loaded.validation, loaded.test])
+    expected = array if dtype == "uint8" else array.astype("float32")
+    assert sorted(rows(everything)) == sorted(image.tobytes() for image in expected)
+    np.savez(tmp_path / "a.npz", anything=array)
+    assert torch.equal(data.load(str(tmp_path / "a.npz")).test, loaded.test)
+
+
+def test_arrays_that_come_split(tmp_path: Path) -> None:
+    train, validation, test = (np.full((n, 2), n, dtype=np.uint8) for n in (20, 5, 7))
+    np.savez(tmp_path / "a.npz", train=train, test=test)
+    loaded = data.load(str(tmp_path / "a.npz"))
+    assert [len(loaded.train), len(loaded.validation), len(loaded.test)] == [18, 2, 7]
+    np.savez(tmp_path / "b.npz", train=train, validation=validation, test=test)
+    loaded = data.load(str(tmp_path / "b.npz"))
+    assert torch.equal(loaded.train, torch.from_numpy(train))
+    assert torch.equal(loaded.validation, torch.from_numpy(validation))
+    assert torch.equal(loaded.test, torch.from_numpy(test))
+
+
+good = np.zeros((30, 4))
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.where(np.eye(30, 4) > 0, np.nan, 0.5), "NaN"),
+        (good + 1.5, r"values from 1.5 to 1.5: scale floats to \[0, 1\]"),
+        (good - 0.1, "values from -0.1"),
+        (good + np.inf, "values from inf"),
+        (good.astype(int), "int64"),
+        (good.astype(complex), "complex128"),
+        (good.astype(str), "<U"),
+        (good[:, 0], "shape"),
+        (good[:, :0], "shape"),
+        (good.reshape(30, 1, 2, 2), "shape"),
+        ((good + 1).astype(np.uint8), "only 0 and 1 as uint8"),
+        (good[:3], "set of .* is empty"),
+        (good[:0], "set of .* is empty"),
+        (np.array([{}], dtype=object), "not a NumPy array"),
+    ],
+)
+def test_arrays_that_cannot_be_used(tmp_path: Path, array: Any, said: str) -> None:
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    with pytest.raises(InputError, match=said):
+        data.load(str(tmp_path / "a.npy"))
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file"):
+        data.load(str(tmp_path / "none.npy"))
+    (tmp_path / "text.npy").write_text("no array")
+    with pytest.raises(InputError, match="not a NumPy array"):
+        data.load(str(tmp_path / "text.npy"))
+    np.save(tmp_path / "cut.npy", good)
+    content = (tmp_path / "cut.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(content[:-5])
+    with pytest.raises(InputError, match="not a NumPy array"):
+        data.load(str(tmp_path / "cut.npy"))
+    np.savez(tmp_path / "two.npz", a=good, b=good)
+    with pytest.raises(InputError, match="holds a, b"):
+        data.load(str(tmp_path / "two.npz"))
+    np.savez(tmp_path / "odd.npz", train=good, test=good[:, :3])
+    with pytest.raises(InputError, match="make them alike"):
+        data.load(str(tmp_path / "odd.npz"))
+    with pytest.raises(InputError, match="choose digits, mnist"):
+        data.load("cifar")
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 2.0])
+def test_fractions(fraction: float) -> None:
+    with pytest.raises(InputError, match="fraction"):
+        data.load("digits", test_fraction=fraction)
+
+
+def test_missing_set_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import KMNIST
+
+    def offline(self: KMNIST) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(KMNIST, "download", offline)
+    with pytest.raises(InputError, match=r"kmnist is not in .* \(no route to host\).*--data_root"):
+        data.load("kmnist", tmp_path)
+
+
+def test_emnist_stands_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMNIST's files hold each image transposed."""
+    raw = tmp_path / "EMNIST" / "raw"
+    raw.mkdir(parents=True)
+    stored = np.arange(30 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(30, 28, 28)
+    for part in ("train", "test"):
+        header = np.array([2051, 30, 28, 28], dtype=">i4").tobytes()
+        (raw / f"emnist-balanced-{part}-images-idx3-ubyte").write_bytes(header + stored.tobytes())
+        labels = np.array([2049, 30], dtype=">i4").tobytes() + bytes(30)
+        (raw / f"emnist-balanced-{part}-labels-idx1-ubyte").write_bytes(labels)
+    test = data.load("emnist", tmp_path).test
+    assert torch.equal(test, torch.from_numpy(stored).transpose(1, 2))
+
+
+@pytest.mark.skipif(MNIST is None, reason="MNIST is not here")
+def test_mnist() -> None:
+    assert MNIST is not None
+    mnist = data.load("mnist", MNIST)
+    assert [len(mnist.train), len(mnist.validation), len(mnist.test)] == [54_000, 6_000, 10_000]
+    assert mnist.event_shape == (28, 28) and mnist.train.dtype == torch.uint8
+    everything = torch.cat([mnist.train, mnist.validation]).double()
+    assert abs(everything.mean().item() / 255 - 0.1307) < 1e-4  # the known mean of the 60,000

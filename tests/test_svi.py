@@ -1,0 +1,90 @@
+"""The engine: it is SVI, it keeps to itself, and it can be put back to where it was."""
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import Tensor
+
+from pyro_vae import VAE, likelihoods, posteriors, priors
+from pyro_vae.objectives import ELBO
+from pyro_vae.svi import EagerEngine
+
+
+def make(prior: type[priors.Prior] = priors.StandardNormal) -> VAE:
+    torch.manual_seed(2)
+    return VAE(prior(2), likelihoods.Bernoulli(2, [5]), posteriors.Normal([5], 2))
+
+
+def engine_of(vae: VAE) -> EagerEngine:
+    return EagerEngine(vae.model, vae.guide, ELBO(), lr=1e-2)
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return (torch.rand(30, 5) < 0.4).float()
+
+
+@pytest.mark.parametrize("prior", [priors.StandardNormal, priors.Vamp])
+def test_steps_are_those_of_pyro_svi(prior: type[priors.Prior], x: Tensor) -> None:
+    ours, theirs = make(prior), make(prior)
+    engine = engine_of(ours)
+    torch.manual_seed(0)
+    our_losses = [engine.step(x) for _ in range(5)]
+    svi = SVI(theirs.model, theirs.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+    torch.manual_seed(0)
+    their_losses = [svi.step(x) for _ in range(5)]
+    assert our_losses == pytest.approx(their_losses, rel=1e-6)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    torch.manual_seed(0)
+    expected = svi.evaluate_loss(x)
+    torch.manual_seed(0)
+    assert engine.evaluate_loss(x) == pytest.approx(expected)
+
+
+def test_engines_do_not_meet(x: Tensor) -> None:
+    pyro.param("mine", torch.ones(1))
+    first, second = make(), make()
+    engines = [engine_of(first), engine_of(second)]
+    before = [p.detach().clone() for p in second.parameters()]
+    engines[0].step(x)
+    assert all(torch.equal(p, b) for p, b in zip(second.parameters(), before, strict=True))
+    engines[1].step(x)
+    assert not all(torch.equal(p, b) for p, b in zip(second.parameters(), before, strict=True))
+    assert list(pyro.get_param_store().keys()) == ["mine"]
+
+
+def test_evaluating_changes_nothing(x: Tensor) -> None:
+    vae = make()
+    engine = engine_of(vae)
+    before = [p.detach().clone() for p in vae.parameters()]
+    engine.evaluate_loss(x)
+    assert all(torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
+    assert all(p.grad is None for p in vae.parameters())
+
+
+def test_state_round_trip(x: Tensor) -> None:
+    first, second = make(priors.Vamp), make(priors.Vamp)
+    engine = engine_of(first)
+    for _ in range(3):
+        engine.step(x)
+    other = engine_of(second)
+    other.load_state_dict(engine.state_dict())
+    losses = []
+    for resumed in (engine, other):
+        torch.manual_seed(1)
+        losses.append([resumed.step(x) for _ in range(3)])
+    assert losses[0] == losses[1]
+    for one, two in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_fixed_parameters_stay(x: Tensor) -> None:
+    torch.manual_seed(2)
+    likelihood = likelihoods.Gaussian(2, [5], learn_scale=False)
+    vae = VAE(priors.StandardNormal(2), likelihood, posteriors.Normal([5], 2))
+    engine = engine_of(vae)
+    before = likelihood.log_scale.item()
+    engine.step(x)
+    assert likelihood.log_scale.item() == before

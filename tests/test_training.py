@@ -1,0 +1,151 @@
+"""The training loop: resuming, keeping the best, stopping at NaN."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_vae import VAE, DivergenceError, InputError, checkpoint, likelihoods, posteriors, priors
+from pyro_vae.objectives import ELBO
+from pyro_vae.observations import observe, observe_once
+from pyro_vae.svi import EagerEngine
+from pyro_vae.training import History, fit
+
+IMAGES = torch.randint(
+    256, (95, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
+VALIDATION = observe_once(IMAGES[:20], "binary", 0)
+
+
+def make() -> EagerEngine:
+    torch.manual_seed(2)
+    vae = VAE(
+        priors.StandardNormal(2), likelihoods.Bernoulli(2, [4, 3]), posteriors.Normal([4, 3], 2)
+    )
+    return EagerEngine(vae.model, vae.guide, ELBO(warmup=2.5), lr=1e-2)
+
+
+def train(engine: EagerEngine, epochs: int, folder: Path | None = None, seed: int = 0) -> History:
+    return fit(
+        engine,
+        IMAGES,
+        VALIDATION,
+        lambda images: observe(images, "binary"),
+        epochs=epochs,
+        batch_size=30,
+        seed=seed,
+        folder=folder,
+        progress=False,
+    )
+
+
+def parameters(engine: EagerEngine) -> list[Tensor]:
+    return [p.detach().clone() for p in [*engine.model.parameters(), *engine.guide.parameters()]]
+
+
+def equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+
+
+def test_resuming_is_exact(tmp_path: Path) -> None:
+    whole, parts = make(), make()
+    history = train(whole, 5)
+    for epochs in (1, 3, 5):
+        torch.rand(17)  # whatever happens in between
+        parts = make()
+        resumed = train(parts, epochs, tmp_path)
+    assert resumed == history
+    assert equal(parameters(parts), parameters(whole))
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5]
+    assert [float(row["validation_bound"]) for row in rows] == [
+        row["validation_bound"] for row in history
+    ]
+
+
+def test_it_learns_and_the_seed_decides() -> None:
+    first, again, other = make(), make(), make()
+    history = train(first, 8)
+    assert history[-1]["validation_bound"] > history[0]["validation_bound"] + 0.1
+    assert train(again, 8) == history and equal(parameters(first), parameters(again))
+    assert train(other, 8, seed=1) != history
+
+
+def test_global_generator_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    engine = make()
+    torch.set_rng_state(before)
+    train(engine, 1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_nothing_is_left_to_do(tmp_path: Path) -> None:
+    history = train(make(), 2, tmp_path)
+    engine = make()
+    assert train(engine, 1, tmp_path) == history
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_best_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make()
+    bounds = iter([3.0, 5.0, 4.0])
+    kept = []
+
+    def evaluate_loss(x: Tensor) -> float:
+        kept.append(parameters(engine))
+        return -next(bounds) * len(x)
+
+    monkeypatch.setattr(engine, "evaluate_loss", evaluate_loss)
+    train(engine, 3, tmp_path)
+    best = checkpoint.load(tmp_path / "best.pt")
+    assert best["epoch"] == 2
+    other = make()
+    other.model.load_state_dict(best["model"])
+    other.guide.load_state_dict(best["guide"])
+    assert equal(parameters(other), kept[1]) and not equal(parameters(other), kept[2])
+
+
+@pytest.mark.parametrize("where", ["step", "evaluate_loss"])
+def test_nan_stops_and_names_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    engine = make()
+    train(engine, 2, tmp_path)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(engine, where, lambda x: float("nan"))
+    with pytest.raises(DivergenceError) as error:
+        train(engine, 3, tmp_path)
+    said = str(error.value)
+    assert "nan in" in said and "epoch 3" in said
+    assert f"of epoch 2, is {tmp_path / 'checkpoint.pt'}" in said
+    assert ("step 1 of" in said) == (where == "step")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    with pytest.raises(DivergenceError, match="no checkpoint"):
+        train(engine, 1)
+
+
+def test_real_divergence_is_seen() -> None:
+    engine = make()
+    for group in engine.optimizer.param_groups:
+        group["lr"] = 1e30
+    with pytest.raises(DivergenceError, match="smaller --lr"):
+        train(engine, 5)
+
+
+@pytest.mark.parametrize("batch_size", [0, 96])
+def test_batches_that_cannot_be_drawn(batch_size: int) -> None:
+    with pytest.raises(InputError, match="95 training images"):
+        fit(make(), IMAGES, VALIDATION, epochs=1, batch_size=batch_size, progress=False)
+
+
+def test_checkpoint_of_another_model(tmp_path: Path) -> None:
+    train(make(), 1, tmp_path)
+    vae = VAE(
+        priors.StandardNormal(3), likelihoods.Bernoulli(3, [4, 3]), posteriors.Normal([4, 3], 3)
+    )
+    engine = EagerEngine(vae.model, vae.guide, ELBO())
+    with pytest.raises(InputError, match="does not fit"):
+        train(engine, 2, tmp_path)
