@@ -1,9 +1,10 @@
 """Figures: a matplotlib axes in, the same axes out. Opening and saving files is for the caller."""
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from pyro_vae.bounds import Bounds
@@ -54,7 +55,7 @@ def image_grid(ax: Axes, images: Tensor, columns: int) -> Axes:
             top, left = i // columns * (height + 1), i % columns * (width + 1)
             picture[top : top + height, left : left + width] = image
         ax.set_frame_on(False)
-    ax.imshow(picture.cpu(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(picture.cpu().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_aspect("auto" if images.dim() == 2 else "equal")
     return ax
 
@@ -106,7 +107,7 @@ def manifold(ax: Axes, vae: VAE, side: int = 20) -> Axes:
     The grid is even in the quantiles of N(0, I), so for that prior each image stands for the same
     probability.
     """
-    line = torch.tensor(stats.norm.ppf((torch.arange(side) + 0.5) / side), dtype=torch.float32)
+    line = torch.tensor(special.ndtri((np.arange(side) + 0.5) / side), dtype=torch.float32)
     first, second = torch.meshgrid(line, line.flip(0), indexing="xy")
     z = torch.stack([first, second], -1).reshape(-1, 2).to(next(vae.parameters()).device)
     with torch.no_grad():

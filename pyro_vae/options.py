@@ -63,12 +63,12 @@ class Options:
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     binarization: Binarization = "dynamic"
-    latent_dim: int = 16
+    latent_dim: int = 8
     prior: Callable[[int], Prior] = priors.StandardNormal
     likelihood: Callable[[int, Sequence[int]], Likelihood] = likelihoods.Bernoulli
     posterior: Callable[[Sequence[int], int], Posterior] = posteriors.Normal
     objective: Callable[[], Objective] = objectives.ELBO
-    epochs: int = 100
+    epochs: int = 200
     batch_size: int = 100
     lr: float = 1e-3
     seed: int = 0
@@ -207,22 +207,22 @@ def one_line_errors(if_interrupted: str = "") -> Iterator[None]:
 def _explain(message: str) -> str:
     """Put jsonargparse's report into one line, with the choices."""
     message = " ".join(message.split())
-    keys = re.findall(r'Parser key "([\w.]+)":', message)
-    if not keys:
+    about = re.match(r'Parser key "([\w.]+)": (?:Type .* callable class: )?(.*)', message)
+    if about is None:
         return message
-    option = "--" + ".".join(keys)
-    problem = re.split(r'Parser key "[\w.]+": |callable class: ', message)[-1]
+    key, problem = about.groups()
+    if problem.startswith("--"):  # explained already, as an option of a component
+        return problem.replace("--", f"--{key}.")
     problem = re.sub(r"<class '(\w+)'>|typing\.Literal", r"\1", problem)
-    base = COMPONENTS.get(keys[-1])
+    base = COMPONENTS.get(key)
     if base is None:
-        return f"{option}: {problem}"
+        return f"--{key}: {problem}"
     if "not accepted" in problem:
-        return f"{option}: {problem}: see {option}.help NAME for those that are"
-    name = problem.rpartition(": ")[2]
+        return f"--{key}: {problem}: see --{key}.help NAME for those that are"
     if "Expected a dot import path string" in problem:
-        problem = f"there is no '{name}'"
+        problem = f"there is no '{problem.rpartition(': ')[2]}'"
     names = ", ".join(subclass.__name__ for subclass in _subclasses(base))
-    return f"{option}: {problem}: choose {names}, or give the import path of your own class"
+    return f"--{key}: {problem}: choose {names}, or give the import path of your own class"
 
 
 def _subclasses(base: type) -> list[type]:

@@ -21,9 +21,9 @@ from typing import Any
 
 import pyro
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pyro_vae.bounds.weights import Program, log_weights, plate_nesting
 from pyro_vae.errors import InputError
@@ -91,7 +91,7 @@ class Estimate:
         """The 95 % interval of the mean over the population of examples, by Student's t."""
         if len(self.values) < 2:
             return math.nan, math.nan
-        reach = stats.t.ppf(0.975, len(self.values) - 1).item() * self.se
+        reach = special.stdtrit(len(self.values) - 1, 0.975).item() * self.se
         return self.mean - reach, self.mean + reach
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,18 @@
+"""Every notebook runs from top to bottom; what it claims is asserted in its cells."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.filterwarnings("default")  # of the machinery that runs notebooks, not of ours
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_notebook(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": ROOT}}).execute()
+    assert any(cell.get("outputs") for cell in notebook.cells)

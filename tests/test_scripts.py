@@ -1,0 +1,317 @@
+"""The command line as a user meets it: what it writes, what it says, what it refuses."""
+
+import json
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from pyro_vae import checkpoint, training
+
+Script = Callable[..., tuple[int, str, str]]
+SMALL = ["--epochs", "2", "--num_samples", "20", "--num_examples", "30", "--device", "cpu"]
+WIDTHS = ["--likelihood.decoder.widths=[16]", "--posterior.encoder.widths=[16]"]
+
+
+@pytest.fixture
+def script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Script:
+    """Run a script in this process, in an empty folder; return its exit code and its output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        code: Any = 0
+        try:
+            runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def assert_refused(result: tuple[int, str, str], *said: str) -> None:
+    """One line, exit code 2, no traceback."""
+    code, out, err = result
+    assert code == 2, (out, err)
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1, err
+    for part in said:
+        assert part in err, err
+
+
+def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
+    code, out, _ = script("svi_train", "--out", "run", *SMALL, *WIDTHS)
+    assert code == 0
+    run = tmp_path / "run"
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert files == {
+        "config.yaml",
+        "metrics.csv",
+        "checkpoint.pt",
+        "best.pt",
+        "bounds.json",
+        "figures/training.png",
+        "figures/samples.png",
+        "figures/reconstructions.png",
+        "figures/interpolation.png",
+        "figures/bounds.png",
+    }
+    content = json.loads((run / "bounds.json").read_text())
+    assert content["unit"] == "nats" and content["support"] == "binary"
+    assert content["num_examples"] == 30 and content["num_samples"] == 20
+    assert set(content["elbo"]) == {"20"} and set(content["iwae"]) == {"1", "5", "20"}
+    for shown in ("ELBO", "IWAE_20", "IWAE_20 - ELBO", "units of z are active", "run"):
+        assert shown in out
+    assert f"{content['gap']['20']['mean']:.3f}" in out
+
+    # What the run wrote repeats it.
+    assert script("svi_train", "--config", "run/config.yaml", "--out", "again")[0] == 0
+    first, second = (checkpoint.load(tmp_path / name / "best.pt") for name in ("run", "again"))
+    for side in ("model", "guide"):
+        assert all(torch.equal(first[side][key], second[side][key]) for key in first[side])
+    assert (tmp_path / "again/bounds.json").read_text() == (run / "bounds.json").read_text()
+
+    # Evaluation repeats itself, and takes other numbers.
+    before = (run / "bounds.json").read_text()
+    assert script("evaluate", "run")[0] == 0
+    assert (run / "bounds.json").read_text() == before
+    code, out, _ = script("evaluate", "run", "--num_samples", 7, "--num_examples", 11)
+    content = json.loads((run / "bounds.json").read_text())
+    assert (content["num_samples"], content["num_examples"]) == (7, 11) and "IWAE_7" in out
+
+
+def test_resume(script: Script, tmp_path: Path) -> None:
+    script("svi_train", "--out", "whole", *SMALL, *WIDTHS, "--epochs", 3)
+    script("svi_train", "--out", "parts", *SMALL, *WIDTHS, "--epochs", 1)
+    code, _, _ = script("svi_train", "--resume", "parts", "--epochs", 3)
+    assert code == 0
+    for name in ("metrics.csv", "bounds.json"):
+        assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert_refused(script("svi_train", "--resume", "parts", "--lr", 0.1), "--lr cannot change")
+    assert_refused(script("svi_train", "--resume", "parts", "--out", "x"), "--resume goes on")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--prior", "Vamp", "--prior.components", 9, "--likelihood", "Gaussian"],
+        ["--prior", "Mixture", "--likelihood", "ContinuousBernoulli", "--latent_dim", 2],
+        ["--prior", "LearnedNormal", "--objective", "IWAE", "--objective.num_particles", 3],
+        ["--objective", "AnalyticELBO", "--objective.warmup", 1, "--binarization", "static"],
+        [
+            "--likelihood.decoder",
+            "ConvDecoder",
+            "--posterior.encoder",
+            "ConvEncoder",
+            "--posterior.encoder.channels=[4]",
+            "--binarization",
+            "threshold",
+        ],
+    ],
+)
+def test_parts_are_swapped_by_name(script: Script, tmp_path: Path, arguments: list[Any]) -> None:
+    code, _, err = script("svi_train", "--out", "run", *SMALL, *arguments)
+    assert code == 0, err
+    assert script("evaluate", "run")[0] == 0
+    config = (tmp_path / "run/config.yaml").read_text()
+    assert all(f".{name}\n" in config for name in arguments if str(name)[0].isupper())
+    assert (tmp_path / "run/figures/manifold.png").exists() == (2 in arguments)
+
+
+@pytest.mark.parametrize("shape", [(60, 5), (60, 6, 4)])
+def test_users_own_arrays(script: Script, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).random(shape)
+    np.save(tmp_path / "own.npy", array)
+    arguments = ["--data", "own.npy", "--batch_size", 20, *SMALL]
+    assert script("svi_train", "--out", "run", *arguments, "--likelihood", "Gaussian")[0] == 0
+    assert script("svi_train", *arguments)[0] == 0
+    (named,) = (tmp_path / "runs").iterdir()
+    assert named.name.startswith("own-")
+
+
+def arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "nan.npy", np.full((30, 4), np.nan))
+    np.save(tmp_path / "wide.npy", np.full((30, 4), 3.0))
+    np.save(tmp_path / "three.npy", np.zeros((3, 4)))
+    np.save(tmp_path / "vectors.npy", np.zeros((60, 4)))
+    (tmp_path / "text.npy").write_text("text")
+    (tmp_path / "folder").mkdir()
+
+
+REFUSED = [
+    (["--prior", "Vam"], ["--prior", "'Vam'", "StandardNormal, LearnedNormal, Mixture, Vamp"]),
+    (["--likelihood", "Poisson"], ["Bernoulli, ContinuousBernoulli, Gaussian"]),
+    (["--posterior", "Flow"], ["--posterior", "choose Normal"]),
+    (["--objective", "VAE"], ["ELBO, AnalyticELBO, IWAE"]),
+    (["--likelihood.decoder", "CNN"], ["--likelihood.decoder", "MLP, Linear, ConvEncoder"]),
+    (["--prior", "nowhere.Prior"], ["--prior", "nowhere"]),
+    (["--prior", "torch.nn.Linear"], ["--prior", "torch.nn.Linear"]),
+    (["--prior", "Vamp", "--prior.component", 3], ["'component'", "--prior.help"]),
+    (["--prior", "Vamp", "--prior.components", 0], ["at least one component"]),
+    (["--prior", "Vamp", "--prior.components", "x"], ["--prior.components", "int", "x"]),
+    (["--likelihood.decoder.activation", "Nope"], ["'Nope'", "Tanh, ReLU"]),
+    (["--likelihood", "Gaussian", "--likelihood.scale", -1], ["positive"]),
+    (["--likelihood", "Gaussian", "--binarization", "static"], ["--binarization static"]),
+    (["--objective", "AnalyticELBO", "--prior", "Mixture"], ["no closed form", "--objective ELBO"]),
+    (["--objective", "IWAE", "--objective.num_particles", 0], ["num_particles"]),
+    (["--objective.beta", -1], ["beta"]),
+    (["--binarization", "random"], ["--binarization", "dynamic", "static", "threshold"]),
+    (["--nonsense", 3], ["--nonsense"]),
+    (["--epochs", "x"], ["--epochs", "x"]),
+    (["--epochs", 0], ["--epochs"]),
+    (["--lr", 0], ["--lr"]),
+    (["--lr", "nan"], ["--lr"]),
+    (["--latent_dim", 0], ["--latent_dim"]),
+    (["--seed", -1], ["--seed"]),
+    (["--num_samples", 0], ["--num_samples"]),
+    (["--num_examples", 0], ["--num_examples"]),
+    (["--batch_size", 5000], ["--batch_size 5000", "1457"]),
+    (["--test_fraction", 0.0001], ["test set of digits is empty"]),
+    (["--validation_fraction", 1], ["fraction"]),
+    (["--data", "cifar"], ["'cifar'", "digits, mnist"]),
+    (["--data", "none.npy"], ["no file none.npy"]),
+    (["--data", "text.npy"], ["text.npy is not a NumPy array"]),
+    (["--data", "nan.npy"], ["nan.npy has NaN"]),
+    (["--data", "wide.npy"], ["from 3 to 3"]),
+    (["--data", "three.npy"], ["empty"]),
+    (["--data", "folder"], ["'folder'"]),
+    (
+        ["--data", "vectors.npy", "--batch_size", 9, "--posterior.encoder", "ConvEncoder"],
+        ["needs images"],
+    ),
+    (["--config", "none.yaml"], ["none.yaml"]),
+    (["--out", "folder"], ["folder exists already", "--resume"]),
+    (["--resume", "none"], ["none is no run"]),
+    (["--resume", "folder"], ["folder is no run"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), REFUSED, ids=[" ".join(map(str, a)) for a, _ in REFUSED]
+)
+def test_bad_input(script: Script, tmp_path: Path, arguments: list[Any], said: list[str]) -> None:
+    arrays(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert_refused(script("svi_train", *arguments), *said)
+    assert sorted(tmp_path.rglob("*")) == before  # nothing half-written
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(script: Script) -> None:
+    assert_refused(script("svi_train", "--device", "cuda"), "no GPU")
+
+
+def test_runs_that_cannot_be_evaluated(script: Script, tmp_path: Path) -> None:
+    assert_refused(script("evaluate", "none"), "none is no run")
+    assert_refused(script("evaluate"), "run")
+    script("svi_train", "--out", "run", *SMALL, *WIDTHS)
+    assert_refused(script("evaluate", "run", "--num_samples", 0), "--num_samples")
+    assert_refused(script("evaluate", "run", "--num_samples", "many"), "--num_samples")
+    for name in ("best.pt", "checkpoint.pt"):
+        path = tmp_path / "run" / name
+        path.write_bytes(path.read_bytes()[:1000])
+    assert_refused(script("evaluate", "run"), "best.pt", "cut short")
+    assert_refused(
+        script("svi_train", "--resume", "run", "--epochs", 9), "checkpoint.pt", "cut short"
+    )
+    (tmp_path / "run" / "best.pt").unlink()
+    assert_refused(script("evaluate", "run"), "no checkpoint")
+
+
+def test_divergence(script: Script, tmp_path: Path) -> None:
+    assert script("svi_train", "--out", "run", *SMALL, *WIDTHS, "--lr", 1e30)[0] == 2
+    code, out, err = script("svi_train", "--out", "run2", *SMALL, *WIDTHS, "--lr", 1e30)
+    last = err.splitlines()[-1]
+    assert code == 2 and out == "" and "Traceback" not in err
+    assert last.startswith("error: the loss became") and "of epoch 1" in last
+
+
+def test_interruption(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_save", interrupt)
+        code, _, err = script("svi_train", "--out", "run", *SMALL, *WIDTHS)
+    assert code == 130
+    assert "go on with: python scripts/svi_train.py --resume run" in err
+    assert "Traceback" not in err
+    assert script("svi_train", "--resume", "run")[0] == 0
+
+
+def test_help(script: Script) -> None:
+    code, out, _ = script("svi_train", "--help")
+    assert code == 0
+    for option in ("--data", "--prior", "--likelihood", "--posterior", "--objective", "--resume"):
+        assert option in out
+    for choice in ("Vamp", "ContinuousBernoulli", "IWAE"):
+        assert choice in out
+    code, out, _ = script("svi_train", "--prior.help", "Vamp")
+    assert code == 0 and "--prior.components" in out and "pseudo-inputs" in out
+
+
+def test_killed_ten_times_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL at random moments, resumed each time: the same parameters, bit for bit."""
+    epochs = 200
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # quick at this size, whatever else is running
+    script = [sys.executable, str(ROOT / "scripts/svi_train.py")]
+    options = [*SMALL, *WIDTHS, "--epochs", str(epochs), "--num_samples", "1"]
+    subprocess.run([*script, *options, "--out", str(tmp_path / "whole")], check=True)
+    run = tmp_path / "killed"
+
+    def epochs_done() -> int:
+        metrics = run / "metrics.csv"
+        return len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0
+
+    moments = random.Random(0)
+    stopped_at = []
+    for kill in range(10):
+        start = ["--resume", str(run)] if kill else [*options, "--out", str(run)]
+        process = subprocess.Popen([*script, *start])
+        before = epochs_done()
+        # The first is killed as soon as its folder is there, the others while they train.
+        while epochs_done() == before if kill else not run.exists():
+            assert process.poll() is None, "the run ended by itself"
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.8) if kill else 0)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the run ended by itself"
+        stopped_at.append(epochs_done())
+    assert stopped_at[0] == 0 and len(set(stopped_at)) == 10 and stopped_at[-1] < epochs
+    subprocess.run([*script, "--resume", str(run)], check=True)
+    for name in ("checkpoint.pt", "best.pt"):
+        whole, killed = (checkpoint.load(tmp_path / part / name) for part in ("whole", "killed"))
+        assert_equal(whole, killed)
+    for name in ("metrics.csv", "bounds.json"):
+        assert (run / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    """Bit for bit, through nested dictionaries and lists."""
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_equal(first[key], second[key])
+    elif isinstance(first, list):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_equal(one, other)
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    else:
+        assert first == second
