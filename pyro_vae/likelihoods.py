@@ -27,9 +27,20 @@ Decoder = Callable[[Sequence[int], Sequence[int]], Network]
 
 
 class Likelihood(nn.Module, ABC):
-    """A distribution over images of shape `event_shape` for each code."""
+    """A distribution over images for each code, from a decoder network.
+
+    Args:
+        latent_dim: the dimension of z.
+        event_shape: the shape of one x.
+        decoder: the network that maps z to a parameter of each pixel's distribution.
+    """
 
     support: ClassVar[Support]
+
+    def __init__(self, latent_dim: int, event_shape: Sequence[int], decoder: Decoder = MLP) -> None:
+        super().__init__()
+        self.event_shape = torch.Size(event_shape)
+        self.decoder = decoder((latent_dim,), event_shape)
 
     @abstractmethod
     def forward(self, z: Tensor) -> dist.Distribution:
@@ -48,51 +59,35 @@ class Likelihood(nn.Module, ABC):
 
 
 class Bernoulli(Likelihood):
-    """Independent binary pixels; -log p(x|z) is the cross-entropy.
+    """Independent binary pixels, the decoder giving their logits.
 
-    Args:
-        latent_dim: the dimension of z.
-        event_shape: the shape of one x.
-        decoder: the network that maps z to the logits of the pixels.
+    -log p(x|z) is the cross-entropy.
     """
 
     support = "binary"
 
-    def __init__(self, latent_dim: int, event_shape: Sequence[int], decoder: Decoder = MLP) -> None:
-        super().__init__()
-        self.decoder = decoder((latent_dim,), event_shape)
-
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""
-        return dist.Bernoulli(logits=self.decoder(z)).to_event(len(self.decoder.out_shape))
+        return dist.Bernoulli(logits=self.decoder(z)).to_event(len(self.event_shape))
 
     def initialize(self, images: Tensor) -> None:
-        """Start the pixels' probabilities at their means."""
-        self.decoder.bias.data.copy_(_logit(images.mean(0)))
+        """Start the pixels' probabilities at their means, off 0 and 1 by 0.001."""
+        self.decoder.bias.data.copy_(images.mean(0).clamp(1e-3, 1 - 1e-3).logit())
 
 
 class ContinuousBernoulli(Likelihood):
-    """The Bernoulli made a density that integrates to one over [0, 1].
+    """The Bernoulli made a density that integrates to one over [0, 1], from the same logits.
 
-    log p(x|z) is the cross-entropy plus log C(logits) (Loaiza-Ganem & Cunningham 2019);
-    without log C, as grey images are often scored, it is no likelihood.
-
-    Args:
-        latent_dim: the dimension of z.
-        event_shape: the shape of one x.
-        decoder: the network that maps z to the logits of the pixels.
+    log p(x|z) is the cross-entropy plus log C(logits) (Loaiza-Ganem & Cunningham 2019); without
+    log C, as grey images are often scored, it is no likelihood.
     """
 
     support = "unit_interval"
 
-    def __init__(self, latent_dim: int, event_shape: Sequence[int], decoder: Decoder = MLP) -> None:
-        super().__init__()
-        self.decoder = decoder((latent_dim,), event_shape)
-
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""
         pixels = distributions.ContinuousBernoulli(self.decoder(z))
-        return pixels.to_event(len(self.decoder.out_shape))
+        return pixels.to_event(len(self.event_shape))
 
     def initialize(self, images: Tensor) -> None:
         """Start the pixels' means at those of the data, found by bisection in the logit."""
@@ -134,16 +129,15 @@ class Gaussian(Likelihood):
         scale: float = 0.1,
         learn_scale: bool = True,
     ) -> None:
-        super().__init__()
-        if not scale > 0:
+        super().__init__(latent_dim, event_shape, decoder)
+        if not 0 < scale < math.inf:
             raise InputError(f"a Gaussian's scale has to be positive, and {scale} is not")
-        self.decoder = decoder((latent_dim,), event_shape)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""
         loc = self.decoder(z)
-        return dist.Normal(loc, self.log_scale.exp()).to_event(len(self.decoder.out_shape))
+        return dist.Normal(loc, self.log_scale.exp()).to_event(len(self.event_shape))
 
     def initialize(self, images: Tensor) -> None:
         """Start m at the mean image, and a learned s at the deviation from it."""
@@ -151,8 +145,3 @@ class Gaussian(Likelihood):
         if self.log_scale.requires_grad:
             residual = (images - images.mean(0)).square().mean().sqrt()
             self.log_scale.data.copy_(residual.clamp(min=1e-3).log())
-
-
-def _logit(mean: Tensor) -> Tensor:
-    """Logits of probabilities, kept off 0 and 1: a pixel that was never on may yet be."""
-    return mean.clamp(1e-3, 1 - 1e-3).logit()

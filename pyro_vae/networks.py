@@ -4,7 +4,7 @@ A network maps [..., *in_shape] to [..., *out_shape]. To add one, subclass `Netw
 `body` that maps [batch, *in_shape] to [batch, *out_shape], and name it on the command line.
 """
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
@@ -28,6 +28,7 @@ class Network(nn.Module, ABC):
 
     body: nn.Module
 
+    @abstractmethod
     def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> None:
         super().__init__()
         self.in_shape = torch.Size(in_shape)

@@ -109,17 +109,21 @@ class Run:
                 f"{self.folder} exists already: go on with --resume {self.folder}, or choose "
                 "another --out"
             )
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
-        packages = ", ".join(
-            f"{name} {version(name)}" for name in ("pyro_vae", "pyro-ppl", "torch")
-        )
         try:
-            unfinished.mkdir()
-            (unfinished / "config.yaml").write_text(f"# {packages}\n{options.dump(self.namespace)}")
+            unfinished.mkdir(parents=True)
+            self.write_config(unfinished)
             unfinished.rename(self.folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+    def write_config(self, folder: Path | None = None) -> None:
+        """Write `config.yaml`, from which the run can be repeated."""
+        packages = ", ".join(
+            f"{name} {version(name)}" for name in ("pyro_vae", "pyro-ppl", "torch")
+        )
+        text = f"# {packages}\n{options.dump(self.namespace)}"
+        checkpoint.write((folder or self.folder) / "config.yaml", text.encode())
 
     def observe(self, images: Tensor) -> Tensor:
         """Show stored images to the likelihood, with fresh noise."""
@@ -178,11 +182,9 @@ class Run:
         self._draw(
             "reconstructions", (9, 2.2), lambda ax: figures.reconstructions(ax, vae, test[:12])
         )
-        pairs = test[: len(test) // 2 * 2][:12]
+        starts, ends = test[:6], test.flip(0)[:6]
         self._draw(
-            "interpolation",
-            (6, 4.2),
-            lambda ax: figures.interpolation(ax, vae, pairs[::2], pairs[1::2]),
+            "interpolation", (6, 4.2), lambda ax: figures.interpolation(ax, vae, starts, ends)
         )
         if self.options.latent_dim == 2:
             self._draw("manifold", (7, 7), lambda ax: figures.manifold(ax, vae))

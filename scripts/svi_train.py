@@ -15,7 +15,9 @@ def main() -> None:
         name = Path(chosen.data).stem
         folder = Path(chosen.resume or chosen.out or f"runs/{name}-{started}")
         run = Run(folder, chosen)
-        if not chosen.resume:
+        if chosen.resume:
+            run.write_config()  # some options may be given anew
+        else:
             run.create()
 
     with options.one_line_errors(f"- go on with: python scripts/svi_train.py --resume {folder}"):

@@ -131,9 +131,9 @@ def test_evaluate_is_the_plain_reduction_of_the_same_weights() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(importance, "log_weights", lambda *a, d=drawn, **k: next(d))
             result = bounds.evaluate(
-                vae.model, vae.guide, x, 103, ladder=[1, 10, 500], chunk_size=chunk_size
+                vae.model, vae.guide, x, 103, ladder=[1, 10, 60, 500], chunk_size=chunk_size
             )
-        assert list(result.iwae) == [1, 10, 103]
+        assert list(result.iwae) == [1, 10, 60, 103]
         groups = torch.stack([bounds.iwae(group) for group in log_w[:100].split(10)])
         torch.testing.assert_close(result.elbo.values, log_w.mean(0))
         torch.testing.assert_close(result.elbo.mc_variance, log_w.var(0) / 103)
@@ -146,6 +146,8 @@ def test_evaluate_is_the_plain_reduction_of_the_same_weights() -> None:
         l_term = log_w - log_w.mean(0)
         expected = w_term.square().sum(0) / 103**2
         torch.testing.assert_close(result.iwae[103].mc_variance, expected)
+        torch.testing.assert_close(result.iwae[60].values, bounds.iwae(log_w[:60]))
+        torch.testing.assert_close(result.iwae[60].mc_variance, expected * 103 / 60)
         expected = (w_term - l_term).square().sum(0) / 103**2
         torch.testing.assert_close(result.gap.mc_variance, expected)
         torch.testing.assert_close(result.ess, 1 / log_w.softmax(0).square().sum(0))
@@ -215,6 +217,28 @@ def test_json(linear_gaussian: LinearGaussian) -> None:
     alone = bounds.evaluate(vae.model, vae.guide, x[:1], 1).to_dict()["elbo"]["1"]
     assert (alone["se"], alone["ci95"], alone["mc_se"]) == (None, [None, None], None)
     json.dumps(alone, allow_nan=False)
+
+
+def test_draws_of_weight_zero() -> None:
+    """Where the model gives a draw no probability, the ELBO is minus infinity, and IWAE is not."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(0.0, 1.0, validate_args=False))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(0.0, 2.0))
+
+    x = torch.tensor([0.2, 0.9])
+    result = bounds.evaluate(model, guide, x, 4000, ladder=[50], chunk_size=2)
+    normal = torch.distributions.Normal(x.double(), 1.0)
+    exact = (normal.cdf(torch.ones(2)) - normal.cdf(torch.zeros(2))).log()
+    error = result.iwae[4000].mc_variance.sqrt()
+    assert ((result.iwae[4000].values - exact).abs() < 4 * error).all()
+    content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert content["elbo"]["4000"]["mean"] is None and content["iwae"]["4000"]["mean"] < 0
 
 
 def test_bad_requests(linear_gaussian: LinearGaussian) -> None:

@@ -101,6 +101,7 @@ def test_resume(script: Script, tmp_path: Path) -> None:
     assert code == 0
     for name in ("metrics.csv", "bounds.json"):
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert "epochs: 3\n" in (tmp_path / "parts/config.yaml").read_text()
     assert_refused(script("svi_train", "--resume", "parts", "--lr", 0.1), "--lr cannot change")
     assert_refused(script("svi_train", "--resume", "parts", "--out", "x"), "--resume goes on")
 

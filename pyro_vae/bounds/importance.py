@@ -15,6 +15,7 @@ tells.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,11 +96,11 @@ class Estimate:
         return self.mean - reach, self.mean + reach
 
     def to_dict(self) -> dict[str, Any]:
-        """Return mean, se, ci95 and mc_se, with None for what a single example or draw hides."""
+        """Return mean, se, ci95 and mc_se, with None for what is not finite."""
         numbers = {"mean": self.mean, "se": self.se, "mc_se": self.mc_se}
         return {
-            **{key: None if math.isnan(number) else number for key, number in numbers.items()},
-            "ci95": [None if math.isnan(end) else end for end in self.ci95],
+            **{key: number if math.isfinite(number) else None for key, number in numbers.items()},
+            "ci95": [end if math.isfinite(end) else None for end in self.ci95],
         }
 
 
@@ -200,6 +201,7 @@ def evaluate(
     checks = pyro.poutine.util.is_validation_enabled()
     bar = tqdm(
         total=num_samples * len(x),
+        mininterval=0.1 if sys.stderr.isatty() else 10,
         unit="draw",
         unit_scale=True,
         desc="bounds",
@@ -263,10 +265,8 @@ class _Rung:
         return torch.as_tensor(self.sum) / self.groups
 
     def mc_variance(self) -> Tensor:
-        """The variance of the mean, from the spread between groups; NaN with a single one."""
+        """The variance of the mean, from the spread between groups: two of them at least."""
         spread = self.sum_of_squares - self.groups * self.mean().square()
-        if self.groups == 1:
-            return torch.full_like(spread, math.nan)
         return spread.clamp(min=0) / (self.groups - 1) / self.groups
 
 
@@ -276,7 +276,8 @@ class _Stream:
     At the top rung there is one group, and no spread between groups. There, and for the gap, the
     Monte Carlo variance is that of the first-order terms (the delta method): draw k moves the
     logarithm of the mean weight by a_k / K with a_k = w_k / mean(w) - 1, the ELBO by b_k / K with
-    b_k = log w_k - ELBO, and the gap by their difference. Running sums are all that it needs.
+    b_k = log w_k - ELBO, and the gap by their difference. Running sums are all that it needs. A
+    single draw says nothing of its error: NaN.
     """
 
     def __init__(self, rungs: Sequence[int], num_samples: int) -> None:
@@ -290,8 +291,9 @@ class _Stream:
     def add(self, log_w: Tensor) -> None:
         for rung in [self.elbo, *self.rungs]:
             rung.add(log_w)
-        chunk = log_w.logsumexp(0)
-        tilted = ((log_w - chunk).exp() * log_w).sum(0)
+        chunk = log_w.logsumexp(0).clamp(min=torch.finfo(log_w.dtype).min)
+        share = (log_w - chunk).exp()
+        tilted = torch.where(share > 0, share * log_w, 0.0).sum(0)  # weights may be zero
         total = torch.logaddexp(self.log_sum, chunk)
         share = (chunk - total).exp()
         self.tilted = (1 - share) * self.tilted + share * tilted
@@ -305,16 +307,20 @@ class _Stream:
 
     def estimates(self) -> list[Estimate]:
         """Return the ELBO, the gap, and each rung."""
-        count = self.num_samples
-        elbo = Estimate(self.elbo.mean(), self.elbo.mc_variance())
+        count, elbo = self.num_samples, self.elbo.mean()
+        gap = self.rungs[-1].mean() - elbo
+        if count == 1:
+            unknown = torch.full_like(elbo, math.nan)
+            return [Estimate(values, unknown) for values in (elbo, gap, elbo)]
         aa = count**2 / self.ess() - count
-        ab = count * (self.tilted - elbo.values)
-        bb = self.elbo.sum_of_squares - count * elbo.values.square()
-        iwae = [Estimate(rung.mean(), rung.mc_variance()) for rung in self.rungs]
-        gap = iwae[-1].values - elbo.values
-        if count > 1:
-            iwae[-1] = Estimate(iwae[-1].values, aa.clamp(min=0) / count**2)
-            gap_variance = (aa - 2 * ab + bb).clamp(min=0) / count**2
-        else:
-            gap_variance = torch.zeros_like(gap)  # IWAE_1 is the ELBO, draw by draw
-        return [elbo, Estimate(gap, gap_variance), *iwae]
+        ab = count * (self.tilted - elbo)
+        bb = self.elbo.sum_of_squares - count * elbo.square()
+        iwae = [
+            Estimate(
+                rung.mean(),
+                rung.mc_variance() if rung.groups > 1 else aa.clamp(min=0) / count / rung.size,
+            )
+            for rung in self.rungs
+        ]
+        gap_variance = (aa - 2 * ab + bb).clamp(min=0) / count**2
+        return [Estimate(elbo, self.elbo.mc_variance()), Estimate(gap, gap_variance), *iwae]
