@@ -79,6 +79,13 @@ class Run:
         self.engine = EagerEngine(self.vae.model, self.vae.guide, chosen.objective(), chosen.lr)
         self.engine.evaluate_loss(self.validation[:2])  # refuses parts that do not go together
 
+    def __str__(self) -> str:
+        shape = " x ".join(map(str, self.train.shape[1:]))
+        return (
+            f"{self.options.data}: {len(self.train)} training, {len(self.validation)} validation and "
+            f"{len(self.test)} test examples of {shape}, on {self.device}, into {self.folder}"
+        )
+
     @classmethod
     def open(cls, folder: Path, **changes: Any) -> "Run":
         """Open a run that was trained, with its best parameters.

@@ -19,6 +19,7 @@ def main() -> None:
             run.write_config()  # some options may be given anew
         else:
             run.create()
+        print(run)
 
     with options.one_line_errors(f"- go on with: python scripts/svi_train.py --resume {folder}"):
         history = training.fit(

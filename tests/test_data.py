@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from torch import Tensor
 
 from pyro_vae import InputError, data
 
-MNIST = next(
-    (root for root in (Path("data"), Path("../shared/data")) if (root / "MNIST/raw").exists()), None
-)
+PLACES = [ROOT / "data", ROOT / "../shared/data"]
+MNIST = next((place for place in PLACES if (place / "MNIST/raw").exists()), None)
 
 
 def rows(images: Tensor) -> list[bytes]:
