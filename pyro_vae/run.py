@@ -81,10 +81,9 @@ class Run:
 
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.train.shape[1:]))
-        train, validation, test = len(self.train), len(self.validation), len(self.test)
         return (
-            f"{self.options.data}: {train} training, {validation} validation and {test} test examples "
-            f"of {shape}, on {self.device}, into {self.folder}"
+            f"{self.options.data}: {len(self.train)} training, {len(self.validation)} validation, "
+            f"{len(self.test)} test examples of {shape}, on {self.device}, into {self.folder}"
         )
 
     @classmethod
