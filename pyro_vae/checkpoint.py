@@ -2,7 +2,6 @@
 
 import io
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pyro_vae.errors import InputError
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file in one stroke: whoever is killed half-way leaves the old one, or none."""
+    """Write a file in one stroke: killed half-way, it leaves the old one as it was, or none."""
     temporary = path.with_name(f".{path.name}.unfinished")
     try:
         with temporary.open("wb") as file:
@@ -31,20 +30,22 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write(path, buffer.getvalue())
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint. Nothing in it is executed, so it may come from anywhere.
 
     Raises:
         InputError: if it is not there, or cannot be read.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f"there is no checkpoint {path}") from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise InputError(f"there is no {path}: train first, or go on with --resume") from error
+    except OSError:
+        raise
+    except Exception as error:  # torch raises whatever its readers meet in a broken file
         raise InputError(
             f"{path} cannot be read, it may have been cut short: put a whole copy in its place, or "
-            "delete it to train again from the start"
+            "train again in a new folder"
         ) from error
     if not isinstance(state, dict):
         raise InputError(f"{path} is no checkpoint of pyro_vae")

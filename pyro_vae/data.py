@@ -120,10 +120,10 @@ def _torchvision(name: str, root: Path) -> tuple[Tensor, None, Tensor]:
         parts = [
             constructor(root, train=train, download=True, **options) for train in (True, False)
         ]
-    except (OSError, RuntimeError) as error:  # no network, no right to write, a broken file
+    except (AssertionError, OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"{name} is not in {root} and could not be downloaded there "
-            f"({_first_line(error)}): name the folder that holds it with --data_root"
+            f"{name} could not be read from {root}, nor downloaded to it ({_first_line(error)}): "
+            "name the folder that holds it with --data_root, and delete broken files there"
         ) from error
     images = [part.data for part in parts]
     if name == "emnist":  # stored on its side

@@ -19,4 +19,4 @@ def active_units(posterior: Posterior, x: Tensor, threshold: float = 0.01) -> in
     """
     with torch.no_grad():
         means = torch.cat([posterior(part).mean for part in x.split(1000)])
-    return int((means.var(0) > threshold).sum())
+    return int((means.var(0, correction=0) > threshold).sum())

@@ -124,15 +124,15 @@ def manifold(ax: Axes, vae: VAE, side: int = 20) -> Axes:
 def bounds_against_samples(ax: Axes, bounds: Bounds) -> Axes:
     """Draw IWAE_K against K, with the ELBO, and with both errors.
 
-    The dark bars are 95 % Monte Carlo intervals: what a rerun on the same images could give. The
-    pale band is the 95 % interval over images: what another test set could give.
+    The bars are 95 % Monte Carlo intervals, over draws of z for the same images. The pale band is
+    the 95 % interval of the mean over all images of their kind.
     """
     rungs = list(bounds.iwae)
     estimates = list(bounds.iwae.values())
     means = [estimate.mean for estimate in estimates]
     reach = [1.96 * estimate.mc_se for estimate in estimates]
     low, high = zip(*(estimate.ci95 for estimate in estimates), strict=True)
-    ax.fill_between(rungs, low, high, alpha=0.15, lw=0, label="95 %, over test sets")
+    ax.fill_between(rungs, low, high, alpha=0.15, lw=0, label="95 % interval of the mean")
     ax.errorbar(rungs, means, reach, fmt="o-", capsize=4, label="IWAE, 95 % Monte Carlo")
     ax.axhline(bounds.elbo.mean, color="k", ls="--", lw=1, label=f"ELBO: {bounds.elbo.mean:.2f}")
     ax.set_xscale("log")

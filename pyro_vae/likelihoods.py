@@ -130,8 +130,8 @@ class Gaussian(Likelihood):
         learn_scale: bool = True,
     ) -> None:
         super().__init__(latent_dim, event_shape, decoder)
-        if not 0 < scale < math.inf:
-            raise InputError(f"a Gaussian's scale has to be positive, and {scale} is not")
+        if not 1e-6 < scale < 1e6:
+            raise InputError(f"a Gaussian's scale has to be in (1e-6, 1e6), and {scale} is not")
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
 
     def forward(self, z: Tensor) -> dist.Distribution:

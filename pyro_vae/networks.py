@@ -129,6 +129,8 @@ class ConvDecoder(Network):
     ) -> None:
         super().__init__(in_shape, out_shape)
         image_channels, *size = _image_shape("ConvDecoder", out_shape)
+        if not channels:
+            raise InputError("a ConvDecoder needs the channels of one layer at least")
         sizes = [size]  # from image to code
         for _ in _positive("channels", channels):
             sizes.insert(0, [_half(side) for side in sizes[0]])
@@ -153,8 +155,9 @@ class ConvDecoder(Network):
 def _activation(name: str) -> nn.Module:
     try:
         activation = getattr(nn, name)()
-        activation(torch.zeros(1, 1))
-    except (AttributeError, TypeError, NotImplementedError) as error:
+        if activation(torch.zeros(2, 4)).shape != (2, 4):
+            raise TypeError("it changes the shape")
+    except (AttributeError, TypeError, NotImplementedError, RuntimeError) as error:
         raise InputError(
             f"'{name}' is no activation in torch.nn: choose Tanh, ReLU, SiLU, GELU, ..."
         ) from error
@@ -162,6 +165,7 @@ def _activation(name: str) -> nn.Module:
 
 
 def _positive(what: str, sizes: Sequence[int]) -> Sequence[int]:
+    """Return sizes that are all positive."""
     if min(sizes, default=1) < 1:
         raise InputError(f"{what} have to be positive, and {min(sizes)} is not")
     return sizes

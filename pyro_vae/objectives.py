@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_vae import bounds
-from pyro_vae.bounds.weights import Program, plate_nesting
+from pyro_vae.bounds.weights import Program, plate_nesting, sample_sites
 from pyro_vae.errors import InputError
 
 
@@ -41,10 +41,9 @@ class _WeighsKL(Objective):
     """The annealed weight of the KL, for the two ELBOs below."""
 
     def __init__(self, beta: float, warmup: float, num_particles: int) -> None:
-        if beta < 0:
-            raise InputError(f"beta has to be at least 0, and {beta:g} is not")
-        if warmup < 0:
-            raise InputError(f"warmup has to be at least 0 epochs, and {warmup:g} is not")
+        for name, value in (("beta", beta), ("warmup", warmup)):
+            if not 0 <= value <= 1e6:
+                raise InputError(f"{name} has to be between 0 and 1e6, and {value:g} is not")
         if num_particles < 1:
             raise InputError(f"num_particles has to be at least 1, and {num_particles} is not")
         super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1)
@@ -147,13 +146,14 @@ class IWAE(Objective):
         if num_particles < 1:
             raise InputError(f"num_particles has to be at least 1, and {num_particles} is not")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
-        self._nesting: int | None = None
+        self._pair: tuple[Program, Program] | None = None
+        self._nesting = 0
 
     def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
         """Return -IWAE_K, summed over the examples, to be differentiated."""
-        if self._nesting is None:
+        if self._pair != (model, guide):
             _require_rsample(guide, x)
-            self._nesting = plate_nesting(model, guide, x)
+            self._pair, self._nesting = (model, guide), plate_nesting(model, guide, x)
         log_w = bounds.log_weights(
             model, guide, x, self.num_particles, max_plate_nesting=self._nesting
         )
@@ -176,8 +176,8 @@ class IWAE(Objective):
 
 def _require_rsample(guide: Program, x: Tensor) -> None:
     trace = pyro.poutine.trace(guide).get_trace(x)
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and site["name"] != "data" and not site["fn"].has_rsample:
+    for name, site in sample_sites(trace):
+        if not site["fn"].has_rsample:
             raise InputError(
                 f"site '{name}' of the guide is not reparameterised, as IWAE's gradient requires: "
                 "take --objective ELBO"

@@ -77,7 +77,7 @@ def binarize(images: Tensor, method: Binarization, support: Support, seed: int) 
 
 
 def intensities(images: Tensor) -> Tensor:
-    """The stored images as `float32` in [0, 1]: the mean of what `observe` shows."""
+    """Return the stored images as `float32` in [0, 1], black as 0 and white as 1."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae import likelihoods, objectives, posteriors, priors
@@ -28,7 +29,8 @@ COMPONENTS: dict[str, type] = {
     "encoder": Network,
     "objective": Objective,
 }
-CHANGEABLE = ("epochs", "device", "num_samples", "num_examples")  # in a run that is resumed
+# What may be given anew for a run that exists: where the data lie, how long, on what, how much.
+CHANGEABLE = ("data", "data_root", "epochs", "device", "num_samples", "num_examples")
 
 
 @dataclass
@@ -87,8 +89,8 @@ class Options:
             if not 0 < value < float("inf"):
                 raise InputError(f"--{name} has to be positive, and {value} is not")
         for name in ("seed", "data_seed"):
-            if getattr(self, name) < 0:
-                raise InputError(f"--{name} cannot be negative")
+            if not 0 <= getattr(self, name) < 2**32:
+                raise InputError(f"--{name} has to be between 0 and 2**32 - 1")
 
 
 class _Parser(ArgumentParser):
@@ -104,7 +106,11 @@ def parser() -> ArgumentParser:
     result.add_argument(
         "--config", action="config", help="A YAML file of options, as runs write it."
     )
-    result.add_argument("--out", type=str | None, help="The new folder that the run fills.")
+    result.add_argument(
+        "--out",
+        type=str | None,
+        help="The new folder that the run fills; runs/DATA-TIME if it is not given.",
+    )
     result.add_argument(
         "--resume", type=str | None, help="A run's folder, to go on where it stopped."
     )
@@ -123,7 +129,13 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
     """
     sys.path.append(os.getcwd())  # users' own classes are named by import path
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    given = parser().parse_args(arguments)
+    try:
+        given = parser().parse_args(arguments)
+    except UnicodeDecodeError as error:
+        raise InputError("the --config file is no YAML file") from error
+    for name in Options.__dataclass_fields__:
+        if given[name] is None:
+            raise InputError(f"--{name} has no value")
     if given.resume is None:
         return given
     if given.config or given.out:
@@ -153,6 +165,8 @@ def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
         ("num_examples", "the number of test images, chosen at random"),
     ):
         result.add_argument(f"--{name}", type=int | None, help=f"{what}; by default as in the run.")
+    for name in ("data", "data_root"):
+        result.add_argument(f"--{name}", type=str | None, help="Where the data lie now, if moved.")
     result.add_argument(
         "--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute."
     )
@@ -167,6 +181,14 @@ def read(path: Path) -> Namespace:
     """
     if not path.exists():
         raise InputError(f"{path.parent} is no run: there is no {path.name} in it")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML file") from error
+    found = content if isinstance(content, dict) else {}
+    missing = [name for name in Options.__dataclass_fields__ if found.get(name) is None]
+    if missing:
+        raise InputError(f"{path} is not whole: it lacks {', '.join(missing)}")
     return parser().parse_args(["--config", str(path)])
 
 

@@ -3,7 +3,7 @@
 The prior is what the posterior is pulled towards in training (it regularises), what z is drawn
 from to make new images (it generates), and what makes the way from one code to another pass
 through codes that mean something (it interpolates). At the optimum it is the aggregated posterior
-q(z) = E_x q(z|x); the further from that, the looser the bound (Hoffman & Johnson 2016).
+q(z) = E_x q(z|x); the further from that, the lower the ELBO (Hoffman & Johnson 2016).
 
 To add one, subclass `Prior`: the constructor takes the latent dimension and then the options of the
 command line, `forward` returns the distribution of one z.

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyro_vae import checkpoint, data, diagnostics, figures, observations, options
+from pyro_vae import checkpoint, data, diagnostics, figures, observations, options, training
 from pyro_vae.bounds import Bounds, evaluate
 from pyro_vae.errors import InputError
 from pyro_vae.svi import EagerEngine
@@ -59,23 +59,20 @@ class Run:
                 "images"
             )
         torch.manual_seed(chosen.seed)
-        self.vae = VAE(
-            prior=chosen.prior(chosen.latent_dim),
-            likelihood=chosen.likelihood(chosen.latent_dim, dataset.event_shape),
-            posterior=chosen.posterior(dataset.event_shape, chosen.latent_dim),
-        )
+        self.vae = _make(chosen, dataset.event_shape)
         support = self.vae.likelihood.support
+        seeds = [3 * chosen.data_seed + part for part in range(3)]  # no noise in common
         train, validation, test = (
-            observations.binarize(images, chosen.binarization, support, chosen.data_seed)
-            for images in (dataset.train, dataset.validation, dataset.test)
+            observations.binarize(images, chosen.binarization, support, seed)
+            for images, seed in zip(
+                (dataset.train, dataset.validation, dataset.test), seeds, strict=True
+            )
         )
         self.vae.initialize(observations.intensities(train))
         self.vae.to(self.device)
         self.train = train.to(self.device)
-        self.validation, self.test = (
-            observations.observe_once(images, support, chosen.data_seed).to(self.device)
-            for images in (validation, test)
-        )
+        self.validation = observations.observe_once(validation, support, seeds[1]).to(self.device)
+        self.test = observations.observe_once(test, support, seeds[2]).to(self.device)
         self.engine = EagerEngine(self.vae.model, self.vae.guide, chosen.objective(), chosen.lr)
         self.engine.evaluate_loss(self.validation[:2])  # refuses parts that do not go together
 
@@ -132,6 +129,21 @@ class Run:
         text = f"# {packages}\n{options.dump(self.namespace)}"
         checkpoint.write((folder or self.folder) / "config.yaml", text.encode())
 
+    def resume(self) -> None:
+        """Go back to where training stopped, if it got anywhere, and keep the options given anew.
+
+        Raises:
+            InputError: if the checkpoint cannot be used, or is beyond the epochs asked for.
+        """
+        if (self.folder / "checkpoint.pt").exists():
+            done = len(training.resume(self.engine, self.folder))
+            if done > self.options.epochs:
+                raise InputError(
+                    f"--epochs {self.options.epochs} is less than the {done} epochs that "
+                    f"{self.folder} has done already"
+                )
+        self.write_config()
+
     def observe(self, images: Tensor) -> Tensor:
         """Show stored images to the likelihood, with fresh noise."""
         return observations.observe(images, self.vae.likelihood.support)
@@ -143,12 +155,13 @@ class Run:
             InputError: if there are none, or they do not fit.
         """
         path = self.folder / "best.pt"
-        state = checkpoint.load(path, self.device)
+        state = checkpoint.load(path)
         try:
             self.vae.model.load_state_dict(state["model"])
             self.vae.guide.load_state_dict(state["guide"])
-        except (KeyError, RuntimeError) as error:  # as torch words a misfit
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
             raise InputError(f"{path} does not fit the model that config.yaml describes") from error
+        self.vae.eval()
 
     def evaluate(self) -> Bounds:
         """Bound log p(x) on test images, chosen at random but always the same."""
@@ -174,13 +187,16 @@ class Run:
         )
 
     def write_bounds(self, bounds: Bounds) -> None:
-        """Write `bounds.json`, and its figure."""
+        """Write `bounds.json`."""
         content = {"support": self.vae.likelihood.support, **bounds.to_dict()}
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         checkpoint.write(self.folder / "bounds.json", text.encode())
+
+    def draw_bounds(self, bounds: Bounds) -> None:
+        """Draw the bound against the number of draws."""
         self._draw("bounds", (6, 4.2), lambda ax: figures.bounds_against_samples(ax, bounds))
 
-    def draw(self, history: History) -> None:
+    def draw_model(self, history: History) -> None:
         """Draw the course of training, and what the model does."""
         vae, test = self.vae, self.test
         torch.manual_seed(self.options.seed)
@@ -201,6 +217,20 @@ class Run:
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
         figure.savefig(self.folder / "figures" / f"{name}.png", dpi=150)
+
+
+def _make(chosen: options.Options, event_shape: torch.Size) -> VAE:
+    """Make the parts that the options name, for data of one shape."""
+    try:
+        return VAE(
+            prior=chosen.prior(chosen.latent_dim),
+            likelihood=chosen.likelihood(chosen.latent_dim, event_shape),
+            posterior=chosen.posterior(event_shape, chosen.latent_dim),
+        )
+    except TypeError as error:
+        if "abstract class" not in str(error):  # a fault in a user's own class
+            raise
+        raise InputError(f"{error}: name a class that has them all, see --help") from error
 
 
 def _device(name: str) -> torch.device:

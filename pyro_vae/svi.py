@@ -63,7 +63,7 @@ class EagerEngine:
         Returns:
             The objective before the step, summed over the batch, in nats.
         """
-        with self._running():
+        with self._running(training=True):
             return self._svi.step(x)
 
     def evaluate_loss(self, x: Tensor) -> float:
@@ -77,12 +77,15 @@ class EagerEngine:
         Returns:
             Nats, summed over the batch.
         """
-        with self._running():
+        with self._running(training=False):
             return self._svi.evaluate_loss(x)
 
     @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
+    def _running(self, training: bool) -> Iterator[None]:
         """Run in the engine's own parameter store; Pyro's checks are for the first time only."""
+        for module in (self.model, self.guide):
+            if module.training != training:
+                module.train(training)
         unchecked = pyro.validation_enabled(False) if self._checked else contextlib.nullcontext()
         with pyro.get_param_store().scope(self._store), unchecked:
             yield

@@ -65,6 +65,8 @@ def fit(
         raise InputError(
             f"a batch of {batch_size} cannot be drawn from {len(train)} training images"
         )
+    if len(validation) == 0:
+        raise InputError("there are no validation images")
     history: History = []
     if folder is not None and (folder / "checkpoint.pt").exists():
         history = resume(engine, folder)
@@ -79,6 +81,7 @@ def fit(
     devices = [train.device] if train.is_cuda else []
     with bar, torch.random.fork_rng(devices), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Encountered (NaN|inf)")  # said better below
+        engine.evaluate_loss(validation[:1])  # what is done once draws no noise of an epoch
         for epoch in range(len(history) + 1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
             torch.manual_seed(_stream(seed, epoch))
@@ -97,12 +100,11 @@ def fit(
 def resume(engine: EagerEngine, folder: Path) -> History:
     """Bring an engine to where the checkpoint in `folder` left it, and return the history."""
     path = folder / "checkpoint.pt"
-    device = next(engine.model.parameters()).device
-    state = checkpoint.load(path, device)
+    state = checkpoint.load(path)
     try:
         engine.load_state_dict(state["engine"])
-        return state["history"]
-    except (KeyError, RuntimeError, ValueError) as error:  # as torch words a misfit
+        return list(state["history"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path} does not fit the model that config.yaml describes") from error
 
 
@@ -129,17 +131,17 @@ def _train_epoch(
 
 
 def _save(engine: EagerEngine, folder: Path, history: History) -> None:
-    """Leave the state of training in `folder`; the checkpoint last, since the rest follows it."""
+    """Leave the state of training in `folder`, the checkpoint last: it says what is done."""
     state = engine.state_dict()
     if history[-1]["validation_bound"] == max(row["validation_bound"] for row in history):
         best = {"model": state["model"], "guide": state["guide"], "epoch": len(history)}
         checkpoint.save(folder / "best.pt", best)
-    checkpoint.save(folder / "checkpoint.pt", {"engine": state, "history": history})
     table = io.StringIO()
     writer = csv.DictWriter(table, history[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     checkpoint.write(folder / "metrics.csv", table.getvalue().encode())
+    checkpoint.save(folder / "checkpoint.pt", {"engine": state, "history": history})
 
 
 def _stream(seed: int, epoch: int) -> int:

@@ -128,6 +128,8 @@ def _register(name: str, module: nn.Module) -> None:
     store = pyro.get_param_store()
     for key, parameter in module.named_parameters(prefix=name):
         if parameter.requires_grad:
+            if not parameter.is_contiguous():  # the store would make a copy, and train that
+                parameter.data = parameter.data.contiguous()
             if key in store and store[key] is not parameter:
                 store[key] = parameter
             pyro.param(key, parameter)

@@ -12,13 +12,16 @@ def main() -> None:
         chosen = options.parse_evaluation()
         run = Run.open(
             Path(chosen.run),
+            data=chosen.data,
+            data_root=chosen.data_root,
+            device=chosen.device,
             num_samples=chosen.num_samples,
             num_examples=chosen.num_examples,
-            device=chosen.device,
         )
         bounds = run.evaluate()
         run.write_bounds(bounds)
-    print(run.report(bounds))
+        run.draw_bounds(bounds)
+        print(run.report(bounds))
 
 
 if __name__ == "__main__":

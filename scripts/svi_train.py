@@ -1,6 +1,7 @@
 """Train a VAE by stochastic variational inference, and bound log p(x) on held-out data."""
 
 import datetime
+import sys
 from pathlib import Path
 
 from pyro_vae import options, training
@@ -16,10 +17,10 @@ def main() -> None:
         folder = Path(chosen.resume or chosen.out or f"runs/{name}-{started}")
         run = Run(folder, chosen)
         if chosen.resume:
-            run.write_config()  # some options may be given anew
+            run.resume()
         else:
             run.create()
-        print(run)
+        print(run, file=sys.stderr)
 
     with options.one_line_errors(f"- go on with: python scripts/svi_train.py --resume {folder}"):
         history = training.fit(
@@ -33,10 +34,11 @@ def main() -> None:
             folder=folder,
         )
         run.load_best()
-        run.draw(history)
         bounds = run.evaluate()
         run.write_bounds(bounds)
-    print(run.report(bounds))
+        run.draw_bounds(bounds)
+        run.draw_model(history)
+        print(run.report(bounds))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,18 @@
 
 import json
 import math
-import tracemalloc
+import weakref
 from collections.abc import Callable
 from itertools import pairwise
 
 import pyro
 import pyro.distributions as dist
+import pyro.infer.autoguide
 import pytest
 import torch
 from conftest import LinearGaussian
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae import VAE, InputError, bounds
 from pyro_vae.bounds import importance, weights
@@ -178,28 +180,30 @@ def test_seed_and_global_generator(linear_gaussian: LinearGaussian) -> None:
 
 
 def test_memory_does_not_grow_with_k(linear_gaussian: LinearGaussian) -> None:
-    """The largest tensor that a chunk makes is the same for every K."""
+    """All tensors that are alive at one time, counted in elements."""
     x = linear_gaussian.marginal.sample((10,))
     vae = linear_gaussian.vae
-    sizes: dict[int, int] = {}
 
-    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+    class Alive(TorchDispatchMode):
+        now = peak = 0
+
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
             out = func(*args, **(kwargs or {}))
             if isinstance(out, Tensor):
-                sizes[k] = max(sizes.get(k, 0), out.numel())
+                self.change(out.numel())
+                weakref.finalize(out, self.change, -out.numel())
             return out
 
-    tracemalloc.start()
+        def change(self, elements: int) -> None:
+            self.now += elements
+            self.peak = max(self.peak, self.now)
+
     peaks = []
-    for k in (1000, 20_000):
-        tracemalloc.reset_peak()
-        with Largest():
+    for k in (2_000, 20_000):
+        with Alive() as alive:
             bounds.evaluate(vae.model, vae.guide, x, k, chunk_size=1000)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-    tracemalloc.stop()
-    assert sizes[1000] == sizes[20_000]
-    assert peaks[1] < 2 * peaks[0]  # no growing lists on Python's side either
+        peaks.append(alive.peak)
+    assert peaks[0] > 1000 and peaks[1] < 1.1 * peaks[0], peaks
 
 
 def test_json(linear_gaussian: LinearGaussian) -> None:
@@ -239,6 +243,9 @@ def test_draws_of_weight_zero() -> None:
     assert ((result.iwae[4000].values - exact).abs() < 4 * error).all()
     content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert content["elbo"]["4000"]["mean"] is None and content["iwae"]["4000"]["mean"] < 0
+    never = bounds.evaluate(model, lambda x: guide(x + 9), x, 1, seed=3)  # a draw in (1, 2) or not
+    json.dumps(never.to_dict(), allow_nan=False)
+    assert never.ess.isfinite().all()
 
 
 def test_bad_requests(linear_gaussian: LinearGaussian) -> None:
@@ -248,6 +255,8 @@ def test_bad_requests(linear_gaussian: LinearGaussian) -> None:
         bounds.log_weights(vae.model, vae.guide, x, 0)
     with pytest.raises(InputError, match="at least 1"):
         bounds.evaluate(vae.model, vae.guide, x, 0)
+    with pytest.raises(InputError, match="rungs"):
+        bounds.evaluate(vae.model, vae.guide, x, 5, ladder=[0])
     with pytest.raises(InputError, match="no examples"):
         bounds.evaluate(vae.model, vae.guide, x[:0])
 
@@ -334,6 +343,73 @@ def test_sites_outside_the_plate_are_refused() -> None:
         bounds.log_weights(model, lambda x: None, torch.zeros(3), 2)
 
 
+def simple_model(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.deterministic("twice", 2 * z)
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    pyro.deterministic("outside", torch.tensor(1.0))
+
+
+def test_deterministic_sites_and_autoguides() -> None:
+    """An autoguide's auxiliary noise counts: it is what the point at the latent site is made of."""
+    x = torch.tensor([0.3, -1.0, 2.0])
+    guide = pyro.infer.autoguide.AutoNormal(simple_model, init_scale=0.9)
+    log_w = bounds.log_weights(simple_model, guide, x, 50_000).detach()
+    error = (1 / log_w.softmax(0).square().sum(0).reciprocal() - 1 / 50_000).sqrt()
+    exact = torch.distributions.Normal(0.0, 2**0.5).log_prob(x)
+    assert ((bounds.iwae(log_w) - exact).abs() < 4.5 * error).all() and error.max() < 0.1
+
+
+def guide_with(site: str, sampler: Callable[[], dist.Distribution], **options: object) -> Callable:
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            if site != "z":
+                pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample(site, sampler(), **options)
+
+    return guide
+
+
+@pytest.mark.parametrize(
+    ("guide", "said"),
+    [
+        (guide_with("extra", lambda: dist.Categorical(torch.ones(10))), "'extra' is no latent"),
+        (guide_with("x", lambda: dist.Normal(0.0, 1.0)), "'x' is no latent"),
+        (
+            guide_with("q", lambda: dist.Normal(0.0, 1.0), obs=torch.zeros(3)),
+            "'q' is no latent",
+        ),
+        (guide_with("z", lambda: dist.Delta(torch.zeros(3))), "'z' is a point"),
+    ],
+)
+def test_guides_that_do_not_match_are_refused(guide: Callable, said: str) -> None:
+    """Each of these would give a number above log p(x), or one that is no bound."""
+    with pytest.raises(ValueError, match=said):
+        bounds.log_weights(simple_model, guide, torch.zeros(3), 5)
+
+
+def test_plates_that_do_not_match_are_refused() -> None:
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="shape"):
+        bounds.log_weights(simple_model, guide, torch.zeros(3), 5)
+
+    def subsampling(x: Tensor) -> None:
+        with pyro.plate("data", len(x), subsample_size=3) as batch:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[batch])
+
+    def its_guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x), subsample_size=3):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="holds 3 of 6 examples"):
+        bounds.evaluate(subsampling, its_guide, torch.zeros(6), 5)
+
+
 def test_plate_nesting() -> None:
     assert weights.plate_nesting(robust_regression, robust_guide, torch.zeros(4, 3)) == 2
 
@@ -355,5 +431,7 @@ def test_quadrature_refuses_what_it_cannot_do(linear_gaussian: LinearGaussian) -
         bounds.quadrature(model, x, half_width=0.5)
     with pytest.raises(ValueError, match="too coarse"):
         bounds.quadrature(model, x, points=8)
+    with pytest.raises(ValueError, match="for one latent site"):
+        bounds.quadrature(robust_regression, torch.zeros(4, 3), site="level", plate="examples")
     with pytest.raises(ValueError, match="one or two dimensions"):
         bounds.quadrature(LinearGaussian(3).vae.model, x)

@@ -45,7 +45,7 @@ def test_cut_short(tmp_path: Path, kept: int) -> None:
 
 
 def test_missing_or_something_else(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="train first"):
         checkpoint.load(tmp_path / "c.pt")
     torch.save(torch.zeros(3), tmp_path / "c.pt")
     with pytest.raises(InputError, match="no checkpoint of pyro_vae"):

@@ -125,7 +125,9 @@ def test_missing_set_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError("no route to host")
 
     monkeypatch.setattr(KMNIST, "download", offline)
-    with pytest.raises(InputError, match=r"kmnist is not in .* \(no route to host\).*--data_root"):
+    with pytest.raises(
+        InputError, match=r"kmnist could not be read .* \(no route to host\).*--data_root"
+    ):
         data.load("kmnist", tmp_path)
 
 

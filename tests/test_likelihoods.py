@@ -134,5 +134,5 @@ def test_learned_scale_starts_at_the_deviation() -> None:
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])
 def test_scales_that_are_none(scale: float) -> None:
-    with pytest.raises(InputError, match="positive"):
+    with pytest.raises(InputError, match="has to be in"):
         Gaussian(2, [6], scale=scale)

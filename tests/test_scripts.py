@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it writes, what it says, what it refuses."""
 
 import json
+import pickle
 import random
 import runpy
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,18 @@ import pytest
 import torch
 from conftest import ROOT
 
-from pyro_vae import checkpoint, training
+from pyro_vae import (
+    VAE,
+    bounds,
+    checkpoint,
+    data,
+    likelihoods,
+    networks,
+    posteriors,
+    priors,
+    training,
+)
+from pyro_vae.svi import EagerEngine
 
 Script = Callable[..., tuple[int, str, str]]
 SMALL = ["--epochs", "2", "--num_samples", "20", "--num_examples", "30", "--device", "cpu"]
@@ -104,6 +117,9 @@ def test_resume(script: Script, tmp_path: Path) -> None:
     assert "epochs: 3\n" in (tmp_path / "parts/config.yaml").read_text()
     assert_refused(script("svi_train", "--resume", "parts", "--lr", 0.1), "--lr cannot change")
     assert_refused(script("svi_train", "--resume", "parts", "--out", "x"), "--resume goes on")
+    refused = script("svi_train", "--resume", "parts", "--epochs", 2)
+    assert_refused(refused, "--epochs 2 is less than the 3 epochs")
+    assert "epochs: 3\n" in (tmp_path / "parts/config.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -151,6 +167,11 @@ def arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", np.zeros((60, 4)))
     (tmp_path / "text.npy").write_text("text")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "null.yaml").write_text("data: null\n")
+    raw = tmp_path / "broken/MNIST/raw"
+    raw.mkdir(parents=True)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{part}-ubyte").write_bytes(b"")
 
 
 REFUSED = [
@@ -165,7 +186,15 @@ REFUSED = [
     (["--prior", "Vamp", "--prior.components", 0], ["at least one component"]),
     (["--prior", "Vamp", "--prior.components", "x"], ["--prior.components", "int", "x"]),
     (["--likelihood.decoder.activation", "Nope"], ["'Nope'", "Tanh, ReLU"]),
-    (["--likelihood", "Gaussian", "--likelihood.scale", -1], ["positive"]),
+    (["--likelihood", "Gaussian", "--likelihood.scale", -1], ["has to be in (1e-6, 1e6)"]),
+    (["--likelihood.decoder", "ConvDecoder", "--likelihood.decoder.channels=[]"], ["channels"]),
+    (["--likelihood.decoder.activation", "GLU"], ["'GLU'"]),
+    (["--prior", "Prior"], ["abstract class Prior"]),
+    (["--likelihood.decoder", "Network"], ["abstract class Network"]),
+    (["--seed", 2**64], ["--seed"]),
+    (["--config", "nan.npy"], ["no YAML"]),
+    (["--config", "null.yaml"], ["--data has no value"]),
+    (["--data", "mnist", "--data_root", "broken"], ["mnist could not be read from broken"]),
     (["--likelihood", "Gaussian", "--binarization", "static"], ["--binarization static"]),
     (["--objective", "AnalyticELBO", "--prior", "Mixture"], ["no closed form", "--objective ELBO"]),
     (["--objective", "IWAE", "--objective.num_particles", 0], ["num_particles"]),
@@ -230,12 +259,93 @@ def test_runs_that_cannot_be_evaluated(script: Script, tmp_path: Path) -> None:
         script("svi_train", "--resume", "run", "--epochs", 9), "checkpoint.pt", "cut short"
     )
     (tmp_path / "run" / "best.pt").unlink()
-    assert_refused(script("evaluate", "run"), "no checkpoint")
+    assert_refused(script("evaluate", "run"), "best.pt", "train first")
+    for broken in (b"hello world", b"\x80", pickle.dumps({"engine": 3})):
+        (tmp_path / "run" / "checkpoint.pt").write_bytes(broken)
+        config = (tmp_path / "run" / "config.yaml").read_text()
+        assert_refused(script("svi_train", "--resume", "run", "--epochs", 9), "checkpoint.pt")
+        assert (tmp_path / "run" / "config.yaml").read_text() == config
+    for misfit in ({"engine": 3}, {"other": 3}):
+        checkpoint.save(tmp_path / "run" / "checkpoint.pt", misfit)
+        assert_refused(script("svi_train", "--resume", "run"), "checkpoint.pt does not fit")
+    for cut in (config[:300], "", "- 1", "\0"):
+        (tmp_path / "run" / "config.yaml").write_text(cut)
+        assert_refused(script("evaluate", "run"), "config.yaml is no")
+
+
+def test_a_run_is_measured_on_its_test_set_with_its_best_epoch(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way from the options to `bounds.json`, by hand."""
+    made_up = iter([1.0, 3.0, 2.0])  # the second of three epochs is the best
+    step = EagerEngine.evaluate_loss
+
+    def evaluate_loss(engine: EagerEngine, x: torch.Tensor) -> float:
+        step(engine, x)
+        return -next(made_up) * len(x) if len(x) > 2 else 0.0
+
+    monkeypatch.setattr(EagerEngine, "evaluate_loss", evaluate_loss)
+    arguments = ["--data_seed", 4, "--seed", 7, "--binarization", "threshold", "--epochs", 3]
+    assert script("svi_train", "--out", "run", *SMALL, *WIDTHS, *arguments)[0] == 0
+    best = checkpoint.load(tmp_path / "run/best.pt")
+    assert best["epoch"] == 2
+    vae = VAE(
+        priors.StandardNormal(8),
+        likelihoods.Bernoulli(8, [8, 8], partial(networks.MLP, widths=[16])),
+        posteriors.Normal([8, 8], 8, partial(networks.MLP, widths=[16])),
+    )
+    vae.model.load_state_dict(best["model"])
+    vae.guide.load_state_dict(best["guide"])
+    test = (data.load("digits", seed=4).test > 127.5).float()
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(4))[:30]
+    expected = bounds.evaluate(vae.model, vae.guide, test[order], 20, seed=7).to_dict()
+    written = json.loads((tmp_path / "run/bounds.json").read_text())
+    assert written == {"support": "binary", **expected}
+
+
+def test_options_reach_training(script: Script, tmp_path: Path) -> None:
+    """Each of them changes what is trained."""
+
+    def trained(*arguments: Any) -> str:
+        name = f"run{len(list(tmp_path.iterdir()))}"
+        assert script("svi_train", "--out", name, *SMALL, *WIDTHS, *arguments)[0] == 0
+        return (tmp_path / name / "metrics.csv").read_text()
+
+    outcomes = [
+        trained(),
+        trained("--seed", 1),
+        trained("--data_seed", 1),
+        trained("--batch_size", 50),
+        trained("--lr", 0.01),
+        trained("--binarization", "static"),
+        trained("--binarization", "threshold"),
+        trained("--latent_dim", 3),
+        trained("--validation_fraction", 0.2),
+        trained("--objective", "IWAE"),
+        trained("--objective.beta", 0.5),
+        trained("--prior", "LearnedNormal"),
+        trained("--posterior.encoder", "Linear"),
+        trained("--likelihood.decoder", "Linear"),
+    ]
+    assert len(set(outcomes)) == len(outcomes)
+    assert trained() == outcomes[0]
+
+
+def test_data_may_move(script: Script, tmp_path: Path) -> None:
+    np.save(tmp_path / "own.npy", np.random.default_rng(0).random((60, 5)))
+    arguments = ["--data", "own.npy", "--batch_size", 20, *SMALL]
+    script("svi_train", "--out", "run", *arguments)
+    (tmp_path / "own.npy").rename(tmp_path / "moved.npy")
+    before = (tmp_path / "run/bounds.json").read_text()
+    assert_refused(script("evaluate", "run"), "own.npy")
+    assert script("evaluate", "run", "--data", "moved.npy")[0] == 0
+    assert (tmp_path / "run/bounds.json").read_text() == before
+    assert script("svi_train", "--resume", "run", "--data", "moved.npy")[0] == 0
+    assert script("evaluate", "run")[0] == 0
 
 
 def test_divergence(script: Script, tmp_path: Path) -> None:
-    assert script("svi_train", "--out", "run", *SMALL, *WIDTHS, "--lr", 1e30)[0] == 2
-    code, out, err = script("svi_train", "--out", "run2", *SMALL, *WIDTHS, "--lr", 1e30)
+    code, out, err = script("svi_train", "--out", "run", *SMALL, *WIDTHS, "--lr", 1e30)
     last = err.splitlines()[-1]
     assert code == 2 and out == "" and "Traceback" not in err
     assert last.startswith("error: the loss became") and "of epoch 1" in last

@@ -7,6 +7,7 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor
 
 from pyro_vae import VAE, likelihoods, posteriors, priors
+from pyro_vae.networks import Network
 from pyro_vae.objectives import ELBO
 from pyro_vae.svi import EagerEngine
 
@@ -78,6 +79,45 @@ def test_state_round_trip(x: Tensor) -> None:
     assert losses[0] == losses[1]
     for one, two in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_memory_format_does_not_matter(x: Tensor) -> None:
+    """Pyro's store copies tensors that are not contiguous, and would train the copies."""
+    plain, strided = make(), make()
+    for parameter in strided.parameters():
+        if parameter.dim() == 2:
+            parameter.data = parameter.data.T.contiguous().T
+    assert not all(parameter.is_contiguous() for parameter in strided.parameters())
+    losses = []
+    for vae in (plain, strided):
+        engine = engine_of(vae)
+        torch.manual_seed(0)
+        losses.append([engine.step(x) for _ in range(5)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for one, other in zip(plain.parameters(), strided.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert losses[0][-1] != losses[0][0]
+
+
+class WithDropout(Network):
+    """All units dropped: in training only the bias is left."""
+
+    def __init__(self, in_shape: list[int], out_shape: list[int]) -> None:
+        super().__init__(in_shape, out_shape)
+        self.body = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Dropout(1.0))
+
+
+def test_networks_are_in_the_mode_of_the_moment(x: Tensor) -> None:
+    torch.manual_seed(2)
+    likelihood = likelihoods.Bernoulli(2, [5], WithDropout)
+    vae = VAE(priors.StandardNormal(2), likelihood, posteriors.Normal([5], 2))
+    engine = engine_of(vae)
+    engine.evaluate_loss(x)
+    assert not any(module.training for module in [*vae.model.modules(), *vae.guide.modules()])
+    dropped = likelihood.decoder.body[0].weight.clone()
+    engine.step(x)
+    assert all(module.training for module in [*vae.model.modules(), *vae.guide.modules()])
+    assert torch.equal(likelihood.decoder.body[0].weight, dropped)  # no gradient came through
 
 
 def test_fixed_parameters_stay(x: Tensor) -> None:

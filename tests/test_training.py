@@ -1,6 +1,7 @@
 """The training loop: resuming, keeping the best, stopping at NaN."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import VAE, DivergenceError, InputError, checkpoint, likelihoods, posteriors, priors
-from pyro_vae.objectives import ELBO
+from pyro_vae.objectives import ELBO, IWAE, AnalyticELBO, Objective
 from pyro_vae.observations import observe, observe_once
 from pyro_vae.svi import EagerEngine
 from pyro_vae.training import History, fit
@@ -19,7 +20,7 @@ IMAGES = torch.randint(
 VALIDATION = observe_once(IMAGES[:20], "binary", 0)
 
 
-def make() -> EagerEngine:
+def make_engine() -> EagerEngine:
     torch.manual_seed(2)
     vae = VAE(
         priors.StandardNormal(2), likelihoods.Bernoulli(2, [4, 3]), posteriors.Normal([4, 3], 2)
@@ -49,8 +50,21 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
     return all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
 
 
-def test_resuming_is_exact(tmp_path: Path) -> None:
-    whole, parts = make(), make()
+@pytest.mark.parametrize(
+    "objective",
+    [
+        lambda: ELBO(warmup=2.5),
+        lambda: ELBO(num_particles=3),
+        lambda: AnalyticELBO(num_particles=3),
+        lambda: IWAE(num_particles=3),
+    ],
+)
+def test_resuming_is_exact(tmp_path: Path, objective: Callable[[], Objective]) -> None:
+    def make() -> EagerEngine:
+        made = make_engine()
+        return EagerEngine(made.model, made.guide, objective(), lr=1e-2)
+
+    whole = make()
     history = train(whole, 5)
     for epochs in (1, 3, 5):
         torch.rand(17)  # whatever happens in between
@@ -67,7 +81,7 @@ def test_resuming_is_exact(tmp_path: Path) -> None:
 
 
 def test_it_learns_and_the_seed_decides() -> None:
-    first, again, other = make(), make(), make()
+    first, again, other = make_engine(), make_engine(), make_engine()
     history = train(first, 8)
     assert history[-1]["validation_bound"] > history[0]["validation_bound"] + 0.1
     assert train(again, 8) == history and equal(parameters(first), parameters(again))
@@ -76,23 +90,23 @@ def test_it_learns_and_the_seed_decides() -> None:
 
 def test_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
-    engine = make()
+    engine = make_engine()
     torch.set_rng_state(before)
     train(engine, 1)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_nothing_is_left_to_do(tmp_path: Path) -> None:
-    history = train(make(), 2, tmp_path)
-    engine = make()
+    history = train(make_engine(), 2, tmp_path)
+    engine = make_engine()
     assert train(engine, 1, tmp_path) == history
     assert not list(tmp_path.glob(".*"))
 
 
 def test_best_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = make()
-    bounds = iter([3.0, 5.0, 4.0])
-    kept = []
+    engine = make_engine()
+    bounds = iter([0.0, 3.0, 5.0, 4.0])  # the first is asked for before training
+    kept: list[list[Tensor]] = []
 
     def evaluate_loss(x: Tensor) -> float:
         kept.append(parameters(engine))
@@ -102,17 +116,17 @@ def test_best_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     train(engine, 3, tmp_path)
     best = checkpoint.load(tmp_path / "best.pt")
     assert best["epoch"] == 2
-    other = make()
+    other = make_engine()
     other.model.load_state_dict(best["model"])
     other.guide.load_state_dict(best["guide"])
-    assert equal(parameters(other), kept[1]) and not equal(parameters(other), kept[2])
+    assert equal(parameters(other), kept[2]) and not equal(parameters(other), kept[3])
 
 
 @pytest.mark.parametrize("where", ["step", "evaluate_loss"])
 def test_nan_stops_and_names_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    engine = make()
+    engine = make_engine()
     train(engine, 2, tmp_path)
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr(engine, where, lambda x: float("nan"))
@@ -128,21 +142,58 @@ def test_nan_stops_and_names_the_last_good_checkpoint(
 
 
 def test_real_divergence_is_seen() -> None:
-    engine = make()
+    engine = make_engine()
     for group in engine.optimizer.param_groups:
         group["lr"] = 1e30
     with pytest.raises(DivergenceError, match="smaller --lr"):
         train(engine, 5)
 
 
+class Recorder(EagerEngine):
+    """An engine that writes down what it is given, and answers with numbers that are known."""
+
+    def __init__(self) -> None:
+        engine = make_engine()
+        super().__init__(engine.model, engine.guide, ELBO(warmup=3.0))
+        self.batches: list[Tensor] = []
+        self.weights: list[float] = []
+        self.noise: list[float] = []
+
+    def step(self, x: Tensor) -> float:
+        self.batches.append(x)
+        self.weights.append(self.objective.kl_weight.item())
+        return x.sum().item()
+
+    def evaluate_loss(self, x: Tensor) -> float:
+        self.noise.append(torch.rand(()).item())
+        return -3.0 * len(x)
+
+
+def test_what_the_engine_is_given() -> None:
+    images = torch.arange(7.0)[:, None]
+    engine = Recorder()
+    history = fit(engine, images, torch.zeros(5, 1), epochs=2, batch_size=3, seed=1, progress=False)
+    assert [len(batch) for batch in engine.batches] == [3, 3, 1] * 2
+    first, second = (torch.cat(engine.batches[i : i + 3]).flatten() for i in (0, 3))
+    assert torch.equal(first.sort().values, images[:, 0])  # each image once in an epoch
+    assert torch.equal(second.sort().values, images[:, 0])
+    assert not torch.equal(first, second) and not torch.equal(first, images[:, 0])
+    assert engine.weights == pytest.approx([i / 9 for i in range(6)])
+    assert engine.noise[1] == engine.noise[2] != engine.noise[0]  # epochs are compared alike
+    assert [row["train_loss"] for row in history] == [images.mean()] * 2
+    assert [row["validation_bound"] for row in history] == [3.0, 3.0]
+
+
 @pytest.mark.parametrize("batch_size", [0, 96])
 def test_batches_that_cannot_be_drawn(batch_size: int) -> None:
+    with pytest.raises(InputError, match="no validation"):
+        fit(make_engine(), IMAGES, VALIDATION[:0], epochs=1, batch_size=5, progress=False)
     with pytest.raises(InputError, match="95 training images"):
-        fit(make(), IMAGES, VALIDATION, epochs=1, batch_size=batch_size, progress=False)
+        fit(make_engine(), IMAGES, VALIDATION, epochs=1, batch_size=batch_size, progress=False)
 
 
 def test_checkpoint_of_another_model(tmp_path: Path) -> None:
-    train(make(), 1, tmp_path)
+    train(make_engine(), 1, tmp_path)
     vae = VAE(
         priors.StandardNormal(3), likelihoods.Bernoulli(3, [4, 3]), posteriors.Normal([4, 3], 3)
     )

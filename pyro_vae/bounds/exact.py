@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.bounds.weights import PARTICLES, Program, log_prob_per_example
+from pyro_vae.bounds.weights import PARTICLES, Program, log_prob_per_example, sample_sites
 
 
 def quadrature(
@@ -39,11 +39,15 @@ def quadrature(
         log p(x_i) in nats, `float64`, shape [len(x)].
 
     Raises:
-        ValueError: if the latent site has more than two dimensions, or the grid is too narrow or
-            too coarse for it.
+        ValueError: if there is not just the one latent site, or it has more than two dimensions,
+            or the grid is too narrow or too coarse for it.
     """
     with torch.no_grad():
-        drawn = poutine.trace(model).get_trace(x[:1]).nodes[site]
+        sites = dict(sample_sites(poutine.trace(model).get_trace(x[:1])))
+        latent = [name for name, drawn in sites.items() if not drawn["is_observed"]]
+        if latent != [site]:
+            raise ValueError(f"quadrature is for one latent site, and the model has {latent}")
+        drawn = sites[site]
         prior, dtype = drawn["fn"], drawn["value"].dtype
         dims = prior.event_shape.numel()
         if prior.event_dim != 1 or dims > 2:
@@ -67,8 +71,8 @@ def quadrature(
                 sums[i] = sums[i].logaddexp(log_joint[chosen[part]].logsumexp(0))
     log_p, half, edge = (total + dims * math.log(spacing) for total in sums)
     half = half + dims * math.log(2)
-    if (edge - log_p).max() > math.log(tolerance):
+    if not (edge - log_p).max() <= math.log(tolerance):
         raise ValueError(f"the posterior reaches the edge of the grid: widen it from {half_width}")
-    if (half - log_p).abs().max() > tolerance:
+    if not (half - log_p).abs().max() <= tolerance:
         raise ValueError(f"a grid of {points} points is too coarse: the posterior is narrower")
     return log_p

@@ -7,11 +7,11 @@
 What is estimated at a given K is the bound at that K, without bias. IWAE_K lies below log p(x) by
 about Var(w) / (2 K E[w]^2), and only bounds at the same K are to be compared.
 
-Two errors are kept apart. The standard error is over examples: how far the mean over another test
-set could lie. The Monte Carlo error is that of the same mean on the same test set, with other draws
-of z: how far a rerun could lie. It comes from the variance of the weights, and is too small where
-they have none to speak of: where a few draws carry all the weight, as a small effective sample size
-tells.
+Two errors are kept apart. The standard error is over examples: how far the mean may be from that
+over all examples of their kind. The Monte Carlo error is over draws of z, for the examples at
+hand: the standard deviation of the mean over reruns. It is estimated from the variance of the
+weights, and comes out too small where a few draws carry all the weight, as a small effective
+sample size tells.
 """
 
 import math
@@ -145,13 +145,17 @@ class Bounds:
                 f"{name:18} {estimate.mean:10.3f} {estimate.se:8.3f} {interval:>22} "
                 f"{estimate.mc_se:9.4f}"
             )
-        few = (self.ess < 100).double().mean().item()
         lines += [
             "",
-            f"Effective sample size of {self.num_samples} draws: {self.ess.median():.0f} (median); "
-            f"below 100 for {few:.0%} of the examples,",
-            "for which the Monte Carlo error is understated, and the bound may be loose.",
+            f"Effective sample size of {self.num_samples} draws: {self.ess.median():.0f} (median).",
         ]
+        small = min(100, self.num_samples / 10)  # a tenth of relative error, or nine draws in ten
+        few = (self.ess < small).double().mean().item()
+        if few > 0:
+            lines.append(
+                f"For {few:.0%} of the examples it is below {small:g}: there the Monte Carlo error "
+                "is understated,\nand the bound may be far below log p(x)."
+            )
         return "\n".join(lines)
 
 
@@ -179,9 +183,12 @@ def evaluate(
         num_samples: K, the number of draws for each example.
         ladder: the sizes k at which IWAE_k is estimated, as far as K; K itself is added.
         plate: the name of the data plate.
-        seed: of the draws; the global generator is left as it was.
+        seed: of the draws; the global generator of x's device is left as it was.
         chunk_size: how many draws, over all examples, are in memory at once.
         progress: whether to show a progress bar.
+
+    Modules are run in the mode that they are in: networks with dropout or batch normalisation want
+    `eval()` first.
 
     Returns:
         Estimates in nats.
@@ -194,6 +201,8 @@ def evaluate(
         raise InputError(f"num_samples has to be at least 1, and {num_samples} is not")
     if len(x) == 0:
         raise InputError("there are no examples to evaluate")
+    if chunk_size < 1 or min(ladder, default=1) < 1:
+        raise InputError("chunk_size and the rungs of the ladder have to be at least 1")
     rungs = sorted({k for k in ladder if k < num_samples} | {num_samples})
     batch = min(len(x), 50, chunk_size)
     results, ess = [], []
@@ -217,6 +226,11 @@ def evaluate(
                 with pyro.validation_enabled(checks and drawn == 0):  # once for each example
                     log_w = log_weights(
                         model, guide, examples, count, plate=plate, max_plate_nesting=nesting
+                    )
+                if log_w.shape[1] != len(examples):
+                    raise ValueError(
+                        f"the plate '{plate}' holds {log_w.shape[1]} of {len(examples)} examples: "
+                        "it has to hold them all, in order"
                     )
                 stream.add(log_w.double())
                 bar.update(log_w.numel())
@@ -284,8 +298,7 @@ class _Stream:
         self.rungs = [_Rung(k) for k in rungs]
         self.elbo = _Rung(1)
         self.num_samples = num_samples
-        never = torch.tensor(-math.inf, dtype=torch.float64)
-        self.log_sum = self.log_sum_of_squares = never  # log of the sum of w, and of w^2
+        self.log_sum = self.log_sum_of_squares = torch.tensor(-math.inf)  # of w, and of w^2
         self.tilted: Tensor | float = 0.0  # mean of log w under the normalised weights
 
     def add(self, log_w: Tensor) -> None:
@@ -294,16 +307,16 @@ class _Stream:
         chunk = log_w.logsumexp(0).clamp(min=torch.finfo(log_w.dtype).min)
         share = (log_w - chunk).exp()
         tilted = torch.where(share > 0, share * log_w, 0.0).sum(0)  # weights may be zero
-        total = torch.logaddexp(self.log_sum, chunk)
+        total = torch.logaddexp(self.log_sum.to(chunk), chunk)
         share = (chunk - total).exp()
         self.tilted = (1 - share) * self.tilted + share * tilted
         self.log_sum = total
         squares = (2 * log_w).logsumexp(0)
-        self.log_sum_of_squares = torch.logaddexp(self.log_sum_of_squares, squares)
+        self.log_sum_of_squares = torch.logaddexp(self.log_sum_of_squares.to(squares), squares)
 
     def ess(self) -> Tensor:
-        """The effective sample size."""
-        return (2 * self.log_sum - self.log_sum_of_squares).exp()
+        """The effective sample size; 0 where no draw has any weight."""
+        return (2 * self.log_sum - self.log_sum_of_squares).exp().nan_to_num(0.0)
 
     def estimates(self) -> list[Estimate]:
         """Return the ELBO, the gap, and each rung."""

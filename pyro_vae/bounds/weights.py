@@ -11,6 +11,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
@@ -36,6 +37,8 @@ def log_weights(
     Args:
         model: a Pyro program, called as `model(x)`; its observed sites are the data.
         guide: a Pyro program, called as `guide(x)`, with a site for each latent one of the model.
+            Of its other sites only those that are marked as auxiliary are taken, as Pyro's
+            autoguides have them: noise of which the latent sites are a function.
         x: the data. Every sample site of both programs has to be in the data plate.
         num_samples: K, the number of draws for each example.
         plate: the name of the data plate.
@@ -51,7 +54,7 @@ def log_weights(
 
     Raises:
         InputError: if num_samples < 1.
-        ValueError: if a site is not in the data plate, or the guide lacks one.
+        ValueError: if a site is not in the data plate, or model and guide do not match.
     """
     if num_samples < 1:
         raise InputError(f"num_samples has to be at least 1, and {num_samples} is not")
@@ -70,7 +73,7 @@ def plate_nesting(model: Program, guide: Program, x: Any) -> int:
         dims = [
             frame.dim
             for trace in _traces(model, guide, x)
-            for _, site in _sample_sites(trace)
+            for _, site in sample_sites(trace)
             for frame in site["cond_indep_stack"]
             if frame.vectorized
         ]
@@ -91,14 +94,21 @@ def log_prob_per_example(trace: poutine.Trace, plate: str, batch_dims: int) -> T
     """
     total = torch.zeros(())
     trace.compute_log_prob()
-    for name, site in _sample_sites(trace):
-        dims = [f.dim for f in site["cond_indep_stack"] if f.vectorized and f.name == plate]
+    for name, site in sample_sites(trace):
+        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+        dims = [frame.dim for frame in frames if frame.name == plate]
         if not dims:
             raise ValueError(
                 f"site '{name}' is not in a plate named '{plate}': bounds for each example need "
                 "every site in the data plate, and its name"
             )
         log_prob = scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+        sizes = {frame.dim: frame.size for frame in frames}
+        if any(log_prob.shape[dim] != sizes.get(dim, 1) for dim in range(-log_prob.dim(), 0)):
+            raise ValueError(
+                f"site '{name}': log-probabilities of shape {list(log_prob.shape)} do not fit its "
+                f"plates { ({frame.name: frame.dim for frame in frames}) }"
+            )
         kept = {dims[0] % log_prob.dim()}
         if batch_dims:
             log_prob = log_prob.reshape((1,) * (batch_dims - log_prob.dim()) + log_prob.shape)
@@ -118,16 +128,27 @@ def _log_weight(model: Program, guide: Program, x: Any, plate: str, batch_dims: 
 def _traces(model: Program, guide: Program, x: Any) -> tuple[poutine.Trace, poutine.Trace]:
     guide_trace = poutine.trace(guide).get_trace(x)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
-    for name, site in _sample_sites(model_trace):
-        if not site["is_observed"] and name not in guide_trace.nodes:
-            raise ValueError(f"the guide has no site '{name}', which the model samples")
+    latent = {name for name, site in sample_sites(model_trace) if not site["is_observed"]}
+    guided = dict(sample_sites(guide_trace))
+    auxiliary = {name for name, site in guided.items() if site["infer"].get("is_auxiliary")}
+    for name in latent - guided.keys():
+        raise ValueError(f"the guide has no site '{name}', which the model samples")
+    for name, site in guided.items():
+        if name not in latent | auxiliary or site["is_observed"]:
+            raise ValueError(f"the guide's site '{name}' is no latent site of the model")
+        if not auxiliary and isinstance(site["fn"], Delta):
+            raise ValueError(
+                f"the guide's site '{name}' is a point: there is no bound without q(z|x)"
+            )
     return model_trace, guide_trace
 
 
-def _sample_sites(trace: poutine.Trace) -> list[tuple[str, dict[str, Any]]]:
-    """The named sample sites of a trace, less those with which plates draw their subsamples."""
+def sample_sites(trace: poutine.Trace) -> list[tuple[str, dict[str, Any]]]:
+    """Return the sites that count: neither deterministic ones nor the subsampling of plates."""
     return [
         (name, site)
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not poutine.util.site_is_subsample(site)
+        if site["type"] == "sample"
+        and not site["infer"].get("_deterministic")
+        and not poutine.util.site_is_subsample(site)
     ]
