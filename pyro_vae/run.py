@@ -84,7 +84,7 @@ class Run:
         )
 
     @classmethod
-    def open(cls, folder: Path, **changes: Any) -> "Run":
+    def open(cls, folder: str | Path, **changes: Any) -> "Run":
         """Open a run that was trained, with its best parameters.
 
         Args:
@@ -94,11 +94,11 @@ class Run:
         Raises:
             InputError: if it is no run, or has not finished an epoch.
         """
-        namespace = options.read(folder / "config.yaml")
+        namespace = options.read(Path(folder) / "config.yaml")
         for name, value in changes.items():
             if value is not None:
                 namespace[name] = value
-        run = cls(folder, namespace)
+        run = cls(Path(folder), namespace)
         run.load_best()
         return run
 

@@ -1,7 +1,5 @@
 """Bound log p(x) anew for a run that was trained, on its held-out data."""
 
-from pathlib import Path
-
 from pyro_vae import options
 from pyro_vae.run import Run
 
@@ -11,7 +9,7 @@ def main() -> None:
     with options.one_line_errors():
         chosen = options.parse_evaluation()
         run = Run.open(
-            Path(chosen.run),
+            chosen.run,
             data=chosen.data,
             data_root=chosen.data_root,
             device=chosen.device,
