@@ -8,7 +8,7 @@ on the log-probability of the levels (Theis, van den Oord & Bethge 2016). Float 
 have no levels and are shown as they are.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -29,7 +29,13 @@ def observe(images: Tensor, support: Support, generator: torch.Generator | None 
 
     Returns:
         `float32`, shape [N, *event]: values in {0, 1}, or in [0, 1].
+
+    Raises:
+        InputError: if the support is unknown.
     """
+    if support not in get_args(Support):
+        known = ", ".join(get_args(Support))
+        raise InputError(f"a likelihood's support has to be one of {known}, and not {support}")
     if support == "binary":
         return _bernoulli(images, generator).float()
     if images.dtype == torch.uint8:

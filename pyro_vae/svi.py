@@ -15,6 +15,7 @@ from pyro.infer import SVI
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
+from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
 
 
@@ -24,8 +25,16 @@ class _OneOptimizer(PyroOptim):
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         super().__init__(type(optimizer), {})
         self.optimizer = optimizer
+        self.known = {
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        }
 
-    def __call__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, params: set[Tensor], *args: Any, **kwargs: Any) -> None:
+        if params - self.known:
+            raise InputError(
+                "the programs have a pyro.param that is no parameter of their modules, and would "
+                "never be trained or saved: make it a torch.nn.Parameter"
+            )
         self.optimizer.step()
 
 
@@ -62,6 +71,9 @@ class EagerEngine:
 
         Returns:
             The objective before the step, summed over the batch, in nats.
+
+        Raises:
+            InputError: if the programs have a `pyro.param` that is not one of their modules'.
         """
         with self._running(training=True):
             return self._svi.step(x)

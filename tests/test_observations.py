@@ -65,6 +65,11 @@ def test_fixed_binarisation(method: str, dtype: torch.dtype) -> None:
         assert shown[0, :64].sum() < shown[0, -64:].sum()
 
 
+def test_unknown_supports_are_refused() -> None:
+    with pytest.raises(InputError, match="one of binary, unit_interval, and not real"):
+        observe(LEVELS, "real")
+
+
 def test_dynamic_binarisation_leaves_images_alone() -> None:
     assert binarize(LEVELS, "dynamic", "unit_interval", seed=0) is LEVELS
     with pytest.raises(InputError, match="for binary likelihoods"):

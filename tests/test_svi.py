@@ -1,12 +1,13 @@
 """The engine: it is SVI, it keeps to itself, and it can be put back to where it was."""
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor
 
-from pyro_vae import VAE, likelihoods, posteriors, priors
+from pyro_vae import VAE, InputError, likelihoods, posteriors, priors
 from pyro_vae.networks import Network
 from pyro_vae.objectives import ELBO
 from pyro_vae.svi import EagerEngine
@@ -118,6 +119,19 @@ def test_networks_are_in_the_mode_of_the_moment(x: Tensor) -> None:
     engine.step(x)
     assert all(module.training for module in [*vae.model.modules(), *vae.guide.modules()])
     assert torch.equal(likelihood.decoder.body[0].weight, dropped)  # no gradient came through
+
+
+class WithParam(priors.Prior):
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+
+    def forward(self) -> dist.Distribution:
+        return dist.Normal(pyro.param("mu", torch.zeros(2)), torch.ones(2)).to_event(1)
+
+
+def test_parameters_that_would_never_be_trained_are_refused(x: Tensor) -> None:
+    with pytest.raises(InputError, match=r"make it a torch\.nn\.Parameter"):
+        engine_of(make(WithParam)).step(x)
 
 
 def test_fixed_parameters_stay(x: Tensor) -> None:
