@@ -1,0 +1,70 @@
+"""What a run's options are built into, before anything is trained."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_vae import InputError, data, observations, options
+from pyro_vae.run import Run
+
+
+def build(*arguments: str) -> Run:
+    return Run(Path("nowhere"), options.parse(["--device", "cpu", *arguments]))
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static", "threshold"])
+def test_data_and_start(method: str) -> None:
+    digits = data.load("digits", seed=5)
+    run = build("--data_seed", "5", "--binarization", method)
+    if method == "dynamic":
+        assert torch.equal(run.train, digits.train)
+    else:
+        assert set(run.train.unique().tolist()) == {0, 255}
+    for shown, stored in ((run.validation, digits.validation), (run.test, digits.test)):
+        assert set(shown.unique().tolist()) == {0.0, 1.0}
+        assert torch.equal(shown[stored == 255], torch.ones_like(shown[stored == 255]))
+        if method == "threshold":
+            assert torch.equal(shown, (stored > 127.5).float())
+    mean = observations.intensities(run.train).mean(0).clamp(0.001, 0.999)
+    torch.testing.assert_close(run.vae.likelihood.decoder.bias.sigmoid(), mean)
+
+
+def test_held_out_sets_share_no_noise(tmp_path: Path) -> None:
+    """Pixels of middling grey come out alike in half of the places, and not in all of them."""
+    np.save(tmp_path / "grey.npy", np.full((100, 8, 8), 128, dtype=np.uint8))
+    run = build("--data", str(tmp_path / "grey.npy"), "--batch_size", "9")
+    count = min(len(run.validation), len(run.test))
+    alike = (run.validation[:count] == run.test[:count]).double()
+    assert abs(alike.mean() - 0.5) < 4.5 * 0.5 / alike.numel() ** 0.5 < 0.1
+
+
+def test_options_reach_the_parts() -> None:
+    run = build(
+        *("--prior", "Vamp", "--prior.components", "9", "--latent_dim", "3"),
+        *("--likelihood", "Gaussian", "--likelihood.scale", "0.3"),
+        *("--likelihood.learn_scale", "false", "--likelihood.decoder.widths=[7]"),
+        *("--objective", "ELBO", "--objective.beta", "2", "--objective.warmup", "5", "--lr", "0.1"),
+    )
+    assert run.vae.prior.pseudo_inputs.shape == (9, 8, 8)
+    assert run.vae.posterior.latent_dim == 3
+    assert run.vae.likelihood.log_scale.exp().item() == pytest.approx(0.3)
+    assert run.vae.likelihood.decoder.body[1].out_features == 7
+    assert (run.engine.objective.beta, run.engine.objective.warmup) == (2.0, 5.0)
+    assert run.engine.optimizer.param_groups[0]["lr"] == 0.1
+    assert run.train.dtype == torch.uint8 and run.validation.unique().numel() > 1000
+
+
+def test_folder_is_made_once_and_whole(tmp_path: Path) -> None:
+    run = build()
+    run.folder = tmp_path / "deep" / "run"
+    run.create()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
+    again = options.read(run.folder / "config.yaml")
+    for name in options.Options.__dataclass_fields__:
+        if name != "data_root":
+            assert again[name] == run.namespace[name]
+    assert Path(again["data_root"]).is_absolute()
+    with pytest.raises(InputError, match="exists already"):
+        run.create()
