@@ -109,23 +109,26 @@ class AnalyticELBO(_WeighsKL, pyro.infer.TraceMeanField_ELBO):
 
     def __init__(self, num_particles: int = 1, beta: float = 1.0, warmup: float = 0.0) -> None:
         super().__init__(beta, warmup, num_particles)
+        self._known: set[tuple[type, type]] = set()  # pairs that have a closed form
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
         model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)
-        for name, site in guide_trace.nodes.items():
-            if site["type"] == "sample" and name in model_trace.nodes:
-                _require_closed_form(name, site["fn"], model_trace.nodes[name]["fn"])
+        for name, site in sample_sites(guide_trace):
+            if name in model_trace.nodes:
+                self._require_closed_form(name, site["fn"], model_trace.nodes[name]["fn"])
         return model_trace, guide_trace
 
-
-def _require_closed_form(name: str, posterior: Any, prior: Any) -> None:
-    try:
-        kl_divergence(posterior, prior)
-    except NotImplementedError as error:
-        kinds = [type(getattr(d, "base_dist", d)).__name__ for d in (posterior, prior)]
-        raise InputError(
-            f"site '{name}': KL({kinds[0]} || {kinds[1]}) has no closed form: take --objective ELBO"
-        ) from error
+    def _require_closed_form(self, name: str, posterior: Any, prior: Any) -> None:
+        q, p = (type(getattr(d, "base_dist", d)) for d in (posterior, prior))
+        if (q, p) not in self._known:
+            try:
+                kl_divergence(posterior, prior)
+            except NotImplementedError as error:
+                raise InputError(
+                    f"site '{name}': KL({q.__name__} || {p.__name__}) has no closed form: "
+                    "take --objective ELBO"
+                ) from error
+            self._known.add((q, p))
 
 
 class IWAE(Objective):

@@ -15,4 +15,3 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 def test_notebook(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": ROOT}}).execute()
-    assert any(cell.get("outputs") for cell in notebook.cells)
