@@ -1,7 +1,8 @@
 """Named data sets and users' own arrays, as three tensors: train, validation, test.
 
-Images are kept as they are stored, `uint8` in 0..255, or, for users' float arrays, `float32` in
-[0, 1]. How a likelihood gets to see them is the business of `observations`.
+An image is [H, W], or [C, H, W] in colour. Images are kept as they are stored, `uint8` in 0..255,
+or, for users' float arrays, `float32` in [0, 1]. How a likelihood gets to see them is the business
+of `observations`.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ TORCHVISION = {
     "kmnist": "KMNIST",
     "emnist": "EMNIST",
 }
+CHANNELS = (1, 3, 4)  # of grey images, RGB, and RGB with opacity
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Dataset:
 
     @property
     def event_shape(self) -> torch.Size:
-        """The shape of one example: [H, W] for an image, [D] for a vector."""
+        """The shape of one example: [H, W] or [C, H, W] for an image, [D] for a vector."""
         return self.train.shape[1:]
 
 
@@ -58,7 +60,8 @@ def load(
 
     Args:
         name: `digits` (bundled with scikit-learn), `mnist`, `fashion_mnist`, `kmnist`, `emnist`
-            (the balanced split), or the path of a `.npy` or `.npz` file.
+            (the balanced split), or the path of a `.npy` or `.npz` file that holds images
+            [N, H, W] or [N, C, H, W], or vectors [N, D].
         root: where torchvision's sets lie, or are downloaded to.
         validation_fraction: the share of the training examples that is set aside.
         test_fraction: the share set aside for testing, where there is no test set yet.
@@ -154,8 +157,11 @@ def _checked(path: Path, array: np.ndarray) -> Tensor:
     """Return a user's array as `uint8` levels or `float32` intensities, or say what is wrong."""
 
     def complaints() -> Iterator[str]:
-        if array.ndim not in (2, 3) or 0 in array.shape[1:]:
-            yield f"has shape {list(array.shape)}: expected images [N, H, W] or vectors [N, D]"
+        shape = f"has shape {list(array.shape)}"
+        if array.ndim not in (2, 3, 4) or 0 in array.shape[1:]:
+            yield f"{shape}: expected images [N, H, W] or [N, C, H, W], or vectors [N, D]"
+        elif array.ndim == 4 and array.shape[-1] in CHANNELS and array.shape[1] not in CHANNELS:
+            yield f"{shape}, which looks like channels last: transpose it to [N, C, H, W]"
         elif array.dtype == np.uint8:
             if array.size and array.max() == 1:
                 yield "holds only 0 and 1 as uint8: save it as bool (binary), or scale it to 0..255"

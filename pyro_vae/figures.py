@@ -1,11 +1,13 @@
 """Figures: a matplotlib axes in, the same axes out. Opening and saving files is for the caller."""
 
 import numpy as np
+import pyro
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from scipy import special
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from pyro_vae.bounds import Bounds
 from pyro_vae.training import History
@@ -40,69 +42,103 @@ def image_grid(ax: Axes, images: Tensor, columns: int) -> Axes:
 
     Args:
         ax: the axes.
-        images: shape [N, H, W] or [N, D], values in [0, 1].
+        images: shape [N, H, W], [N, C, H, W] or [N, D], values in [0, 1]. Three channels are red,
+            green and blue; of any other number the mean is drawn in grey.
         columns: of the grid.
     """
     ax.set(xticks=[], yticks=[])
-    picture = images
     if images.dim() == 2:
+        picture = images
         ax.set(xlabel="dimension", ylabel="example")
     else:
-        count, height, width = images.shape
-        rows = -(-count // columns)
-        picture = torch.full((rows * (height + 1) - 1, columns * (width + 1) - 1), torch.nan)
-        for i, image in enumerate(images):
-            top, left = i // columns * (height + 1), i % columns * (width + 1)
-            picture[top : top + height, left : left + width] = image
+        picture = _tiled(images, columns)
         ax.set_frame_on(False)
     ax.imshow(picture.cpu().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_aspect("auto" if images.dim() == 2 else "equal")
     return ax
 
 
+def _tiled(images: Tensor, columns: int) -> Tensor:
+    """Return images [N, H, W] or [N, C, H, W] as one picture: grey [.., ..], or RGBA [.., .., 4].
+
+    What is between them is NaN where it is grey, and otherwise transparent: nothing is drawn.
+    """
+    if images.dim() == 3:
+        images = images[:, None]
+    if images.shape[1] != 3:
+        images = images.mean(1, keepdim=True)
+    count, colours, height, width = images.shape
+    rows = -(-count // columns)
+    size = rows * (height + 1) - 1, columns * (width + 1) - 1
+    picture = torch.full((colours, *size), torch.nan)
+    for i, image in enumerate(images):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        picture[:, top : top + height, left : left + width] = image
+    if colours == 1:
+        return picture[0]
+    opacity = (~picture.isnan().any(0, keepdim=True)).float()
+    return torch.cat([picture.nan_to_num(), opacity]).movedim(0, -1)
+
+
 def reconstructions(ax: Axes, vae: VAE, x: Tensor) -> Axes:
-    """Draw images, and below each its mean reconstruction from one draw of its code."""
+    """Draw images, and below each what the decoder makes of one draw of its code.
+
+    Args:
+        ax: the axes.
+        vae: encodes and decodes.
+        x: shape [N, *event], as the likelihood sees them: pixels 0 or 1, in [0, 1], or levels.
+    """
     with torch.no_grad():
-        decoded = vae.likelihood(vae.posterior(x).sample()).mean
-    image_grid(ax, torch.cat([x, decoded]), columns=len(x))
-    if x.dim() == 3:
-        height = x.shape[1] + 1
+        decoded = vae.likelihood.picture(vae.guide(x))
+    shown = x / 255 if vae.likelihood.support == "levels" else x
+    image_grid(ax, torch.cat([shown, decoded]), columns=len(x))
+    if x.dim() > 2:
+        height = x.shape[-2] + 1
         ax.set_yticks([height / 2 - 1, 1.5 * height - 1], ["data", "reconstruction"])
         ax.tick_params(length=0)
     return ax
 
 
 def samples(ax: Axes, vae: VAE, count: int = 64) -> Axes:
-    """Draw the means of p(x|z) for codes from the prior."""
+    """Draw what the decoder makes of codes from the prior."""
+    # The model without its site "x": to draw the pixels too can take far longer than the codes.
     with torch.no_grad():
-        means = vae.likelihood(vae.prior().sample((count,))).mean
-    return image_grid(ax, means, columns=max(1, round(count**0.5)))
+        with pyro.plate("data", count):
+            z = pyro.sample("z", vae.prior())
+        decoded = vae.likelihood.picture(z)
+    return image_grid(ax, decoded, columns=max(1, round(count**0.5)))
 
 
 def interpolation(ax: Axes, vae: VAE, starts: Tensor, ends: Tensor, steps: int = 9) -> Axes:
     """Draw the straight way between the codes of two images, for each pair of images.
 
+    An image's code is one draw from q(z|x), which not every posterior has a mean of. Where codes
+    lie on the unit sphere the way stays on it, along the great circle.
+
     Args:
         ax: the axes.
-        vae: decodes what is between.
-        starts: shape [N, *event].
+        vae: encodes the ends, and decodes what is between.
+        starts: shape [N, *event], as the likelihood sees them.
         ends: shape [N, *event].
         steps: of each way, its ends included.
     """
     with torch.no_grad():
-        start, end = vae.posterior(starts).mean, vae.posterior(ends).mean
+        start, end = vae.guide(starts), vae.guide(ends)
         way = torch.linspace(0, 1, steps, device=start.device)[:, None]
-        means = vae.likelihood(start[:, None] * (1 - way) + end[:, None] * way).mean
-    image_grid(ax, means.flatten(0, 1), columns=steps)
-    if starts.dim() == 3:
-        width = starts.shape[2] + 1
+        codes = start[:, None] * (1 - way) + end[:, None] * way
+        if vae.posterior.support == "sphere":
+            codes = normalize(codes, dim=-1)
+        decoded = vae.likelihood.picture(codes)
+    image_grid(ax, decoded.flatten(0, 1), columns=steps)
+    if starts.dim() > 2:
+        width = starts.shape[-1] + 1
         ax.set_xticks([width / 2 - 1, (steps - 0.5) * width - 1], ["image A", "image B"])
         ax.tick_params(length=0)
     return ax
 
 
 def manifold(ax: Axes, vae: VAE, side: int = 20) -> Axes:
-    """Draw the images on a grid over a two-dimensional latent space.
+    """Draw what the decoder makes of a grid over a two-dimensional real latent space.
 
     The grid is even in the quantiles of N(0, I), so for that prior each image stands for the same
     probability.
@@ -111,9 +147,9 @@ def manifold(ax: Axes, vae: VAE, side: int = 20) -> Axes:
     first, second = torch.meshgrid(line, line.flip(0), indexing="xy")
     z = torch.stack([first, second], -1).reshape(-1, 2).to(next(vae.parameters()).device)
     with torch.no_grad():
-        image_grid(ax, vae.likelihood(z).mean, columns=side)
-    if len(vae.posterior.event_shape) == 2:
-        height, width = (length + 1 for length in vae.posterior.event_shape)
+        image_grid(ax, vae.likelihood.picture(z), columns=side)
+    if len(vae.likelihood.event_shape) > 1:
+        height, width = (length + 1 for length in vae.likelihood.event_shape[-2:])
         ticks = range(0, side, max(1, side // 5))
         ax.set_xticks([(i + 0.5) * width - 1 for i in ticks], [f"{line[i]:.1f}" for i in ticks])
         ax.set_yticks([(i + 0.5) * height - 1 for i in ticks], [f"{-line[i]:.1f}" for i in ticks])

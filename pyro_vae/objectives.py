@@ -37,6 +37,18 @@ class _WeighLatents(Messenger):
             msg["scale"] = msg["scale"] * self.weight
 
 
+class _RequireRsample(Messenger):
+    """Refuse latent sites that are not reparameterised."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        counts = not (msg["is_observed"] or pyro.poutine.util.site_is_subsample(msg))
+        if counts and not msg["fn"].has_rsample:
+            raise InputError(
+                f"site '{msg['name']}' of the guide is not reparameterised, as IWAE's gradient "
+                "requires: take --objective ELBO"
+            )
+
+
 class _WeighsKL(Objective):
     """The annealed weight of the KL, for the two ELBOs below."""
 
@@ -149,23 +161,25 @@ class IWAE(Objective):
         if num_particles < 1:
             raise InputError(f"num_particles has to be at least 1, and {num_particles} is not")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
-        self._pair: tuple[Program, Program] | None = None
+        self._pair: tuple[Program, Program] | None = None  # whose nesting is known
         self._nesting = 0
 
     def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
         """Return -IWAE_K, summed over the examples, to be differentiated."""
+        return self._loss(model, guide, _RequireRsample()(guide), x)
+
+    def _loss(self, model: Program, guide: Program, drawn_from: Program, x: Tensor) -> Tensor:
         if self._pair != (model, guide):
-            _require_rsample(guide, x)
             self._pair, self._nesting = (model, guide), plate_nesting(model, guide, x)
         log_w = bounds.log_weights(
-            model, guide, x, self.num_particles, max_plate_nesting=self._nesting
+            model, drawn_from, x, self.num_particles, max_plate_nesting=self._nesting
         )
         return -bounds.iwae(log_w).sum()
 
     def loss(self, model: Program, guide: Program, x: Tensor) -> float:
         """Return -IWAE_K, summed over the examples."""
         with torch.no_grad():
-            return self.differentiable_loss(model, guide, x).item()
+            return self._loss(model, guide, guide, x).item()
 
     def loss_and_grads(self, model: Program, guide: Program, x: Tensor) -> float:
         """Return -IWAE_K, and leave its gradients in the parameters."""
@@ -175,13 +189,3 @@ class IWAE(Objective):
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError("IWAE works on log-weights, not on a single trace")
-
-
-def _require_rsample(guide: Program, x: Tensor) -> None:
-    trace = pyro.poutine.trace(guide).get_trace(x)
-    for name, site in sample_sites(trace):
-        if not site["fn"].has_rsample:
-            raise InputError(
-                f"site '{name}' of the guide is not reparameterised, as IWAE's gradient requires: "
-                "take --objective ELBO"
-            )

@@ -1,13 +1,25 @@
-"""How stored images are shown to a likelihood.
+"""How stored images are shown to a likelihood, and on what measure the answer is.
 
-A likelihood declares its support. A binary likelihood is shown pixels in {0, 1}, drawn with the
-grey value as their probability (dynamic binarisation, Salakhutdinov & Murray 2008; anew at every
-look in training). A likelihood on the unit interval is shown `(level + u) / 256` with u uniform on
-[0, 1): under uniform dequantisation the mean log-density, less log 256 a pixel, is a lower bound
-on the log-probability of the levels (Theis, van den Oord & Bethge 2016). Float images
-have no levels and are shown as they are.
+A likelihood declares its support:
+
+- `binary`: pixels in {0, 1}, drawn with the grey value as their probability (dynamic binarisation,
+  Salakhutdinov & Murray 2008; anew at every look in training).
+- `levels`: the stored levels 0, 1, .., 255, as they are.
+- `unit_interval`: `(level + u) / 256`, u uniform on [0, 1): uniform dequantisation. Float images
+  have no levels and are shown as they are.
+
+A probability and a density are on different base measures. With D pixels, a density p on [0, 1]^D
+gives each image of levels the probability P(levels) = integral of p over its cell, of side 1/256.
+By Jensen's inequality
+
+    log P(levels) >= E_u[log p((levels + u) / 256)] - D log 256
+
+(Theis, van den Oord & Bethge 2016), so a bound on the density, less log 256 a pixel, is a bound on
+the probability, and the two can stand in one table: see `log_prob_of_levels`. Bits per dimension
+are -log2 of it, per pixel. Binary pixels are other data, and never comparable.
 """
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -15,8 +27,9 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 
-Support = Literal["binary", "unit_interval"]
+Support = Literal["binary", "levels", "unit_interval"]
 Binarization = Literal["dynamic", "static", "threshold"]
+BaseMeasure = Literal["binary pixels", "256 levels", "the unit interval"]
 
 
 def observe(images: Tensor, support: Support, generator: torch.Generator | None = None) -> Tensor:
@@ -28,27 +41,101 @@ def observe(images: Tensor, support: Support, generator: torch.Generator | None 
         generator: of the noise, on the images' device; without one the global generator is used.
 
     Returns:
-        `float32`, shape [N, *event]: values in {0, 1}, or in [0, 1].
+        `float32`, shape [N, *event]: values in {0, 1}, in {0, .., 255}, or in [0, 1]; in (0, 1) if
+        they are dequantised.
 
     Raises:
-        InputError: if the support is unknown.
+        InputError: if the support is unknown, or the images have no levels and it wants them.
     """
-    if support not in get_args(Support):
-        known = ", ".join(get_args(Support))
-        raise InputError(f"a likelihood's support has to be one of {known}, and not {support}")
+    base_measure(images, support)
     if support == "binary":
         return _bernoulli(images, generator).float()
-    if images.dtype == torch.uint8:
-        noise = torch.rand(images.shape, generator=generator, device=images.device)
-        # 255 + u can round up to 256 in float32, hence the clamp.
-        return ((images + noise) / 256).clamp(max=1.0)
-    return images
+    if images.dtype != torch.uint8:
+        return images
+    if support == "levels":
+        return images.float()
+    noise = torch.rand(images.shape, generator=generator, device=images.device)
+    # In float32 u can be 0, and 255 + u can round up to 256: densities may be infinite there.
+    return ((images + noise) / 256).clamp(2**-33, 1 - 2**-24)
 
 
 def observe_once(images: Tensor, support: Support, seed: int) -> Tensor:
     """Show images to a likelihood with noise that only depends on `seed`: for held-out data."""
     generator = torch.Generator(images.device).manual_seed(seed)
     return observe(images, support, generator)
+
+
+def base_measure(images: Tensor, support: Support) -> BaseMeasure:
+    """Say on what measure log p(x) can be compared, for stored images and a likelihood's support.
+
+    Raises:
+        InputError: if the support is unknown, or the images have no levels and it wants them.
+    """
+    if support not in get_args(Support):
+        known = ", ".join(get_args(Support))
+        raise InputError(f"a likelihood's support has to be one of {known}, and not {support}")
+    if support == "binary":
+        return "binary pixels"
+    if images.dtype == torch.uint8:
+        return "256 levels"
+    if support == "levels":
+        raise InputError(
+            "a likelihood of levels wants images as uint8, and these are floats: choose one that "
+            "is binary or on the unit interval"
+        )
+    return "the unit interval"
+
+
+def log_prob_of_levels(log_prob: Tensor, support: Support, dims: int) -> Tensor:
+    """Put log p(x), or a bound on it, on the measure of the levels that x was made from.
+
+    Args:
+        log_prob: nats; of levels, or of a density on the unit interval after dequantisation.
+        support: of the likelihood.
+        dims: D, the number of pixels, colours counted apart.
+
+    Returns:
+        Nats: as it was for levels, less D log 256 for a density (a lower bound, as above).
+
+    Raises:
+        InputError: for binary pixels, which say nothing of levels.
+    """
+    if support == "binary":
+        raise InputError("binary pixels are other data than levels: there is no common measure")
+    return log_prob if support == "levels" else log_prob - dims * math.log(256)
+
+
+def bits_per_dim(log_prob: float, dims: int) -> float:
+    """Return -log2 P per pixel, from nats on a measure that counts."""
+    return -log_prob / (dims * math.log(2))
+
+
+def white(support: Support) -> float:
+    """Return what a white pixel is, as a likelihood is shown it."""
+    return 255.0 if support == "levels" else 1.0
+
+
+def could_show(x: Tensor, images: Tensor, support: Support) -> Tensor:
+    """Say which of some images an x can have been drawn from.
+
+    Args:
+        x: as a likelihood is shown it, shape [N, *event].
+        images: intensities in [0, 1], shape [M, *event].
+        support: of the likelihood.
+
+    Returns:
+        Whether `observe` can have shown x[n] for images[m], shape [N, M]; also true where levels
+        differ by one, at most, from those that it was made from.
+    """
+    x, images = x.flatten(1) / white(support), images.flatten(1)
+    if support == "binary":  # no pixel is on where it has to be off, or off where it has to be on
+        off, on = (images == 0).to(x), (images == 1).to(x)
+        return x @ off.T + (1 - x) @ on.T == 0
+    nearest = 1 / 255 if support == "unit_interval" else 0.5 / 255  # in any one pixel
+    near = torch.cdist(x, images) < 1.01 * nearest * math.sqrt(x.shape[1]) + 1e-2  # few, and cheap
+    rows, columns = near.nonzero(as_tuple=True)
+    near[rows, columns] = ((x[rows] - images[columns]).abs() < nearest).all(-1)
+    return near
 
 
 def binarize(images: Tensor, method: Binarization, support: Support, seed: int) -> Tensor:
@@ -74,12 +161,12 @@ def binarize(images: Tensor, method: Binarization, support: Support, seed: int) 
             f"--binarization {method} is for binary likelihoods, and this one's support is "
             f"{support}: leave it out"
         )
-    white = 255 if images.dtype == torch.uint8 else 1
+    on_level = 255 if images.dtype == torch.uint8 else 1
     if method == "threshold":
-        on = images > white / 2
+        on = images > on_level / 2
     else:
         on = _bernoulli(images, torch.Generator(images.device).manual_seed(seed))
-    return on.to(images.dtype) * white
+    return on.to(images.dtype) * on_level
 
 
 def intensities(images: Tensor) -> Tensor:

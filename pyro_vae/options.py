@@ -21,13 +21,16 @@ from pyro_vae.observations import Binarization
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
 
-COMPONENTS: dict[str, type] = {
+COMPONENTS: dict[str, type] = {  # by an option's name, or the last part of it
     "prior": Prior,
     "likelihood": Likelihood,
     "decoder": Network,
     "posterior": Posterior,
     "encoder": Network,
     "objective": Objective,
+    "network": Network,
+    "prior.top": Prior,
+    "posterior.top": Posterior,
 }
 # What may be given anew for a run that exists: where the data lie, how long, on what, how much.
 CHANGEABLE = ("data", "data_root", "epochs", "device", "num_samples", "num_examples")
@@ -165,12 +168,32 @@ def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
         ("num_examples", "the number of test images, chosen at random"),
     ):
         result.add_argument(f"--{name}", type=int | None, help=f"{what}; by default as in the run.")
+    result.add_argument(
+        "--refine",
+        type=int,
+        default=0,
+        help="How many steps of SVI refine q(z|x) for each image, to measure the amortisation gap.",
+    )
     for name in ("data", "data_root"):
         result.add_argument(f"--{name}", type=str | None, help="Where the data lie now, if moved.")
     result.add_argument(
         "--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute."
     )
-    return result.parse_args(arguments)
+    chosen = result.parse_args(arguments)
+    if chosen.refine < 0:
+        raise InputError(f"--refine cannot be negative, and {chosen.refine} is")
+    return chosen
+
+
+def parse_comparison(arguments: Sequence[str] | None = None) -> list[str]:
+    """Parse the command line of a comparison: the runs' folders.
+
+    Raises:
+        InputError: if the command line is not understood.
+    """
+    result = _Parser(description="Compare runs on the same test images, in pairs with the first.")
+    result.add_argument("runs", nargs="+", help="The folders of two runs or more.")
+    return result.parse_args(arguments).runs
 
 
 def read(path: Path) -> Namespace:
@@ -234,9 +257,12 @@ def _explain(message: str) -> str:
         return message
     key, problem = about.groups()
     if problem.startswith("--"):  # explained already, as an option of a component
-        return problem.replace("--", f"--{key}.")
+        inner, _, problem = problem.removeprefix("--").partition(": ")
+        key = f"{key}.{inner}"
+        if key not in COMPONENTS:
+            return f"--{key}: {problem}"
     problem = re.sub(r"<class '(\w+)'>|typing\.Literal", r"\1", problem)
-    base = COMPONENTS.get(key)
+    base = COMPONENTS.get(key) or COMPONENTS.get(key.rpartition(".")[2])
     if base is None:
         return f"--{key}: {problem}"
     if "not accepted" in problem:

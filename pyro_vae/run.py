@@ -1,9 +1,10 @@
 """A run: a folder, the options in it, and the data and the model that they describe."""
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,22 @@ import torch
 from jsonargparse import Namespace
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pyro import poutine
 from torch import Tensor
 
-from pyro_vae import checkpoint, data, diagnostics, figures, observations, options, training
-from pyro_vae.bounds import Bounds, evaluate
+from pyro_vae import (
+    bounds,
+    checkpoint,
+    data,
+    diagnostics,
+    figures,
+    observations,
+    options,
+    refinement,
+    training,
+)
+from pyro_vae.bounds import Bounds, Estimate, evaluate
+from pyro_vae.bounds.weights import sample_sites
 from pyro_vae.errors import InputError
 from pyro_vae.svi import EagerEngine
 from pyro_vae.training import History
@@ -34,6 +47,7 @@ class Run:
         train: stored training images, on the device.
         validation: validation images as the likelihood sees them.
         test: the same for test images.
+        measured: the test images on the base measure: what their probability is the probability of.
         vae: the model and the guide, as they start.
         engine: what trains them.
 
@@ -61,6 +75,7 @@ class Run:
         torch.manual_seed(chosen.seed)
         self.vae = _make(chosen, dataset.event_shape)
         support = self.vae.likelihood.support
+        self.base_measure = observations.base_measure(dataset.test, support)
         seeds = [3 * chosen.data_seed + part for part in range(3)]  # no noise in common
         train, validation, test = (
             observations.binarize(images, chosen.binarization, support, seed)
@@ -74,7 +89,8 @@ class Run:
         self.validation = observations.observe_once(validation, support, seeds[1]).to(self.device)
         self.test = observations.observe_once(test, support, seeds[2]).to(self.device)
         self.engine = EagerEngine(self.vae.model, self.vae.guide, chosen.objective(), chosen.lr)
-        self.engine.evaluate_loss(self.validation[:2])  # refuses parts that do not go together
+        self.engine.check(self.validation[:2])  # refuses parts that do not go together
+        self.measured = self.test if self.base_measure == "binary pixels" else test
 
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.train.shape[1:]))
@@ -163,32 +179,76 @@ class Run:
             raise InputError(f"{path} does not fit the model that config.yaml describes") from error
         self.vae.eval()
 
-    def evaluate(self) -> Bounds:
-        """Bound log p(x) on test images, chosen at random but always the same."""
-        generator = torch.Generator().manual_seed(self.options.data_seed)
-        chosen = torch.randperm(len(self.test), generator=generator)[: self.options.num_examples]
+    def evaluate(self, refine: int = 0) -> Bounds:
+        """Bound log p(x) on test images, chosen at random but always the same.
+
+        Args:
+            refine: how many steps of SVI make each example's own q(z|x) better first.
+        """
+        x, guide = self.test[self._chosen().to(self.device)], self.vae.guide
+        torch.manual_seed(self.options.seed)
+        if refine:
+            guide = refinement.refine(self.vae.model, guide, x, steps=refine, progress=True)
         return evaluate(
             self.vae.model,
-            self.vae.guide,
-            self.test[chosen.to(self.device)],
+            guide,
+            x,
             self.options.num_samples,
             seed=self.options.seed,
+            batch_size=len(x) if refine else 50,
             progress=True,
         )
 
-    def report(self, bounds: Bounds) -> str:
-        """Say what came of the run."""
-        count, support = len(bounds.elbo.values), self.vae.likelihood.support
-        active = diagnostics.active_units(self.vae.posterior, self.test)
-        return (
-            f"\nlog p(x) of {count} test images ({support}), bounded from below:\n\n{bounds}\n\n"
-            f"{active} of {self.options.latent_dim} units of z are active.\n"
+    def report(self, bounds: Bounds, refined: Bounds | None = None) -> str:
+        """Say what came of the run, and of the refined posteriors, if there are some."""
+        x = self.test
+        with torch.no_grad():
+            sites = dict(sample_sites(poutine.trace(self.vae.guide).get_trace(x[:1])))
+        units = ", ".join(
+            f"{count} of {sites[name]['value'].shape[-1]} units of {name}"
+            for name, count in diagnostics.active_units(self.vae.guide, x).items()
+        )
+        lines = [
+            f"\nlog p(x) of {len(bounds.elbo.values)} test images ({self.vae.likelihood.support}), "
+            f"bounded from below:\n\n{bounds}\n",
+            f"{units} are active.",
+        ]
+        if self.base_measure != "the unit interval":
+            common = self._on_base_measure(bounds.iwae[bounds.num_samples])
+            bits = observations.bits_per_dim(common.mean, self._dims)
+            lines.append(f"{self.base_measure} in {bits:.4f} bits per dimension, or fewer.")
+        if refined:
+            gap = _difference(refined.elbo, bounds.elbo)
+            lines.append(
+                f"\nWith q(z|x) refined for each image:\n\n{refined}\n\n"
+                f"The amortisation gap is {gap.mean:.3f} nats (se {gap.se:.3f}) or more."
+            )
+        lines.append(
             f"Everything is in {self.folder}: bounds.json, metrics.csv, best.pt, figures/*.png"
         )
+        return "\n".join(lines)
 
-    def write_bounds(self, bounds: Bounds) -> None:
-        """Write `bounds.json`."""
-        content = {"support": self.vae.likelihood.support, **bounds.to_dict()}
+    def write_bounds(self, bounds: Bounds, refined: Bounds | None = None) -> None:
+        """Write `bounds.json`.
+
+        Beside the bounds it holds what a comparison needs: each example's bound on the base
+        measure, and a fingerprint of the examples.
+        """
+        common = self._on_base_measure(bounds.iwae[bounds.num_samples])
+        measured = self.measured[self._chosen().to(self.measured.device)].cpu().contiguous()
+        content = {
+            "support": self.vae.likelihood.support,
+            "base_measure": self.base_measure,
+            "dims": self._dims,
+            **bounds.to_dict(),
+            "examples": {
+                "sha256": hashlib.sha256(measured.numpy().tobytes()).hexdigest(),
+                "iwae": [round(value, 5) for value in common.values.tolist()],
+            },
+        }
+        if refined:
+            gap = _difference(refined.elbo, bounds.elbo)
+            content["refined"] = {**refined.to_dict(), "amortization_gap": gap.to_dict()}
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         checkpoint.write(self.folder / "bounds.json", text.encode())
 
@@ -212,11 +272,34 @@ class Run:
         if self.options.latent_dim == 2:
             self._draw("manifold", (7, 7), lambda ax: figures.manifold(ax, vae))
 
+    @property
+    def _dims(self) -> int:
+        return self.vae.likelihood.event_shape.numel()
+
+    def _chosen(self) -> Tensor:
+        """Which test images are evaluated."""
+        generator = torch.Generator().manual_seed(self.options.data_seed)
+        return torch.randperm(len(self.test), generator=generator)[: self.options.num_examples]
+
+    def _on_base_measure(self, bound: Estimate) -> Estimate:
+        """Return a bound on the probability of levels, where one on a density implies it."""
+        if self.base_measure != "256 levels":
+            return bound
+        values = observations.log_prob_of_levels(
+            bound.values, self.vae.likelihood.support, self._dims
+        )
+        return Estimate(values, bound.mc_variance)
+
     def _draw(self, name: str, size: tuple[float, float], draw: Callable[[Axes], Any]) -> None:
         (self.folder / "figures").mkdir(exist_ok=True)
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
         figure.savefig(self.folder / "figures" / f"{name}.png", dpi=150)
+
+
+def _difference(one: Estimate, other: Estimate) -> Estimate:
+    """Return the paired difference of two independent estimates for the same examples."""
+    return Estimate(one.values - other.values, one.mc_variance + other.mc_variance)
 
 
 def _make(chosen: options.Options, event_shape: torch.Size) -> VAE:
@@ -239,3 +322,51 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: there is no GPU that torch can use: take cpu or auto")
     return torch.device(name)
+
+
+def _read_bounds(folder: Path) -> dict[str, Any]:
+    """Return what a run's `bounds.json` holds, with the bounds of the examples as `iwae`."""
+    path = folder / "bounds.json"
+    try:
+        content = json.loads(path.read_text())
+        return {**content, **content["examples"]}
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be compared: evaluate the run anew") from error
+
+
+def compare(folders: Sequence[str]) -> str:
+    """Compare runs by the IWAE bounds in their `bounds.json`, on one base measure.
+
+    Raises:
+        InputError: if there is no comparing them, saying why.
+    """
+    found = {folder: _read_bounds(Path(folder)) for folder in folders}
+    if len(found) < 2:
+        raise InputError("a comparison takes two runs or more")
+    first, *others = found
+    for key, why in (
+        ("base_measure", "probabilities on different base measures are not comparable"),
+        ("num_samples", "IWAE_K grows with K: evaluate both anew with one --num_samples"),
+        ("sha256", "they were evaluated on different test images, or binarised them differently"),
+    ):
+        for other in others:
+            if found[first][key] != found[other][key]:
+                of = "" if key == "sha256" else f" ({found[first][key]} and {found[other][key]})"
+                raise InputError(f"{first} and {other} cannot be compared: {why}{of}")
+    values = {folder: torch.tensor(content["iwae"]) for folder, content in found.items()}
+    about = found[first]
+    lines = [
+        f"IWAE_{about['num_samples']} of {len(values[first])} test images, on "
+        f"{about['base_measure']}; differences are to {first}\n",
+        str(bounds.compare(values)),
+    ]
+    if about["base_measure"] != "the unit interval":
+        lines.append("")
+        lines += [
+            f"{folder}: {observations.bits_per_dim(value.mean().item(), about['dims']):.4f} bits "
+            "per dimension"
+            for folder, value in values.items()
+        ]
+    return "\n".join(lines)

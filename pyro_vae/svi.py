@@ -92,6 +92,17 @@ class EagerEngine:
         with self._running(training=False):
             return self._svi.evaluate_loss(x)
 
+    def check(self, x: Tensor) -> None:
+        """Run once as in a step, and once as in an evaluation, and change no parameter.
+
+        Raises:
+            InputError: if the programs and the objective do not go together.
+        """
+        with self._running(training=True):
+            self.objective.differentiable_loss(self.model, self.guide, x)
+        self._checked = False  # nor have Pyro's checks been made in evaluation mode
+        self.evaluate_loss(x)
+
     @contextlib.contextmanager
     def _running(self, training: bool) -> Iterator[None]:
         """Run in the engine's own parameter store; Pyro's checks are for the first time only."""

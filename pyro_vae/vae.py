@@ -4,18 +4,24 @@
 
 (Kingma & Welling 2014, equations 1 to 3). The ELBO is a lower bound because the KL is not
 negative; its two terms are the reconstruction and the price of the code.
+
+A few parts are one thing in training mode and another in evaluation mode (`vae.eval()`): discrete
+codes are relaxed, and an exemplar left out, in training only. What is reported is the latter.
 """
 
 import pyro
 from torch import Tensor, nn
 
 from pyro_vae.likelihoods import Likelihood
+from pyro_vae.observations import white
 from pyro_vae.posteriors import Posterior
-from pyro_vae.priors import Prior
+from pyro_vae.priors import Prior, check_support
 
 
 class Model(nn.Module):
     """The Pyro program p(x|z) p(z), with sites "z" and "x" in the plate "data".
+
+    A hierarchical prior adds the site "z_top", in model and guide.
 
     Args:
         prior: p(z).
@@ -39,7 +45,11 @@ class Model(nn.Module):
         """
         _register("model", self)
         with pyro.plate("data", size if x is None else len(x)):
-            z = pyro.sample("z", self.prior())
+            if x is None or not self.training:
+                prior = self.prior()
+            else:
+                prior = self.prior.leave_out(x, self.likelihood.support)
+            z = pyro.sample("z", prior)
             return pyro.sample("x", self.likelihood(z), obs=x)
 
 
@@ -48,11 +58,13 @@ class Guide(nn.Module):
 
     Args:
         posterior: q(z|x).
+        white: what a white pixel is in x; the posterior is shown intensities, x / white.
     """
 
-    def __init__(self, posterior: Posterior) -> None:
+    def __init__(self, posterior: Posterior, white: float = 1.0) -> None:
         super().__init__()
         self.posterior = posterior
+        self.white = white
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw a code for each x.
@@ -65,7 +77,7 @@ class Guide(nn.Module):
         """
         _register("guide", self)
         with pyro.plate("data", len(x)):
-            return pyro.sample("z", self.posterior(x))
+            return pyro.sample("z", self.posterior(x / self.white))
 
 
 class VAE(nn.Module):
@@ -75,6 +87,9 @@ class VAE(nn.Module):
         prior: p(z).
         likelihood: p(x|z).
         posterior: q(z|x).
+
+    Raises:
+        InputError: if the codes of the prior and of the posterior are not in the same place.
 
     Example:
         >>> import torch
@@ -90,9 +105,10 @@ class VAE(nn.Module):
 
     def __init__(self, prior: Prior, likelihood: Likelihood, posterior: Posterior) -> None:
         super().__init__()
+        check_support(prior, posterior)
         prior.attach(posterior)
         self.model = Model(prior, likelihood)
-        self.guide = Guide(posterior)
+        self.guide = Guide(posterior, white(likelihood.support))
 
     @property
     def prior(self) -> Prior:

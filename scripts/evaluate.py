@@ -17,9 +17,10 @@ def main() -> None:
             num_examples=chosen.num_examples,
         )
         bounds = run.evaluate()
-        run.write_bounds(bounds)
+        refined = run.evaluate(chosen.refine) if chosen.refine else None
+        run.write_bounds(bounds, refined)
         run.draw_bounds(bounds)
-        print(run.report(bounds))
+        print(run.report(bounds, refined))
 
 
 if __name__ == "__main__":

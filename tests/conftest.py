@@ -1,9 +1,10 @@
 """What all tests share: a clean Pyro, a fixed seed, and two models whose log p(x) is known."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyro
 import pytest
@@ -33,7 +34,7 @@ class LinearGaussian:
         self.vae = VAE(
             priors.StandardNormal(latent_dim),
             likelihoods.Gaussian(
-                latent_dim, [data_dim], networks.Linear, scale=self.scale, learn_scale=False
+                latent_dim, [data_dim], networks.Linear, scale=self.scale, noise="fixed"
             ),
             posteriors.Normal([data_dim], latent_dim, networks.Linear),
         ).double()
@@ -74,7 +75,7 @@ def linear_gaussian() -> LinearGaussian:
 def nonlinear() -> VAE:
     """A VAE with two latent dimensions and 12 binary pixels, bent decoder, guide fitted by SVI."""
     torch.manual_seed(3)
-    small = partial(networks.MLP, widths=[16])
+    small = partial(networks.MLP, widths=[16], activation="Tanh")
     vae = VAE(
         priors.StandardNormal(2),
         likelihoods.Bernoulli(2, [3, 4], small),
@@ -89,3 +90,77 @@ def nonlinear() -> VAE:
     for _ in range(500):
         engine.step(vae.model(size=200))
     return vae
+
+
+def assert_gradients(module: torch.nn.Module, value: Callable[[], Tensor]) -> None:
+    """Gradients reach every parameter, and agree with finite differences along a random direction.
+
+    Args:
+        module: in double precision.
+        value: a scalar, smooth function of its parameters, without noise from call to call.
+    """
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(value(), list(parameters.values()))
+    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+        assert gradient.abs().sum() > 0, name
+        direction = torch.randn_like(parameter)
+        step = 1e-6 * direction / direction.norm()
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * step
+                ends.append(value().item())
+                parameter -= sign * step
+        expected = (gradient * step).sum().item() * 2
+        slack = 1e-5 * gradient.norm().item() * 2e-6 + 1e-13 * (1 + abs(ends[0]))
+        assert abs(ends[0] - ends[1] - expected) < 1e-4 * abs(expected) + 50 * slack, name
+
+
+def grid(dims: int = 2, points: int = 641) -> tuple[Tensor, Tensor]:
+    """Points z of R^dims, and log-weights with which sums over them are integrals.
+
+    The points are even in arsinh(z), and reach to 201: heavy tails are in.
+    """
+    u = torch.linspace(-6, 6, points, dtype=torch.float64)
+    log_w = (u.cosh() * (u[1] - u[0])).log()
+    z = torch.cartesian_prod(*[u.sinh()] * dims).reshape(-1, dims)
+    return z, torch.cartesian_prod(*[log_w] * dims).reshape(-1, dims).sum(1)
+
+
+def circle(points: int = 4000) -> tuple[Tensor, Tensor]:
+    """The same for the unit circle."""
+    angle = torch.arange(points, dtype=torch.float64) * (2 * math.pi / points)
+    z = torch.stack([angle.cos(), angle.sin()], -1)
+    return z, torch.full((points,), math.log(2 * math.pi / points), dtype=torch.float64)
+
+
+def codes(support: str | None) -> tuple[Tensor, Tensor]:
+    """The same for any support of two dimensions; of four, two variables, for one-hot codes."""
+    if support == "sphere":
+        return circle()
+    if support == "binary":
+        z = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 2)
+    elif support == "categorical":
+        z = torch.stack([torch.cat([a, b]) for a in torch.eye(2) for b in torch.eye(2)]).double()
+    else:
+        return grid()
+    return z, torch.zeros(len(z), dtype=torch.float64)
+
+
+def assert_normalised_and_sampled(p: Any, support: str | None, tolerance: float = 1e-4) -> None:
+    """The density integrates to one, and draws have the moments that it says, by quadrature."""
+    z, log_w = codes(support)
+    count = 40_000
+    with torch.no_grad():
+        drawn = p.sample((count,))
+        log_p = torch.cat([p.log_prob(part.to(drawn)) for part in z.split(100_000)])
+        mass = (log_p.double() + log_w).exp()
+        drawn = drawn.double()
+    assert abs(mass.sum().item() - 1) < tolerance
+    # Bounded functions, so that there is a standard error whatever the tails.
+    for function in (torch.tanh, lambda v: torch.cos(1.7 * v), lambda v: v.prod(1).tanh()[:, None]):
+        expected = (mass[:, None] * function(z)).sum(0)
+        variance = (mass[:, None] * (function(z) - expected) ** 2).sum(0).clamp(min=0)
+        error = (variance / count).sqrt()
+        off = (function(drawn).mean(0) - expected).abs()
+        assert (off < 4.5 * error + tolerance).all(), (off, error)

@@ -35,7 +35,9 @@ def test_split_depends_on_the_seed_alone() -> None:
     assert not torch.equal(first.test, other.test)
 
 
-@pytest.mark.parametrize("shape", [(40, 7), (40, 5, 3), (40, 28, 28)])
+@pytest.mark.parametrize(
+    "shape", [(40, 7), (40, 5, 3), (40, 28, 28), (40, 3, 5, 4), (40, 1, 5, 4), (40, 3, 4, 3)]
+)
 @pytest.mark.parametrize("dtype", ["uint8", "float64", "float32", "bool"])
 def test_arrays(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape)
@@ -78,7 +80,10 @@ good = np.zeros((30, 4))
         (good.astype(str), "<U"),
         (good[:, 0], "shape"),
         (good[:, :0], "shape"),
-        (good.reshape(30, 1, 2, 2), "shape"),
+        (good.reshape(30, 1, 2, 2, 1), "shape"),
+        (np.zeros((30, 8, 8, 3)), r"shape \[30, 8, 8, 3\].*transpose it to \[N, C, H, W\]$"),
+        (np.zeros((30, 8, 8, 1), np.uint8), "looks like channels last"),
+        (np.zeros((30, 8, 9, 4), bool), "looks like channels last"),
         ((good + 1).astype(np.uint8), "only 0 and 1 as uint8"),
         (good[:3], "set of .* is empty"),
         (good[:0], "set of .* is empty"),

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from conftest import LinearGaussian
@@ -28,7 +30,9 @@ def make(*event_shape: int) -> VAE:
 
 
 def picture(ax: Axes) -> np.ndarray:
-    return ax.images[0].get_array().filled(np.nan)
+    """Return what is shown: [.., ..] in grey, [.., .., 3] in colour, NaN where nothing is drawn."""
+    shown = ax.images[0].get_array().filled(np.nan)
+    return shown if shown.ndim == 2 else np.where(shown[..., 3:] == 1, shown[..., :3], np.nan)
 
 
 def test_grid_has_every_image_in_its_place(ax: Axes) -> None:
@@ -41,12 +45,25 @@ def test_grid_has_every_image_in_its_place(ax: Axes) -> None:
     assert np.isnan(shown[3]).all() and np.isnan(shown[8:, 5:]).all()
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_colours_in_a_grid(ax: Axes, channels: int) -> None:
+    images = torch.rand(5, channels, 3, 4)
+    shown = picture(figures.image_grid(ax, images, columns=2))
+    colours = (3,) if channels == 3 else ()
+    assert shown.shape == (3 * 4 - 1, 2 * 5 - 1, *colours)
+    for i, image in enumerate(images):
+        top, left = i // 2 * 4, i % 2 * 5
+        expected = image.movedim(0, -1) if channels == 3 else image.mean(0)
+        np.testing.assert_array_equal(shown[top : top + 3, left : left + 4], expected)
+    assert np.isnan(shown[3]).all() and np.isnan(shown[8:, 5:]).all()
+
+
 def test_vectors_are_rows(ax: Axes) -> None:
     vectors = torch.rand(5, 7)
     np.testing.assert_array_equal(picture(figures.image_grid(ax, vectors, columns=2)), vectors)
 
 
-@pytest.mark.parametrize("event_shape", [(3, 4), (6,)])
+@pytest.mark.parametrize("event_shape", [(3, 4), (6,), (1, 3, 4), (3, 4, 5)])
 def test_what_the_model_does(event_shape: tuple[int, ...]) -> None:
     vae, x = make(*event_shape), torch.rand(6, *event_shape).round()
     for draw in (
@@ -62,13 +79,88 @@ def test_what_the_model_does(event_shape: tuple[int, ...]) -> None:
         assert inside.min() >= 0 and inside.max() <= 1 and inside.std() > 0
 
 
-def test_interpolation_starts_and_ends_at_the_images_codes(ax: Axes) -> None:
-    vae, x = make(3, 4), torch.rand(2, 3, 4).round()
-    shown = picture(figures.interpolation(ax, vae, x[:1], x[1:], steps=5))
+def test_samples_follow_the_prior_of_the_model(ax: Axes) -> None:
+    """Its upper layer included, where it has one, and without drawing pixels."""
+
+    class TwoLayers(priors.StandardNormal):
+        def forward(self) -> dist.Distribution:
+            upper = pyro.sample("upper", super().forward())
+            assert upper.shape == (9, 2)  # one for each image
+            return dist.Normal(upper, 1e-4).to_event(1)
+
+    vae = make(1, 1)
+    vae.model.prior = TwoLayers(2)
+    torch.manual_seed(1)
+    with pyro.poutine.trace() as trace:
+        shown = picture(figures.samples(ax, vae, count=9))
+    assert set(trace.trace.stochastic_nodes) == {"data", "upper", "z"}
     with torch.no_grad():
-        ends = vae.likelihood(vae.posterior(x).mean).mean
+        expected = vae.likelihood.picture(trace.trace.nodes["z"]["value"])
+    np.testing.assert_allclose(shown[::2, ::2].flatten(), expected.flatten(), rtol=1e-6)
+    assert expected.std() > 0
+
+
+def test_reconstructions_are_below_their_images(ax: Axes) -> None:
+    vae, x = make(3, 4, 5), torch.rand(2, 3, 4, 5).round()
+    torch.manual_seed(1)
+    shown = picture(figures.reconstructions(ax, vae, x))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        expected = vae.likelihood.picture(vae.guide(x))
+    for i in range(2):
+        columns = slice(6 * i, 6 * i + 5)
+        np.testing.assert_array_equal(shown[:4, columns], x[i].movedim(0, -1))
+        np.testing.assert_allclose(shown[5:, columns], expected[i].movedim(0, -1), rtol=1e-5)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["data", "reconstruction"]
+    np.testing.assert_allclose(ax.get_yticks(), [1.5, 6.5])  # the middles of rows 0..3 and 5..8
+
+
+def test_levels_are_shown_as_intensities(ax: Axes, monkeypatch: pytest.MonkeyPatch) -> None:
+    vae, x = make(3, 4), torch.randint(256, (2, 3, 4)).float()
+    monkeypatch.setattr(vae.likelihood, "support", "levels", raising=False)
+    shown = picture(figures.reconstructions(ax, vae, x))
+    np.testing.assert_allclose(shown[:3, :4], x[0] / 255)
+
+
+@pytest.mark.parametrize("event_shape", [(3, 4), (3, 6, 4)])
+def test_interpolation_starts_and_ends_at_the_images_codes(
+    ax: Axes, event_shape: tuple[int, ...]
+) -> None:
+    vae, x = make(*event_shape), torch.rand(2, *event_shape).round()
+    torch.manual_seed(1)
+    shown = picture(figures.interpolation(ax, vae, x[:1], x[1:], steps=5))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        ends = vae.likelihood.picture(torch.cat([vae.guide(x[:1]), vae.guide(x[1:])]))
+    if len(event_shape) == 3:
+        ends = ends.movedim(1, -1)
     np.testing.assert_allclose(shown[:, :4], ends[0], rtol=1e-5)
     np.testing.assert_allclose(shown[:, -4:], ends[1], rtol=1e-5)
+    np.testing.assert_allclose(ax.get_xticks(), [1.5, 21.5])  # of 5 images 4 wide, 1 between
+
+
+@pytest.mark.parametrize("support", ["real", "sphere"])
+def test_interpolation_stays_where_codes_are(
+    ax: Axes, monkeypatch: pytest.MonkeyPatch, support: str
+) -> None:
+    vae = make(3, 4)
+    codes = torch.nn.functional.normalize(torch.randn(2, 3, 2), dim=-1)
+    turns, decoded = iter(codes), []
+    monkeypatch.setattr(vae.guide, "forward", lambda x: next(turns))
+    monkeypatch.setattr(vae.posterior, "support", support, raising=False)
+    monkeypatch.setattr(
+        vae.likelihood, "picture", lambda z: decoded.append(z) or torch.rand(*z.shape[:-1], 3, 4)
+    )
+    figures.interpolation(ax, vae, torch.zeros(3, 3, 4), torch.zeros(3, 3, 4), steps=5)
+    way = decoded[0]
+    assert way.shape == (3, 5, 2)
+    torch.testing.assert_close(way[:, 0], codes[0])
+    torch.testing.assert_close(way[:, -1], codes[1])
+    middle = codes.mean(0)
+    if support == "sphere":
+        torch.testing.assert_close(way.norm(dim=-1), torch.ones(3, 5))
+        middle = middle / middle.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(way[:, 2], middle)
 
 
 def test_manifold_is_laid_out_as_axes_are(ax: Axes) -> None:
@@ -76,10 +168,23 @@ def test_manifold_is_laid_out_as_axes_are(ax: Axes) -> None:
     vae = make(1, 1)
     with torch.no_grad():
         shown = picture(figures.manifold(ax, vae, side=4))
-        corner = vae.likelihood(torch.tensor([-1.1503, 1.1503])).mean  # the normal's 1/8 quantile
+        corner = vae.likelihood.picture(
+            torch.tensor([-1.1503, 1.1503])
+        )  # the normal's 1/8 quantile
     np.testing.assert_allclose(shown[0, 0], corner.item(), rtol=1e-3)
     assert ax.get_xticklabels()[0].get_text() == "-1.2"
     assert ax.get_yticklabels()[0].get_text() == "1.2"
+
+
+def test_manifold_in_colour(ax: Axes) -> None:
+    vae = make(3, 2, 4)
+    shown = picture(figures.manifold(ax, vae, side=5))
+    assert shown.shape == (5 * 3 - 1, 5 * 5 - 1, 3)
+    np.testing.assert_allclose(ax.get_xticks(), [1.5, 6.5, 11.5, 16.5, 21.5])
+    np.testing.assert_allclose(ax.get_yticks(), [0.5, 3.5, 6.5, 9.5, 12.5])
+    with torch.no_grad():
+        centre = vae.likelihood.picture(torch.zeros(2))
+    np.testing.assert_allclose(shown[6:8, 10:14], centre.movedim(0, -1), rtol=1e-5)
 
 
 def test_curves_are_the_history(ax: Axes) -> None:

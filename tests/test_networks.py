@@ -6,16 +6,35 @@ import pytest
 import torch
 
 from pyro_vae import InputError, networks
-from pyro_vae.networks import MLP, ConvDecoder, ConvEncoder, Linear, Network
+from pyro_vae.networks import (
+    MLP,
+    ConvDecoder,
+    ConvEncoder,
+    Linear,
+    Network,
+    ResidualDecoder,
+    ResidualEncoder,
+    SkipMLP,
+)
 
 CASES: dict[str, Callable[[], Network]] = {
     "MLP": lambda: MLP([5, 4], [2, 3], widths=[7, 6], activation="SiLU"),
     "MLP without hidden layers": lambda: MLP([5], [3], widths=[]),
+    "MLP gated": lambda: MLP([5, 4], [2, 3], widths=[7, 6], gated=True),
+    "SkipMLP": lambda: SkipMLP([5, 4], [2, 3], widths=[7, 6], activation="SiLU"),
+    "SkipMLP without hidden layers": lambda: SkipMLP([5], [3], widths=[]),
+    "SkipMLP gated": lambda: SkipMLP([5], [2, 3], widths=[7, 6], gated=True),
     "Linear": lambda: Linear([5, 4], [2, 3]),
     "ConvEncoder": lambda: ConvEncoder([9, 6], [2, 3], channels=[3, 4, 5]),
     "ConvEncoder in colour": lambda: ConvEncoder([3, 9, 6], [2, 3]),
     "ConvDecoder": lambda: ConvDecoder([4], [9, 6], channels=[5, 4, 3]),
     "ConvDecoder in colour": lambda: ConvDecoder([4], [3, 9, 6]),
+    "ResidualEncoder": lambda: ResidualEncoder([9, 6], [2, 3], channels=[3, 4, 5], blocks=1),
+    "ResidualEncoder in colour": lambda: ResidualEncoder([3, 9, 6], [2, 3], channels=[4, 5]),
+    "ResidualDecoder": lambda: ResidualDecoder([4], [9, 6], channels=[5, 4, 3], blocks=1),
+    "ResidualDecoder of two parameters in colour": lambda: ResidualDecoder(
+        [2, 2], [6, 9, 6], channels=[5, 4]
+    ),
 }
 
 
@@ -39,15 +58,19 @@ def test_contract(make: Callable[[], Network]) -> None:
 
 def test_every_network_is_under_contract() -> None:
     public = {
-        cls.__name__ for cls in Network.__subclasses__() if cls.__module__ == networks.__name__
+        name
+        for name, item in vars(networks).items()
+        if isinstance(item, type) and issubclass(item, Network) and item is not Network
     }
     assert public == {name.split()[0] for name in CASES}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (7, 7), (8, 8), (13, 28), (28, 28)])
 def test_convolutions_take_images_of_any_size(size: tuple[int, int]) -> None:
-    assert ConvEncoder(size, [3])(torch.randn(2, *size)).shape == (2, 3)
-    assert ConvDecoder([3], size)(torch.randn(2, 3)).shape == (2, *size)
+    for encoder in (ConvEncoder, ResidualEncoder):
+        assert encoder(size, [3])(torch.randn(2, *size)).shape == (2, 3)
+    for decoder in (ConvDecoder, ResidualDecoder):
+        assert decoder([3], size)(torch.randn(2, 3)).shape == (2, *size)
 
 
 def test_linear_is_linear() -> None:
@@ -63,6 +86,91 @@ def test_mlp_has_the_widths_and_the_activation() -> None:
     assert sum(isinstance(layer, torch.nn.ReLU) for layer in layers) == 3
 
 
+def test_gated_layers_are_what_the_formula_says() -> None:
+    network = MLP([4], [2], widths=[3], activation="ReLU", gated=True)
+    hidden, last = network.body[1], network.body[2]
+    x = torch.randn(5, 4)
+    w, v = hidden.linear, hidden.gate
+    expected = (x @ w.weight.T + w.bias).relu() * (x @ v.weight.T + v.bias).sigmoid()
+    torch.testing.assert_close(network(x), expected @ last.weight.T + network.bias)
+    pure = MLP([4], [2], widths=[3], activation="Identity", gated=True)
+    x_w, x_v = pure.body[1].linear(x), pure.body[1].gate(x)
+    glu = torch.nn.functional.glu(torch.cat([x_w, x_v], -1))  # of Dauphin et al.
+    torch.testing.assert_close(pure(x), pure.body[2](glu))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_skip_mlp_sees_its_input_in_every_layer(gated: bool) -> None:
+    """What a layer makes of a changed input, with the layer before it made constant."""
+    network = SkipMLP([2, 2], [3], widths=[7, 6, 5], gated=gated)
+    layers = network.body.layers
+    sizes = [
+        next(m for m in layer.modules() if isinstance(m, torch.nn.Linear)).weight.shape
+        for layer in layers
+    ]
+    assert sizes == [(7, 4), (6, 7 + 4), (5, 6 + 4), (3, 5 + 4)]
+    z = torch.randn(2, 2)
+    for dead in layers[:-1]:  # one after the other: what is above still sees z
+        for parameter in dead.parameters():
+            parameter.data.zero_()
+        slope = torch.autograd.functional.jacobian(network, z)
+        assert torch.linalg.matrix_rank(slope.flatten(1)) == 3
+    direct = layers[-1].weight[:, 5:]  # all hidden layers are dead: a linear map of z is left
+    torch.testing.assert_close(network(z), direct @ z.flatten() + network.bias)
+    plain = MLP([2, 2], [3], widths=[7, 6, 5], gated=gated)
+    for parameter in plain.body[1].parameters():
+        parameter.data.zero_()
+    assert torch.autograd.functional.jacobian(plain, z).eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("residual", "plain"),
+    [
+        (ResidualEncoder([3, 9, 6], [2], blocks=3), ConvEncoder([3, 9, 6], [2])),
+        (ResidualDecoder([2], [3, 9, 6], blocks=3), ConvDecoder([2], [3, 9, 6])),
+    ],
+)
+def test_residual_networks_add_to_convolutions(residual: Network, plain: Network) -> None:
+    """With its blocks' branches at zero, a residual network is the plain one."""
+    blocks = [m for m in residual.modules() if isinstance(m, networks._Residual)]
+    assert len(blocks) == 2 * 3
+    h = torch.randn(2, blocks[0].branch[1].in_channels, 4, 4)
+    inside = blocks[0].branch[1](torch.nn.functional.silu(h))
+    expected = h + blocks[0].branch[3](torch.nn.functional.silu(inside))
+    torch.testing.assert_close(blocks[0](h), expected)
+    for block in blocks:
+        block.branch[3].weight.data.zero_()
+        block.branch[3].bias.data.zero_()
+    others = [m for m in residual.body if not isinstance(m, networks._Residual)]
+    for mine, layer in zip(plain.body, others, strict=True):
+        assert type(mine) is type(layer)
+        mine.load_state_dict(layer.state_dict())
+    inputs = torch.randn(5, *plain.in_shape)
+    torch.testing.assert_close(residual(inputs), plain(inputs))
+
+
+def test_layers_stay_where_checkpoints_look_for_them() -> None:
+    assert set(MLP([4], [2], widths=[3]).state_dict()) == {
+        "bias",
+        "body.1.weight",
+        "body.1.bias",
+        "body.3.weight",
+    }
+    assert set(ConvEncoder([4, 4], [2], channels=[3]).state_dict()) == {
+        "bias",
+        "body.1.weight",
+        "body.1.bias",
+        "body.4.weight",
+    }
+    assert set(ConvDecoder([2], [4, 4], channels=[3]).state_dict()) == {
+        "bias",
+        "body.1.weight",
+        "body.1.bias",
+        "body.4.weight",
+        "body.4.bias",
+    }
+
+
 def test_what_is_refused() -> None:
     with pytest.raises(InputError, match="no activation"):
         MLP([4], [2], activation="Linear")
@@ -72,6 +180,16 @@ def test_what_is_refused() -> None:
         MLP([4], [2], widths=[3, 0])
     with pytest.raises(InputError, match="positive"):
         ConvEncoder([4, 4], [2], channels=[-1])
-    for make in (lambda: ConvEncoder([4], [2]), lambda: ConvDecoder([2], [4])):
-        with pytest.raises(InputError, match="take an MLP for vectors"):
-            make()
+    with pytest.raises(InputError, match="widths have to be positive"):
+        SkipMLP([4], [2], widths=[0])
+    for encoder in (ConvEncoder, ResidualEncoder):
+        with pytest.raises(InputError, match=f"{encoder.__name__} .* take an MLP for vectors"):
+            encoder([4], [2])
+    for decoder in (ConvDecoder, ResidualDecoder):
+        with pytest.raises(InputError, match=f"{decoder.__name__} .* take an MLP for vectors"):
+            decoder([2], [4])
+        with pytest.raises(InputError, match=f"a {decoder.__name__} needs the channels"):
+            decoder([2], [4, 4], channels=[])
+    for residual in (ResidualEncoder, ResidualDecoder):
+        with pytest.raises(InputError, match="blocks have to be positive, and 0 is not"):
+            residual([4, 4], [4, 4], blocks=0)

@@ -1,9 +1,11 @@
 """How images are shown: the right values, with the right probabilities."""
 
+import math
+
 import pytest
 import torch
 
-from pyro_vae import InputError
+from pyro_vae import InputError, observations
 from pyro_vae.observations import binarize, intensities, observe, observe_once
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
@@ -66,7 +68,7 @@ def test_fixed_binarisation(method: str, dtype: torch.dtype) -> None:
 
 
 def test_unknown_supports_are_refused() -> None:
-    with pytest.raises(InputError, match="one of binary, unit_interval, and not real"):
+    with pytest.raises(InputError, match="one of binary, levels, unit_interval, and not real"):
         observe(LEVELS, "real")
 
 
@@ -74,3 +76,72 @@ def test_dynamic_binarisation_leaves_images_alone() -> None:
     assert binarize(LEVELS, "dynamic", "unit_interval", seed=0) is LEVELS
     with pytest.raises(InputError, match="for binary likelihoods"):
         binarize(LEVELS, "static", "unit_interval", seed=0)
+
+
+def test_levels_are_shown_as_they_are() -> None:
+    images = torch.randint(256, (5, 4, 3), dtype=torch.uint8)
+    x = observations.observe(images, "levels")
+    assert x.dtype == torch.float32 and torch.equal(x, images.float())
+    with pytest.raises(InputError, match="wants images as uint8"):
+        observations.observe(torch.rand(2, 3), "levels")
+
+
+def test_dequantised_pixels_are_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A uniform draw may be 0 or round up to 1, where densities may be infinite."""
+    for level, noise in ((0, 0.0), (255, 1 - 2**-24)):
+        monkeypatch.setattr(torch, "rand", lambda *shape, noise=noise, **_: torch.tensor([noise]))
+        x = observations.observe(torch.tensor([level], dtype=torch.uint8), "unit_interval")
+        assert 0 < x < 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "support", "measure"),
+    [
+        (torch.uint8, "binary", "binary pixels"),
+        (torch.float32, "binary", "binary pixels"),
+        (torch.uint8, "levels", "256 levels"),
+        (torch.uint8, "unit_interval", "256 levels"),
+        (torch.float32, "unit_interval", "the unit interval"),
+    ],
+)
+def test_base_measures(dtype: torch.dtype, support: str, measure: str) -> None:
+    assert observations.base_measure(torch.zeros(2, 3, dtype=dtype), support) == measure
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-2, 0.2])
+def test_dequantisation_bounds_the_probability_of_levels(scale: float) -> None:
+    """A normal density, integrated over each cell, against its dequantised log-density."""
+    p = torch.distributions.Normal(torch.tensor(0.4, dtype=torch.float64), scale)
+    levels = torch.arange(80.0, 104.0).double()
+    exact = (p.cdf((levels + 1) / 256) - p.cdf(levels / 256)).log()
+    kept = exact > -25  # where the difference has digits
+    u = (torch.arange(4000).double() + 0.5) / 4000
+    density = p.log_prob((levels[:, None] + u) / 256).mean(1)
+    bound = observations.log_prob_of_levels(density, "unit_interval", 1)
+    assert (bound <= exact + 1e-9)[kept].all()
+    if scale > 1 / 256:  # a cell is short: the log-density is nearly a line, of slope a per cell
+        half = ((0.4 - (levels + 0.5) / 256) / (256 * scale**2) / 2).abs()[kept]
+        expected = torch.log(torch.sinh(half) / half)
+        torch.testing.assert_close((exact - bound)[kept], expected, atol=0.01, rtol=0)
+    ours = observations.bits_per_dim(bound[20].item(), 1)
+    assert ours >= observations.bits_per_dim(exact[20].item(), 1)
+
+
+def test_dequantisation_is_exact_for_a_density_that_is_flat_over_levels() -> None:
+    """A uniform density on [0, 1] gives each level a 256th: 8 bits per dimension."""
+    log_density = torch.zeros(3)
+    levels = observations.log_prob_of_levels(log_density, "unit_interval", 10)
+    torch.testing.assert_close(levels, torch.full((3,), -10 * math.log(256)))
+    assert observations.bits_per_dim(levels[0].item(), 10) == pytest.approx(8)
+    assert torch.equal(observations.log_prob_of_levels(log_density, "levels", 10), log_density)
+    with pytest.raises(InputError, match="no common measure"):
+        observations.log_prob_of_levels(log_density, "binary", 10)
+
+
+@pytest.mark.parametrize("support", ["binary", "levels", "unit_interval"])
+def test_what_could_have_been_shown(support: str) -> None:
+    images = torch.randint(256, (30, 60), dtype=torch.uint8)
+    images[:, :20] = torch.where(images[:, :20] > 127, 255, 0).to(torch.uint8)
+    x = observations.observe(images, support)
+    found = observations.could_show(x, observations.intensities(images), support)
+    assert torch.equal(found, torch.eye(30, dtype=torch.bool))

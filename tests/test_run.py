@@ -44,7 +44,7 @@ def test_options_reach_the_parts() -> None:
     run = build(
         *("--prior", "Vamp", "--prior.components", "9", "--latent_dim", "3"),
         *("--likelihood", "Gaussian", "--likelihood.scale", "0.3"),
-        *("--likelihood.learn_scale", "false", "--likelihood.decoder.widths=[7]"),
+        *("--likelihood.noise", "fixed", "--likelihood.decoder.widths=[7]"),
         *("--objective", "ELBO", "--objective.beta", "2", "--objective.warmup", "5", "--lr", "0.1"),
     )
     assert run.vae.prior.pseudo_inputs.shape == (9, 8, 8)

@@ -129,6 +129,20 @@ def test_resume(script: Script, tmp_path: Path) -> None:
         ["--prior", "Mixture", "--likelihood", "ContinuousBernoulli", "--latent_dim", 2],
         ["--prior", "LearnedNormal", "--objective", "IWAE", "--objective.num_particles", 3],
         ["--objective", "AnalyticELBO", "--objective.warmup", 1, "--binarization", "static"],
+        ["--prior", "Hierarchical", "--prior.top", "Vamp", "--posterior", "Hierarchical"],
+        ["--prior", "UniformSphere", "--posterior", "PowerSpherical", "--likelihood", "Beta"],
+        ["--prior", "Bernoulli", "--posterior", "Bernoulli", "--objective", "IWAE"],
+        ["--prior", "Flow", "--posterior", "IAF", "--likelihood", "DiscretizedLogistic"],
+        ["--prior", "LARS", "--likelihood", "Categorical", "--likelihood.decoder", "SkipMLP"],
+        ["--prior", "Exemplar", "--likelihood", "PixelCNN", "--likelihood.layers", 1],
+        [
+            "--likelihood.decoder",
+            "ResidualDecoder",
+            "--posterior.encoder",
+            "ResidualEncoder",
+            "--likelihood",
+            "PixelCNNLevels",
+        ],
         [
             "--likelihood.decoder",
             "ConvDecoder",
@@ -149,7 +163,7 @@ def test_parts_are_swapped_by_name(script: Script, tmp_path: Path, arguments: li
     assert (tmp_path / "run/figures/manifold.png").exists() == (2 in arguments)
 
 
-@pytest.mark.parametrize("shape", [(60, 5), (60, 6, 4)])
+@pytest.mark.parametrize("shape", [(60, 5), (60, 6, 4), (60, 3, 6, 4)])
 def test_users_own_arrays(script: Script, tmp_path: Path, shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).random(shape)
     np.save(tmp_path / "own.npy", array)
@@ -165,6 +179,7 @@ def arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "wide.npy", np.full((30, 4), 3.0))
     np.save(tmp_path / "three.npy", np.zeros((3, 4)))
     np.save(tmp_path / "vectors.npy", np.zeros((60, 4)))
+    np.save(tmp_path / "last.npy", np.zeros((60, 5, 5, 3)))
     (tmp_path / "text.npy").write_text("text")
     (tmp_path / "folder").mkdir()
     (tmp_path / "null.yaml").write_text("data: null\n")
@@ -175,9 +190,38 @@ def arrays(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    (["--prior", "Vam"], ["--prior", "'Vam'", "StandardNormal, LearnedNormal, Mixture, Vamp"]),
-    (["--likelihood", "Poisson"], ["Bernoulli, ContinuousBernoulli, Gaussian"]),
+    (["--prior", "Vam"], ["--prior", "'Vam'", "StandardNormal, LearnedNormal, StudentT, Laplace"]),
+    (["--likelihood", "Poisson"], ["Bernoulli, Binomial, ContinuousBernoulli, Gaussian"]),
     (["--posterior", "Flow"], ["--posterior", "choose Normal"]),
+    (["--prior", "UniformSphere"], ["on the unit sphere", "real vectors", "two that agree"]),
+    (["--posterior", "Bernoulli"], ["StandardNormal are real vectors", "Bernoulli binary"]),
+    (["--prior", "Hierarchical"], ["in two layers", "choose two that agree"]),
+    (["--posterior", "Hierarchical", "--prior", "Vamp"], ["in a single layer", "in two layers"]),
+    (
+        ["--prior", "Hierarchical", "--posterior", "Hierarchical", "--prior.top", "UniformSphere"],
+        ["on the unit sphere", "real vectors"],
+    ),
+    (["--prior", "Hierarchical", "--prior.top", "Vam"], ["top", "'Vam'", "StandardNormal"]),
+    (["--prior", "Exemplar", "--posterior", "IAF"], ["none in closed form"]),
+    (["--prior", "Flow", "--prior.transform", "planar"], ["affine_coupling", "planar"]),
+    (["--prior", "Flow", "--latent_dim", 1], ["two latent dimensions"]),
+    (
+        ["--prior", "Categorical", "--posterior", "Categorical", "--prior.categories", 3],
+        ["no whole number"],
+    ),
+    (
+        ["--prior", "Categorical", "--posterior", "Categorical", "--prior.categories", 2],
+        ["2 categories and the posterior's 4"],
+    ),
+    (
+        ["--prior", "Bernoulli", "--posterior", "Bernoulli", "--objective", "AnalyticELBO"],
+        ["no closed form"],
+    ),
+    (["--likelihood", "Gaussian", "--likelihood.noise", "much"], ["fixed", "per_pixel", "much"]),
+    (["--likelihood", "Binomial", "--data", "vectors.npy", "--batch_size", 9], ["as uint8"]),
+    (["--likelihood", "Binomial", "--binarization", "static"], ["support is levels"]),
+    (["--likelihood", "PixelCNN", "--likelihood.kernel_size", 4], ["kernel_size", "odd"]),
+    (["--data", "last.npy", "--batch_size", 9], ["channels last", "[N, C, H, W]"]),
     (["--objective", "VAE"], ["ELBO, AnalyticELBO, IWAE"]),
     (["--likelihood.decoder", "CNN"], ["--likelihood.decoder", "MLP, Linear, ConvEncoder"]),
     (["--prior", "nowhere.Prior"], ["--prior", "nowhere"]),
@@ -300,7 +344,14 @@ def test_a_run_is_measured_on_its_test_set_with_its_best_epoch(
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(4))[:30]
     expected = bounds.evaluate(vae.model, vae.guide, test[order], 20, seed=7).to_dict()
     written = json.loads((tmp_path / "run/bounds.json").read_text())
-    assert written == {"support": "binary", **expected}
+    examples = written.pop("examples")
+    assert written == {
+        "support": "binary",
+        "base_measure": "binary pixels",
+        "dims": 64,
+        **expected,
+    }
+    assert sum(examples["iwae"]) / 30 == pytest.approx(expected["iwae"]["20"]["mean"], abs=1e-4)
 
 
 def test_options_reach_training(script: Script, tmp_path: Path) -> None:
@@ -342,6 +393,52 @@ def test_data_may_move(script: Script, tmp_path: Path) -> None:
     assert (tmp_path / "run/bounds.json").read_text() == before
     assert script("svi_train", "--resume", "run", "--data", "moved.npy")[0] == 0
     assert script("evaluate", "run")[0] == 0
+
+
+def test_comparison(script: Script, tmp_path: Path) -> None:
+    """Differences are paired, on one base measure, and refused where there is no comparing."""
+    for name, likelihood in (
+        ("levels", "DiscretizedLogistic"),
+        ("density", "ContinuousBernoulli"),
+        ("binary", "Bernoulli"),
+        ("static", "Bernoulli"),
+        ("other", "Bernoulli"),
+    ):
+        more = {"static": ["--binarization", "static"], "other": ["--data_seed", 1]}.get(name, [])
+        script("svi_train", "--out", name, *SMALL, *WIDTHS, "--likelihood", likelihood, *more)
+    code, out, _ = script("compare", "levels", "density")
+    assert code == 0 and "256 levels" in out
+    contents = [
+        json.loads((tmp_path / name / "bounds.json").read_text()) for name in ("levels", "density")
+    ]
+    levels, density = (content["iwae"]["20"]["mean"] for content in contents)
+    difference = density - 64 * np.log(256) - levels
+    assert f"{difference:+.3f}" in out and f"{-levels / 64 / np.log(2):.4f} bits" in out
+    ours, theirs = (np.array(content["examples"]["iwae"]) for content in contents)
+    paired = (theirs - ours).std(ddof=1) / 30**0.5
+    assert f"{difference:+.3f} {paired:8.3f}" in out
+    assert paired < np.hypot(ours.std(ddof=1), theirs.std(ddof=1)) / 30**0.5
+
+    assert_refused(script("compare", "levels"), "two runs or more")
+    assert_refused(script("compare", "levels", "levels"), "two runs or more")
+    assert_refused(script("compare", "levels", "nowhere"), "there is no nowhere/bounds.json")
+    assert_refused(script("compare", "levels", "binary"), "256 levels and binary pixels")
+    assert script("compare", "binary", "static")[0] == 0  # the same test pixels, by design
+    assert_refused(script("compare", "binary", "other"), "different test images, or binarised")
+    script("evaluate", "density", "--num_samples", 9)
+    assert_refused(script("compare", "levels", "density"), "20 and 9")
+    (tmp_path / "density/bounds.json").write_text('{"iwae": 3}')
+    assert_refused(script("compare", "levels", "density"), "density", "evaluate the run anew")
+
+
+def test_refined_posteriors(script: Script, tmp_path: Path) -> None:
+    script("svi_train", "--out", "run", *SMALL, *WIDTHS)
+    assert_refused(script("evaluate", "run", "--refine", -1), "cannot be negative")
+    code, out, _ = script("evaluate", "run", "--refine", 50)
+    content = json.loads((tmp_path / "run/bounds.json").read_text())
+    gap = content["refined"]["amortization_gap"]
+    assert code == 0 and f"The amortisation gap is {gap['mean']:.3f} nats" in out
+    assert gap["mean"] > 4.5 * gap["mc_se"] > 0
 
 
 def test_divergence(script: Script, tmp_path: Path) -> None:

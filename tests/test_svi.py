@@ -136,7 +136,7 @@ def test_parameters_that_would_never_be_trained_are_refused(x: Tensor) -> None:
 
 def test_fixed_parameters_stay(x: Tensor) -> None:
     torch.manual_seed(2)
-    likelihood = likelihoods.Gaussian(2, [5], learn_scale=False)
+    likelihood = likelihoods.Gaussian(2, [5], noise="fixed")
     vae = VAE(priors.StandardNormal(2), likelihood, posteriors.Normal([5], 2))
     engine = engine_of(vae)
     before = likelihood.log_scale.item()

@@ -1,5 +1,9 @@
 """Model and guide as Pyro's own tools see them."""
 
+import inspect
+from collections.abc import Callable
+from functools import partial
+
 import pyro
 import pytest
 import torch
@@ -7,12 +11,49 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from torch import Tensor
 
-from pyro_vae import VAE, likelihoods, networks, posteriors, priors
+from pyro_vae import (
+    VAE,
+    bounds,
+    data,
+    likelihoods,
+    networks,
+    objectives,
+    observations,
+    posteriors,
+    priors,
+    svi,
+)
 from pyro_vae.likelihoods import Likelihood
+from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
 
 PRIORS = [priors.StandardNormal, priors.LearnedNormal, priors.Mixture, priors.Vamp]
 LIKELIHOODS = [likelihoods.Bernoulli, likelihoods.ContinuousBernoulli, likelihoods.Gaussian]
+# Each prior with a posterior that goes with it.
+PAIRS: dict[str, tuple[Callable[[int], Prior], Callable[..., Posterior]]] = {
+    "StandardNormal": (priors.StandardNormal, posteriors.Normal),
+    "LearnedNormal": (priors.LearnedNormal, posteriors.FullNormal),
+    "StudentT": (priors.StudentT, posteriors.LowRankNormal),
+    "Laplace": (priors.Laplace, posteriors.IAF),
+    "Mixture": (priors.Mixture, posteriors.SplineFlow),
+    "Vamp": (partial(priors.Vamp, components=20), posteriors.Normal),
+    "Exemplar": (partial(priors.Exemplar, components=20), posteriors.Normal),
+    "Flow": (priors.Flow, posteriors.Normal),
+    "LARS": (priors.LARS, posteriors.Normal),
+    "UniformSphere": (priors.UniformSphere, posteriors.PowerSpherical),
+    "Bernoulli": (priors.Bernoulli, posteriors.Bernoulli),
+    "Categorical": (priors.Categorical, posteriors.Categorical),
+    "Hierarchical": (
+        partial(priors.Hierarchical, top=partial(priors.Vamp, components=20)),
+        posteriors.Hierarchical,
+    ),
+}
+EVERY_LIKELIHOOD = [
+    name
+    for name, cls in vars(likelihoods).items()
+    if inspect.isclass(cls) and issubclass(cls, Likelihood) and not name.startswith("_")
+]
+EVERY_LIKELIHOOD.remove("Likelihood")
 
 
 def make(
@@ -109,3 +150,104 @@ def test_state_round_trip(x: Tensor) -> None:
         torch.manual_seed(1)
         assert torch.equal(one, second.model(size=50))
         assert torch.equal(first.posterior(x).mean, second.posterior(x).mean)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Tensor:
+    return data.load("digits").train[:60]
+
+
+def test_every_prior_is_in_a_pair() -> None:
+    public = {
+        name
+        for name, cls in vars(priors).items()
+        if inspect.isclass(cls) and issubclass(cls, Prior) and cls is not Prior
+    }
+    assert public == set(PAIRS)
+
+
+@pytest.mark.parametrize("prior", PAIRS)
+@pytest.mark.parametrize("likelihood", EVERY_LIKELIHOOD)
+def test_every_pair_trains_evaluates_and_comes_back(
+    prior: str, likelihood: str, digits: Tensor
+) -> None:
+    """Ten steps lower the loss of the same batch under the same noise; the bounds are bounds."""
+    make_prior, make_posterior = PAIRS[prior]
+
+    def build() -> VAE:
+        vae = VAE(
+            make_prior(8),
+            getattr(likelihoods, likelihood)(8, [8, 8]),
+            make_posterior([8, 8], 8),
+        )
+        vae.initialize(observations.intensities(digits))
+        return vae
+
+    vae = build()
+    x = observations.observe(digits, vae.likelihood.support)
+    engine = svi.EagerEngine(vae.model, vae.guide, objectives.ELBO(num_particles=1), lr=2e-3)
+    losses = []
+    for _ in range(11):
+        torch.manual_seed(1)
+        losses.append(engine.step(x))
+    assert losses[-1] < losses[0]
+    vae.eval()
+    result = bounds.evaluate(vae.model, vae.guide, x[:10], 20)
+    assert result.elbo.values.isfinite().all() and result.gap.mean > 0
+    other = build()
+    other.load_state_dict(vae.state_dict())
+    again = bounds.evaluate(other.eval().model, other.guide, x[:10], 20)
+    torch.testing.assert_close(again.elbo.values, result.elbo.values)
+    images = other.model(size=2)
+    assert (
+        images.shape == (2, 8, 8) and vae.likelihood(vae.guide(x[:2])).support.check(images).all()
+    )
+
+
+def test_levels_are_shown_to_the_posterior_as_intensities() -> None:
+    vae = VAE(priors.StandardNormal(2), likelihoods.Binomial(2, [3]), posteriors.Normal([3], 2))
+    x = torch.tensor([[0.0, 128.0, 255.0]])
+    q = poutine.trace(vae.guide).get_trace(x).nodes["z"]["fn"]
+    torch.testing.assert_close(q.mean, vae.posterior(x / 255).mean)
+
+
+def test_hierarchical_programs_have_one_more_site(x: Tensor) -> None:
+    vae = VAE(
+        priors.Hierarchical(2),
+        likelihoods.Bernoulli(2, [4, 3]),
+        posteriors.Hierarchical([4, 3], 2, top_dim=3),
+    )
+    for program in (vae.model, vae.guide):
+        sites = poutine.trace(program).get_trace(x).nodes
+        assert sites["z_top"]["value"].shape == (20, 3) and sites["z"]["value"].shape == (20, 2)
+    graph = pyro.render_model(vae.model, model_args=(x,)).source
+    assert "z_top -> z" in graph and "z -> x" in graph
+    with torch.no_grad():
+        exact = -objectives.ELBO(1000).loss(vae.model, vae.guide, x)
+        analytic = -objectives.AnalyticELBO(1000).loss(vae.model, vae.guide, x)
+    spread = bounds.evaluate(vae.model, vae.guide, x, 1000).elbo.mc_se * len(x)
+    assert abs(exact - analytic) < 4.5 * 1.5 * spread
+
+
+@pytest.mark.parametrize("objective", [objectives.ELBO(), objectives.IWAE(3)])
+def test_discrete_codes_are_trained_relaxed_and_measured_as_they_are(
+    objective: objectives.Objective, x: Tensor
+) -> None:
+    """The bound of the discrete model, whose log p(x) is a sum over four codes."""
+    vae = VAE(
+        priors.Bernoulli(2), likelihoods.Bernoulli(2, [4, 3]), posteriors.Bernoulli([4, 3], 2)
+    )
+    engine = svi.EagerEngine(vae.model, vae.guide, objective, lr=1e-2)
+    for _ in range(100):
+        engine.step(x)
+    engine.evaluate_loss(x)
+    z = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 2)
+    with torch.no_grad():
+        log_joint = vae.likelihood(z[:, None]).log_prob(x) + vae.prior().log_prob(z)[:, None]
+        exact = log_joint.logsumexp(0)
+        q = vae.posterior(x).log_prob(z[:, None])
+        elbo = (q.exp() * (log_joint - q)).sum(0)
+    result = bounds.evaluate(vae.model, vae.guide, x, 5000)
+    assert abs(result.elbo.mean - elbo.mean().item()) < 4.5 * result.elbo.mc_se
+    top = result.iwae[5000]
+    assert abs(top.mean - exact.mean().item()) < 4.5 * top.mc_se + 1e-3

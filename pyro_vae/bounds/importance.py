@@ -169,6 +169,7 @@ def evaluate(
     plate: str = "data",
     seed: int = 0,
     chunk_size: int = 5000,
+    batch_size: int = 50,
     progress: bool = False,
 ) -> Bounds:
     """Estimate the ELBO and the ladder of IWAE bounds of each example.
@@ -185,6 +186,8 @@ def evaluate(
         plate: the name of the data plate.
         seed: of the draws; the global generator of x's device is left as it was.
         chunk_size: how many draws, over all examples, are in memory at once.
+        batch_size: how many examples the programs are shown at once; all of them, if the guide is
+            for these examples alone.
         progress: whether to show a progress bar.
 
     Modules are run in the mode that they are in: networks with dropout or batch normalisation want
@@ -201,10 +204,10 @@ def evaluate(
         raise InputError(f"num_samples has to be at least 1, and {num_samples} is not")
     if len(x) == 0:
         raise InputError("there are no examples to evaluate")
-    if chunk_size < 1 or min(ladder, default=1) < 1:
-        raise InputError("chunk_size and the rungs of the ladder have to be at least 1")
+    if min(chunk_size, batch_size, *ladder) < 1:
+        raise InputError("chunk_size, batch_size and the ladder's rungs have to be at least 1")
     rungs = sorted({k for k in ladder if k < num_samples} | {num_samples})
-    batch = min(len(x), 50, chunk_size)
+    batch = min(len(x), batch_size)
     results, ess = [], []
     devices = [x.device] if x.is_cuda else []
     checks = pyro.poutine.util.is_validation_enabled()
@@ -221,8 +224,9 @@ def evaluate(
         nesting = plate_nesting(model, guide, x[:batch])
         for examples in x.split(batch):
             stream = _Stream(rungs, num_samples)
-            for drawn in range(0, num_samples, chunk_size // batch):
-                count = min(chunk_size // batch, num_samples - drawn)
+            at_once = max(1, chunk_size // batch)
+            for drawn in range(0, num_samples, at_once):
+                count = min(at_once, num_samples - drawn)
                 with pyro.validation_enabled(checks and drawn == 0):  # once for each example
                     log_w = log_weights(
                         model, guide, examples, count, plate=plate, max_plate_nesting=nesting

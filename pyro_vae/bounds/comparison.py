@@ -1,0 +1,69 @@
+"""Two models and more, compared on the same examples.
+
+Examples differ by far more than models do, and a difficult one is difficult for both: the mean of
+the differences is known much better than the difference of two means on different examples.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae.bounds.importance import Estimate
+from pyro_vae.errors import InputError
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` returns.
+
+    Attributes:
+        bounds: of each model, in nats.
+        differences: the bound of each model less that of the first, paired by example.
+    """
+
+    bounds: dict[str, Estimate]
+    differences: dict[str, Estimate]
+
+    def __str__(self) -> str:
+        first = next(iter(self.bounds))
+        width = max(20, *(len(name) for name in self.bounds))
+        header = f"{'nats':{width}} {'mean':>10} {'se':>8}   {'difference':>10} {'se':>8}"
+        lines = [f"{header} {'95 % interval':>20}"]
+        for name, bound in self.bounds.items():
+            line = f"{name:{width}} {bound.mean:10.3f} {bound.se:8.3f}"
+            if name != first:
+                difference = self.differences[name]
+                interval = "[{:.3f}, {:.3f}]".format(*difference.ci95)
+                line += f"   {difference.mean:+10.3f} {difference.se:8.3f} {interval:>20}"
+            lines.append(line)
+        return "\n".join(lines)
+
+
+def compare(values: Mapping[str, Tensor]) -> Comparison:
+    """Compare models by what each says of the same examples.
+
+    Args:
+        values: log p(x_i), or a bound on it, by model: nats on one base measure, shape [N], for the
+            same N examples in the same order. The first model is what the others are compared with.
+
+    Raises:
+        InputError: if there is one model only, or they are not of as many examples.
+    """
+    if len(values) < 2:
+        raise InputError("a comparison takes two models or more")
+    if len({len(value) for value in values.values()}) > 1:
+        raise InputError("models can only be compared on the same examples")
+    unknown = {
+        name: torch.full_like(value, torch.nan, dtype=torch.float64)
+        for name, value in values.items()
+    }
+    first = next(iter(values))
+    bounds = {name: Estimate(v.double(), unknown[name]) for name, v in values.items()}
+    differences = {
+        name: Estimate(bounds[name].values - bounds[first].values, unknown[name])
+        for name in values
+        if name != first
+    }
+    return Comparison(bounds, differences)
