@@ -2,7 +2,7 @@
 
 `VAE` puts a prior p(z), a likelihood p(x|z) and a posterior q(z|x) together to a Pyro model and
 guide; `objectives` and `svi` train them, `training` does so for whole runs, and `bounds` measures
-any Pyro model and guide.
+any Pyro model and guide, whose q(z|x) `refinement` can make better for given examples.
 """
 
 from pyro_vae import (
@@ -16,6 +16,7 @@ from pyro_vae import (
     observations,
     posteriors,
     priors,
+    refinement,
     svi,
     training,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "observations",
     "posteriors",
     "priors",
+    "refinement",
     "svi",
     "training",
 ]

@@ -1,10 +1,11 @@
 """What the latent code carries."""
 
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.bounds.weights import Program, sample_sites
+from pyro_vae.bounds.weights import PARTICLES, Program, sample_sites
 
 
 def active_units(
@@ -27,13 +28,13 @@ def active_units(
     """
     draws: dict[str, list[Tensor]] = {}
     with torch.no_grad():
+        first = poutine.trace(guide).get_trace(x[:1])
+        frames = [f for _, site in sample_sites(first) for f in site["cond_indep_stack"]]
+        left = min(frame.dim for frame in frames) - 1  # of all of the guide's own plates
+        many = pyro.plate(PARTICLES, num_samples, dim=left)(guide)
         for part in x.split(1000):
-            batch: dict[str, list[Tensor]] = {}
-            for _ in range(num_samples):
-                for name, site in sample_sites(poutine.trace(guide).get_trace(part)):
-                    batch.setdefault(name, []).append(site["value"])
-            for name, values in batch.items():
-                draws.setdefault(name, []).append(torch.stack(values).flatten(2))
+            for name, site in sample_sites(poutine.trace(many).get_trace(part)):
+                draws.setdefault(name, []).append(site["value"].flatten(2))
     counts = {}
     for name, parts in draws.items():
         z = torch.cat(parts, 1)  # [num_samples, N, D]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import assert_gradients
 
 from pyro_vae import InputError, networks
 from pyro_vae.networks import (
@@ -50,6 +51,10 @@ def test_contract(make: Callable[[], Network]) -> None:
     outputs.square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    network.double()
+    x = torch.randn(2, *network.in_shape, dtype=torch.float64)
+    assert_gradients(network, lambda: network(x).sin().sum())
+    network.float()
     shifted = make()
     shifted.load_state_dict(network.state_dict())
     shifted.bias.data += 1
