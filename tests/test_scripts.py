@@ -191,7 +191,7 @@ def arrays(tmp_path: Path) -> None:
 
 REFUSED = [
     (["--prior", "Vam"], ["--prior", "'Vam'", "StandardNormal, LearnedNormal, StudentT, Laplace"]),
-    (["--likelihood", "Poisson"], ["Bernoulli, Binomial, ContinuousBernoulli, Gaussian"]),
+    (["--likelihood", "Poisson"], ["Bernoulli, ContinuousBernoulli, Gaussian, Laplace, StudentT"]),
     (["--posterior", "Flow"], ["--posterior", "choose Normal"]),
     (["--prior", "UniformSphere"], ["on the unit sphere", "real vectors", "two that agree"]),
     (["--posterior", "Bernoulli"], ["StandardNormal are real vectors", "Bernoulli binary"]),

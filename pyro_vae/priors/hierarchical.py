@@ -1,0 +1,71 @@
+"""Priors of two layers."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import pyro
+import pyro.distributions as dist
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from pyro_vae import posteriors
+from pyro_vae.errors import InputError
+from pyro_vae.networks import MLP, Network
+from pyro_vae.observations import Support
+from pyro_vae.posteriors import Posterior
+from pyro_vae.priors.base import Prior, check_support
+from pyro_vae.priors.factorial import StandardNormal
+
+
+class Hierarchical(Prior):
+    """p(z | z_top) p(z_top): two layers of latent variables (Burda et al. 2016; Tomczak 2018).
+
+    `forward` draws z_top, at the Pyro site of this name, and returns N(m(z_top), diag(s(z_top)^2)).
+    The likelihood decodes z alone.
+
+    Args:
+        latent_dim: the dimension of z, the lower layer.
+        top: the prior of z_top, of any kind that goes with the posterior's top.
+        network: maps z_top to m and s.
+    """
+
+    support = "two layers"
+
+    def __init__(
+        self,
+        latent_dim: int,
+        top: Callable[[int], Prior] = StandardNormal,
+        network: Callable[[Sequence[int], Sequence[int]], Network] = MLP,
+    ) -> None:
+        super().__init__()
+        self._make = (latent_dim, top, network)
+
+    def attach(self, posterior: Posterior) -> None:
+        """Make the upper layer as large as the posterior's.
+
+        Raises:
+            InputError: if the priors and posteriors of the upper layer do not agree.
+        """
+        if not isinstance(posterior, posteriors.Hierarchical):
+            raise InputError("a Hierarchical prior goes with a Hierarchical posterior")
+        latent_dim, top, network = self._make
+        self.top = top(posterior.top.latent_dim)
+        check_support(self.top, posterior.top)
+        self.top.attach(posterior.top)
+        self.network = network((posterior.top.latent_dim,), (2, latent_dim))
+
+    def initialize(self, images: Tensor) -> None:
+        """Start the upper layer."""
+        self.top.initialize(images)
+
+    def forward(self) -> dist.Distribution:
+        """Draw z_top, and return p(z | z_top)."""
+        return self._below(self.top())
+
+    def leave_out(self, x: Tensor, support: Support) -> dist.Distribution:
+        """Do the same, with x left out of the upper layer."""
+        return self._below(self.top.leave_out(x, support))
+
+    def _below(self, top: dist.Distribution) -> dist.Distribution:
+        loc, raw_scale = self.network(pyro.sample("z_top", top)).unbind(-2)
+        return dist.Normal(loc, softplus(raw_scale + math.log(math.e - 1)) + 1e-5).to_event(1)

@@ -1,0 +1,79 @@
+"""Learned accept/reject sampling."""
+
+import math
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from pyro_vae import distributions
+from pyro_vae.errors import InputError
+from pyro_vae.networks import MLP
+from pyro_vae.priors.base import Prior
+from pyro_vae.priors.factorial import StandardNormal
+
+
+class LARS(Prior):
+    """Learned accept/reject sampling: N(0, I), thinned by a network (Bauer & Mnih 2019).
+
+    z ~ N(0, I) is accepted with probability a(z), and after T - 1 rejections whatever a(z) is. The
+    normalising constant Z = E[a(z)] is estimated: in training from new draws in every step, in
+    evaluation mode once, from 2^18 draws. Its relative error there is at most
+    sqrt((1/Z - 1) / 2^18): 0.004 in log p(z), for Z = 0.2.
+
+    Args:
+        latent_dim: the dimension of z.
+        truncation: T.
+        widths: of the hidden layers of the network a.
+        num_samples: how many draws estimate Z in training.
+    """
+
+    log_z: Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        truncation: int = 100,
+        widths: Sequence[int] = (100, 100),
+        num_samples: int = 1024,
+    ) -> None:
+        super().__init__()
+        if truncation < 1 or num_samples < 1:
+            raise InputError("truncation and num_samples of LARS have to be at least 1")
+        self.proposal = StandardNormal(latent_dim)
+        self.network = MLP((latent_dim,), (), widths)
+        self.truncation = truncation
+        self.num_samples = num_samples
+        self.register_buffer("log_z", torch.tensor(-math.log(2)))
+        self.train()
+
+    def train(self, mode: bool = True) -> "LARS":
+        """Enter training or evaluation mode; the latter fixes Z for the parameters of now."""
+        super().train(mode)
+        if not mode:
+            generator = torch.Generator().manual_seed(0)
+            with torch.no_grad():
+                parts = [
+                    self._estimate(
+                        torch.randn(2**14, *self.proposal.loc.shape, generator=generator)
+                    )
+                    for _ in range(16)
+                ]
+            self.log_z.copy_(torch.stack(parts).logsumexp(0) - math.log(16))
+        return self
+
+    def log_accept(self, z: Tensor) -> Tensor:
+        """Return log a(z), of shape [...], for z of shape [..., latent_dim]."""
+        return logsigmoid(self.network(z))
+
+    def forward(self) -> dist.Distribution:
+        """Return p(z)."""
+        base = self.proposal()
+        log_z = self._estimate(base.sample((self.num_samples,))) if self.training else self.log_z
+        return distributions.Resampled(base, self.log_accept, log_z, self.truncation)
+
+    def _estimate(self, z: Tensor) -> Tensor:
+        z = z.to(self.proposal.loc)
+        return self.log_accept(z).logsumexp(0) - math.log(len(z))
