@@ -1,32 +1,54 @@
 """Binary and one-hot codes, and their relaxations, which training needs for its gradients.
 
-With a temperature these are the Concrete distributions (Maddison, Mnih & Teh 2017): densities on
-(0, 1) and on the simplex, reparameterised. Without one they are what is relaxed.
+With a temperature these are the Concrete distributions (Maddison, Mnih & Teh 2017), of the logits
+of a relaxed binary code, or of the logarithms of a relaxed one-hot code: on (0, 1) and on the
+simplex a confident code has no room in single precision. `code`, a method of priors and
+posteriors, takes them there. Without a temperature they are the discrete codes themselves.
 """
 
 from typing import Any
 
-import pyro.distributions as dist
 import torch
+from pyro.distributions import Bernoulli, Distribution, OneHotCategorical, TransformedDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
+from torch.distributions import relaxed_bernoulli, relaxed_categorical
 from torch.distributions.transforms import ReshapeTransform
+from torch.nn.functional import softplus
 
 from pyro_vae.errors import InputError
 
 
-class _Relaxed(dist.RelaxedOneHotCategorical):
-    """Draws stay off the simplex's corners, where the density is not finite in single precision."""
+class LogitRelaxedBernoulli(relaxed_bernoulli.LogitRelaxedBernoulli, TorchDistributionMixin):
+    """The logit of a relaxed binary variable, y = (logits + logistic noise) / temperature.
 
-    def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008 - as torch has it
-        tiny: float = torch.finfo(self.logits.dtype).tiny
-        return super().rsample(sample_shape).clamp(min=tiny)
+    torch limits the logits to 16 when it draws in single precision, and not when it scores; here
+    they are not limited.
+    """
 
-    def expand(self, batch_shape: Size, _instance: Any = None) -> "_Relaxed":
-        return super().expand(batch_shape, self._get_checked_instance(_Relaxed, _instance))
+    has_rsample = True
+
+    def rsample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008 - as torch has it
+        """Draw y."""
+        shape = self._extended_shape(sample_shape)
+        uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
+        noise = uniform.clamp(min=torch.finfo(uniform.dtype).tiny).log() - torch.log1p(-uniform)
+        return (self.logits + noise) / self.temperature
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return nats: log T + d - 2 softplus(d), d = logits - T y."""
+        difference = self.logits - self.temperature * value
+        return self.temperature.log() + difference - 2 * softplus(difference)
 
 
-def bernoulli(logits: Tensor, temperature: float | None) -> dist.Distribution:
-    """Return independent binary variables, or their relaxation.
+class LogRelaxedOneHot(relaxed_categorical.ExpRelaxedCategorical, TorchDistributionMixin):
+    """The logarithm of a relaxed one-hot variable."""
+
+    has_rsample = True
+
+
+def bernoulli(logits: Tensor, temperature: float | None) -> Distribution:
+    """Return independent binary variables, or the logits of relaxed ones.
 
     Args:
         logits: shape [..., D].
@@ -36,12 +58,12 @@ def bernoulli(logits: Tensor, temperature: float | None) -> dist.Distribution:
         A distribution of batch shape [...] and event shape [D].
     """
     if temperature is None:
-        return dist.Bernoulli(logits=logits).to_event(1)
-    return dist.RelaxedBernoulli(logits.new_tensor(temperature), logits=logits).to_event(1)
+        return Bernoulli(logits=logits).to_event(1)
+    return LogitRelaxedBernoulli(logits.new_tensor(temperature), logits=logits).to_event(1)
 
 
-def one_hot(logits: Tensor, temperature: float | None) -> dist.Distribution:
-    """Return independent one-hot variables side by side, or their relaxation.
+def one_hot(logits: Tensor, temperature: float | None) -> Distribution:
+    """Return independent one-hot variables side by side, or the logarithms of relaxed ones.
 
     Args:
         logits: shape [..., variables, categories].
@@ -51,11 +73,11 @@ def one_hot(logits: Tensor, temperature: float | None) -> dist.Distribution:
         A distribution of batch shape [...] and event shape [variables * categories].
     """
     if temperature is None:
-        variables = dist.OneHotCategorical(logits=logits).to_event(1)
+        variables = OneHotCategorical(logits=logits).to_event(1)
     else:
-        variables = _Relaxed(logits.new_tensor(temperature), logits=logits).to_event(1)
+        variables = LogRelaxedOneHot(logits.new_tensor(temperature), logits=logits).to_event(1)
     flatten = ReshapeTransform(logits.shape[-2:], Size([logits.shape[-2:].numel()]))
-    return dist.TransformedDistribution(variables, [flatten])
+    return TransformedDistribution(variables, [flatten])
 
 
 def one_hot_shape(latent_dim: int, categories: int) -> tuple[int, int]:

@@ -89,7 +89,7 @@ def reconstructions(ax: Axes, vae: VAE, x: Tensor) -> Axes:
         x: shape [N, *event], as the likelihood sees them: pixels 0 or 1, in [0, 1], or levels.
     """
     with torch.no_grad():
-        decoded = vae.likelihood.picture(vae.guide(x))
+        decoded = vae.likelihood.picture(vae.prior.code(vae.guide(x)))
     shown = x / 255 if vae.likelihood.support == "levels" else x
     image_grid(ax, torch.cat([shown, decoded]), columns=len(x))
     if x.dim() > 2:
@@ -105,7 +105,7 @@ def samples(ax: Axes, vae: VAE, count: int = 64) -> Axes:
     with torch.no_grad():
         with pyro.plate("data", count):
             z = pyro.sample("z", vae.prior())
-        decoded = vae.likelihood.picture(z)
+        decoded = vae.likelihood.picture(vae.prior.code(z))
     return image_grid(ax, decoded, columns=max(1, round(count**0.5)))
 
 
@@ -128,7 +128,7 @@ def interpolation(ax: Axes, vae: VAE, starts: Tensor, ends: Tensor, steps: int =
         codes = start[:, None] * (1 - way) + end[:, None] * way
         if vae.posterior.support == "sphere":
             codes = normalize(codes, dim=-1)
-        decoded = vae.likelihood.picture(codes)
+        decoded = vae.likelihood.picture(vae.prior.code(codes))
     image_grid(ax, decoded.flatten(0, 1), columns=steps)
     if starts.dim() > 2:
         width = starts.shape[-1] + 1

@@ -124,13 +124,18 @@ def could_show(x: Tensor, images: Tensor, support: Support) -> Tensor:
         support: of the likelihood.
 
     Returns:
-        Whether `observe` can have shown x[n] for images[m], shape [N, M]; also true where levels
-        differ by one, at most, from those that it was made from.
+        Whether `observe` can have shown x[n] for images[m], shape [N, M]. Of levels: whether they
+        are the same, give or take one. Of binary pixels: whether none that was black is on, none
+        that was white is off, and log p(x[n] | images[m]) is not below its mean by more than six of
+        its standard deviations. Of small images that may be true of more than the one.
     """
     x, images = x.flatten(1) / white(support), images.flatten(1)
-    if support == "binary":  # no pixel is on where it has to be off, or off where it has to be on
-        off, on = (images == 0).to(x), (images == 1).to(x)
-        return x @ off.T + (1 - x) @ on.T == 0
+    if support == "binary":
+        black, full = (images == 0).to(x), (images == 1).to(x)
+        contradicted = x @ black.T + (1 - x) @ full.T
+        logit = torch.where((black + full) == 0, images, 0.5).logit()
+        deviation = (images * (1 - images) * logit.square()).sum(1).sqrt()
+        return (contradicted == 0) & (x @ logit.T - (images * logit).sum(1) > -6 * deviation - 1e-3)
     nearest = 1 / 255 if support == "unit_interval" else 0.5 / 255  # in any one pixel
     near = torch.cdist(x, images) < 1.01 * nearest * math.sqrt(x.shape[1]) + 1e-2  # few, and cheap
     rows, columns = near.nonzero(as_tuple=True)

@@ -54,6 +54,10 @@ class Posterior(nn.Module, ABC):
             x: intensities in [0, 1], shape [..., *event_shape].
         """
 
+    def code(self, z: Tensor) -> Tensor:
+        """Return what the decoder is shown of z, shape [..., latent_dim]; most show z itself."""
+        return z
+
 
 class Normal(Posterior):
     """N(m(x), diag(s(x)^2)), m and s from one encoder (Kingma & Welling 2014, equation 9).
@@ -185,7 +189,7 @@ class _Flow(Posterior):
 
 
 class IAF(_Flow):
-    """Inverse autoregressive flow (Kingma et al. 2016, equations 13 and 14).
+    """Inverse autoregressive flow (Kingma et al. 2016, equation 10).
 
     Args:
         event_shape: the shape of one x.
@@ -266,6 +270,7 @@ class PowerSpherical(Posterior):
         if latent_dim < 2:
             raise InputError("a sphere needs two latent dimensions or more")
         self.encoder = encoder(event_shape, (latent_dim + 1,))
+        self.encoder.bias.data[-1] = 3.0  # start with a signal, of three parts to one of noise
 
     def forward(self, x: Tensor) -> dist.Distribution:
         """Return q(z|x)."""
@@ -274,13 +279,17 @@ class PowerSpherical(Posterior):
             normalize(direction, dim=-1), _positive(raw.squeeze(-1)) * self.latent_dim
         )
 
+    def code(self, z: Tensor) -> Tensor:
+        """Return codes of variance one, as `priors.UniformSphere`."""
+        return z * self.latent_dim**0.5
+
 
 class Bernoulli(Posterior):
     """Independent binary codes; in training, relaxed to (0, 1).
 
-    In training mode this is the binary Concrete distribution (Maddison, Mnih & Teh 2017), and the
-    ELBO that of the relaxed model. In evaluation mode (`vae.eval()`) codes are 0 or 1, and bounds
-    are those of the discrete model.
+    In training mode this is the binary Concrete distribution (Maddison, Mnih & Teh 2017), of the
+    logits of relaxed codes, and the ELBO is that of the relaxed model. In evaluation mode
+    (`vae.eval()`) codes are 0 or 1, and bounds are those of the discrete model.
 
     Args:
         event_shape: the shape of one x.
@@ -306,13 +315,17 @@ class Bernoulli(Posterior):
         """Return q(z|x), relaxed in training mode."""
         return discrete.bernoulli(self.encoder(x), self.temperature if self.training else None)
 
+    def code(self, z: Tensor) -> Tensor:
+        """Return codes in (0, 1) in training, where z are their logits."""
+        return z.sigmoid() if self.training else z
+
 
 class Categorical(Posterior):
     """Independent categorical codes, one-hot, side by side; in training, relaxed to the simplex.
 
     In training mode this is the Concrete distribution (Maddison, Mnih & Teh 2017; Jang, Gu & Poole
-    2017), and the ELBO that of the relaxed model. In evaluation mode (`vae.eval()`) codes are
-    one-hot, and bounds are those of the discrete model.
+    2017), of the logarithms of relaxed codes, and the ELBO is that of the relaxed model. In
+    evaluation mode (`vae.eval()`) codes are one-hot, and bounds are those of the discrete model.
 
     Args:
         event_shape: the shape of one x.
@@ -340,6 +353,10 @@ class Categorical(Posterior):
     def forward(self, x: Tensor) -> dist.Distribution:
         """Return q(z|x), relaxed in training mode."""
         return discrete.one_hot(self.encoder(x), self.temperature if self.training else None)
+
+    def code(self, z: Tensor) -> Tensor:
+        """Return codes on the simplex in training, where z are their logarithms."""
+        return z.exp() if self.training else z
 
 
 class Hierarchical(Posterior):
@@ -381,6 +398,7 @@ class Hierarchical(Posterior):
         z_top = pyro.sample("z_top", self.top(x))
         features = torch.tanh(self.encoder(x))
         features = features.expand(*z_top.shape[:-1], features.shape[-1])
+        z_top = self.top.code(z_top)
         loc, raw_scale = self.joint(torch.cat([features, z_top], -1)).unbind(-2)
         return dist.Normal(loc, _positive(raw_scale)).to_event(1)
 

@@ -2,7 +2,7 @@
 
     log p(x) - ELBO = KL(q(z|x) || p(z|x)) = approximation gap + amortisation gap
 
-(Cremer, Li & Duvenaud 2018, equations 4 to 6). The first is what the best member of the family
+(Cremer, Li & Duvenaud 2018). The first is what the best member of the family
 leaves; the second what the encoder, one for all x, adds to it. A few steps on the parameters of
 each example's own q (Kim et al. 2018) take the second away, or as much of it as they can.
 """
@@ -13,7 +13,6 @@ import pyro
 import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from pyro_vae.errors import InputError
 from pyro_vae.networks import Network
@@ -40,7 +39,6 @@ def refine(
     steps: int = 100,
     lr: float = 1e-2,
     num_particles: int = 8,
-    progress: bool = False,
 ) -> Guide:
     """Return a guide for these examples alone, with a q for each that raises its own ELBO.
 
@@ -54,7 +52,6 @@ def refine(
         steps: of Adam, on all examples at once.
         lr: the learning rate; it falls to zero along half a cosine.
         num_particles: draws of z for each example and step.
-        progress: whether to show a progress bar.
 
     Raises:
         InputError: if steps < 0, or the posterior has no encoder.
@@ -72,8 +69,8 @@ def refine(
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     elbo = Trace_ELBO(num_particles, max_plate_nesting=1, vectorize_particles=True)
-    with pyro.get_param_store().scope():
-        for _ in tqdm(range(steps), desc="refining q", disable=not progress):
+    with torch.enable_grad(), pyro.get_param_store().scope():
+        for _ in range(steps):
             loss = elbo.differentiable_loss(model, local, x)
             gradients = torch.autograd.grad(loss, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae import (
-    bounds,
     checkpoint,
     data,
     diagnostics,
@@ -185,17 +185,15 @@ class Run:
         Args:
             refine: how many steps of SVI make each example's own q(z|x) better first.
         """
-        x, guide = self.test[self._chosen().to(self.device)], self.vae.guide
-        torch.manual_seed(self.options.seed)
-        if refine:
-            guide = refinement.refine(self.vae.model, guide, x, steps=refine, progress=True)
+        model, guide = self.vae.model, self.vae.guide
         return evaluate(
-            self.vae.model,
+            model,
             guide,
-            x,
+            self.test[self._chosen().to(self.device)],
             self.options.num_samples,
-            seed=self.options.seed,
-            batch_size=len(x) if refine else 50,
+            # Two evaluations of a run are independent of each other.
+            seed=self.options.seed + bool(refine),
+            adapt=partial(refinement.refine, model, guide, steps=refine) if refine else None,
             progress=True,
         )
 
@@ -322,51 +320,3 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: there is no GPU that torch can use: take cpu or auto")
     return torch.device(name)
-
-
-def _read_bounds(folder: Path) -> dict[str, Any]:
-    """Return what a run's `bounds.json` holds, with the bounds of the examples as `iwae`."""
-    path = folder / "bounds.json"
-    try:
-        content = json.loads(path.read_text())
-        return {**content, **content["examples"]}
-    except FileNotFoundError as error:
-        raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} cannot be compared: evaluate the run anew") from error
-
-
-def compare(folders: Sequence[str]) -> str:
-    """Compare runs by the IWAE bounds in their `bounds.json`, on one base measure.
-
-    Raises:
-        InputError: if there is no comparing them, saying why.
-    """
-    found = {folder: _read_bounds(Path(folder)) for folder in folders}
-    if len(found) < 2:
-        raise InputError("a comparison takes two runs or more")
-    first, *others = found
-    for key, why in (
-        ("base_measure", "probabilities on different base measures are not comparable"),
-        ("num_samples", "IWAE_K grows with K: evaluate both anew with one --num_samples"),
-        ("sha256", "they were evaluated on different test images, or binarised them differently"),
-    ):
-        for other in others:
-            if found[first][key] != found[other][key]:
-                of = "" if key == "sha256" else f" ({found[first][key]} and {found[other][key]})"
-                raise InputError(f"{first} and {other} cannot be compared: {why}{of}")
-    values = {folder: torch.tensor(content["iwae"]) for folder, content in found.items()}
-    about = found[first]
-    lines = [
-        f"IWAE_{about['num_samples']} of {len(values[first])} test images, on "
-        f"{about['base_measure']}; differences are to {first}\n",
-        str(bounds.compare(values)),
-    ]
-    if about["base_measure"] != "the unit interval":
-        lines.append("")
-        lines += [
-            f"{folder}: {observations.bits_per_dim(value.mean().item(), about['dims']):.4f} bits "
-            "per dimension"
-            for folder, value in values.items()
-        ]
-    return "\n".join(lines)

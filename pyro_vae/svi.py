@@ -93,15 +93,19 @@ class EagerEngine:
             return self._svi.evaluate_loss(x)
 
     def check(self, x: Tensor) -> None:
-        """Run once as in a step, and once as in an evaluation, and change no parameter.
+        """Run once as in a step, and once as in an evaluation, and change nothing.
 
         Raises:
             InputError: if the programs and the objective do not go together.
         """
+        buffers = [*self.model.buffers(), *self.guide.buffers()]
+        before = [buffer.clone() for buffer in buffers]
         with self._running(training=True):
             self.objective.differentiable_loss(self.model, self.guide, x)
         self._checked = False  # nor have Pyro's checks been made in evaluation mode
         self.evaluate_loss(x)
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
 
     @contextlib.contextmanager
     def _running(self, training: bool) -> Iterator[None]:

@@ -50,7 +50,7 @@ class Model(nn.Module):
             else:
                 prior = self.prior.leave_out(x, self.likelihood.support)
             z = pyro.sample("z", prior)
-            return pyro.sample("x", self.likelihood(z), obs=x)
+            return pyro.sample("x", self.likelihood(self.prior.code(z)), obs=x)
 
 
 class Guide(nn.Module):

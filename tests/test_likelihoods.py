@@ -160,9 +160,12 @@ def test_constant_pixels_start_finite(name: str, level: int) -> None:
 
 @pytest.mark.parametrize("name", ["Beta", "LogitNormal", "ContinuousBernoulli"])
 def test_floats_may_be_black_and_white(name: str) -> None:
+    """They are scored where the darkest and the lightest of dequantised pixels are."""
     likelihood = CASES[name](2, [2])
-    x = torch.tensor([[0.0, 1.0]])
-    assert likelihood(torch.randn(1, 2)).log_prob(x).isfinite().all()
+    p = likelihood(torch.randn(1, 2))
+    log_p = p.log_prob(torch.tensor([[0.0, 1.0]]))
+    assert log_p.isfinite().all()
+    torch.testing.assert_close(log_p, p.log_prob(torch.tensor([[2**-33, 1 - 2**-24]])))
 
 
 def test_bernoulli_is_the_cross_entropy() -> None:

@@ -145,3 +145,11 @@ def test_what_could_have_been_shown(support: str) -> None:
     x = observations.observe(images, support)
     found = observations.could_show(x, observations.intensities(images), support)
     assert torch.equal(found, torch.eye(30, dtype=torch.bool))
+
+
+def test_grey_images_without_black_or_white_are_told_apart() -> None:
+    """Of photographs no binary pixel is certain: it takes their probability."""
+    images = torch.randint(30, 226, (50, 784), dtype=torch.uint8)
+    x = observations.observe(images, "binary")
+    found = observations.could_show(x, observations.intensities(images), "binary")
+    assert torch.equal(found, torch.eye(50, dtype=torch.bool))

@@ -65,8 +65,9 @@ def test_contract(name: str) -> None:
         torch.manual_seed(5)
         results.append(each.eval()(x).log_prob(z))
     torch.testing.assert_close(*results)
-    extreme = posterior(1e3 * torch.ones(1, 5, 4))
-    assert extreme.log_prob(extreme.sample()).isfinite().all()
+    for training in (True, False):
+        extreme = posterior.train(training)(1e3 * torch.ones(1, 5, 4))
+        assert extreme.log_prob(extreme.sample()).isfinite().all()
 
 
 @every_posterior

@@ -131,7 +131,6 @@ def test_contract(name: str, training: bool) -> None:
             parameter.zero_()
     other.train(training).load_state_dict(prior.state_dict())
     torch.manual_seed(2)
-    torch.manual_seed(2)
     expected = prior().log_prob(z)
     torch.manual_seed(2)
     torch.testing.assert_close(other().log_prob(z), expected)
@@ -193,27 +192,6 @@ def _joint(model: Callable[[], Tensor]) -> Tensor:
     trace.compute_log_prob()
     sites = trace.nodes
     return sites["z_top"]["log_prob"][:100].sum() + sites["z"]["log_prob"][:100].sum()
-
-
-@pytest.mark.parametrize("name", ["Bernoulli", "Categorical"])
-def test_relaxed_codes_are_a_density(name: str) -> None:
-    """On (0, 1) and on a simplex of two, by quadrature in the logit of one of the numbers."""
-    relaxed = {
-        "Bernoulli": priors.Bernoulli(1),
-        "Categorical": priors.Categorical(2, categories=2),
-    }[name].double()
-    relaxed.logits.data += torch.randn_like(relaxed.logits)
-    logit = torch.linspace(-60, 60, 20_001, dtype=torch.float64)[:, None]
-    y = logit.sigmoid()
-    z = y if name == "Bernoulli" else torch.cat([y, (-logit).sigmoid()], 1)
-    jacobian = (torch.nn.functional.logsigmoid(logit) * 2 - logit)[:, 0]
-    mass = (relaxed().log_prob(z) + jacobian).exp() * (120 / 20_000)
-    assert mass.sum().item() == pytest.approx(1, abs=1e-6)
-    hard = relaxed.eval()().sample((20_000,))
-    assert set(hard.unique().tolist()) == {0.0, 1.0}
-    # A relaxed code is above one half as often as the discrete one is 1 (Maddison et al. 2017).
-    above = mass[y[:, 0] > 0.5].sum().item()
-    assert abs(hard[:, 0].mean().item() - above) < 4.5 * 0.5 / 20_000**0.5 + 0.01
 
 
 def test_learned_normal_starts_standard() -> None:
@@ -420,6 +398,8 @@ def test_gain_over_the_standard_normal(name: str) -> None:
         posterior,
     )
     vae.likelihood.decoder.body[1].weight.data = (SCALE * weight).float()
+    if posterior.support == "sphere":
+        vae.likelihood.decoder.body[1].weight.data /= 2**0.5  # it is shown sqrt(2) z
     vae.likelihood.decoder.bias.data.fill_(0.5)
     vae.likelihood.requires_grad_(False)
     train = images(20_000).float()

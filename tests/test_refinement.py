@@ -41,7 +41,7 @@ def test_refinement_leaves_the_approximation_gap(linear_gaussian: LinearGaussian
     assert started.min() > best + 0.1
     assert left.min() >= best - 1e-9 and left.mean() < best + 0.01
     # What is measured is what is known: log p(x) less the gap.
-    found = bounds.evaluate(model, local, x, 2000, batch_size=50).elbo
+    found = bounds.evaluate(model, local, x, 2000).elbo
     exact = linear_gaussian.marginal.log_prob(x) - left
     assert abs(found.mean - exact.mean().item()) < 4.5 * found.mc_se
     after = linear_gaussian.vae.state_dict()
@@ -76,10 +76,7 @@ def test_every_posterior_is_refined(make: type[Posterior], prior: type[priors.Pr
     steps = 400 if vae.posterior.support in ("binary", "categorical") else 60  # REINFORCE
     local = refinement.refine(vae.model, vae.guide, x, steps=steps, lr=0.03)
     assert not local.training
-    before, after = (
-        bounds.evaluate(vae.model, guide, x, 200, batch_size=30).elbo
-        for guide in (vae.guide, local)
-    )
+    before, after = (bounds.evaluate(vae.model, guide, x, 200).elbo for guide in (vae.guide, local))
     assert after.mean > before.mean + 3 * (after.mc_se + before.mc_se)
 
 

@@ -16,7 +16,7 @@ sample size tells.
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,7 +169,7 @@ def evaluate(
     plate: str = "data",
     seed: int = 0,
     chunk_size: int = 5000,
-    batch_size: int = 50,
+    adapt: Callable[[Tensor], Program] | None = None,
     progress: bool = False,
 ) -> Bounds:
     """Estimate the ELBO and the ladder of IWAE bounds of each example.
@@ -186,8 +186,7 @@ def evaluate(
         plate: the name of the data plate.
         seed: of the draws; the global generator of x's device is left as it was.
         chunk_size: how many draws, over all examples, are in memory at once.
-        batch_size: how many examples the programs are shown at once; all of them, if the guide is
-            for these examples alone.
+        adapt: makes a guide for each batch of examples, to be taken in the place of `guide`.
         progress: whether to show a progress bar.
 
     Modules are run in the mode that they are in: networks with dropout or batch normalisation want
@@ -204,10 +203,10 @@ def evaluate(
         raise InputError(f"num_samples has to be at least 1, and {num_samples} is not")
     if len(x) == 0:
         raise InputError("there are no examples to evaluate")
-    if min(chunk_size, batch_size, *ladder) < 1:
-        raise InputError("chunk_size, batch_size and the ladder's rungs have to be at least 1")
+    if min([chunk_size, *ladder]) < 1:
+        raise InputError("chunk_size and the ladder's rungs have to be at least 1")
     rungs = sorted({k for k in ladder if k < num_samples} | {num_samples})
-    batch = min(len(x), batch_size)
+    batch = min(len(x), 50, chunk_size)
     results, ess = [], []
     devices = [x.device] if x.is_cuda else []
     checks = pyro.poutine.util.is_validation_enabled()
@@ -224,12 +223,12 @@ def evaluate(
         nesting = plate_nesting(model, guide, x[:batch])
         for examples in x.split(batch):
             stream = _Stream(rungs, num_samples)
-            at_once = max(1, chunk_size // batch)
-            for drawn in range(0, num_samples, at_once):
-                count = min(at_once, num_samples - drawn)
+            q = guide if adapt is None else adapt(examples)
+            for drawn in range(0, num_samples, chunk_size // batch):
+                count = min(chunk_size // batch, num_samples - drawn)
                 with pyro.validation_enabled(checks and drawn == 0):  # once for each example
                     log_w = log_weights(
-                        model, guide, examples, count, plate=plate, max_plate_nesting=nesting
+                        model, q, examples, count, plate=plate, max_plate_nesting=nesting
                     )
                 if log_w.shape[1] != len(examples):
                     raise ValueError(

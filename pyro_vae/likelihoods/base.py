@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.errors import InputError
 from pyro_vae.networks import MLP, Network
 from pyro_vae.observations import Support, white
 
@@ -40,6 +41,8 @@ class Likelihood(nn.Module, ABC):
         super().__init__()
         self.event_shape = torch.Size(event_shape)
         self.outputs = outputs
+        if outputs < 1:
+            raise InputError(f"a pixel needs one parameter or more, and not {outputs}")
         # As channels, so that convolutional decoders make them as they make colours.
         *channels, height, width = (1, *event_shape) if len(event_shape) == 1 else event_shape
         stacked = (outputs * math.prod(channels), height, width)

@@ -62,7 +62,7 @@ class Gaussian(Likelihood):
         scale: s, or where a learned s starts if there are no data to start it from.
         noise: `fixed`; `learned`, one s for all pixels; `per_pixel`, s(z) from the decoder (Kingma
             & Welling 2014, equation 12), 0.001 at least; `optimal`, one s, in training the root
-            mean squared error of each batch (sigma-VAE, Rybkin et al. 2021, equation 8), and in
+            mean squared error of each batch (sigma-VAE, Rybkin et al. 2021), and in
             evaluation its running mean.
     """
 
@@ -207,6 +207,7 @@ class Beta(Likelihood):
     """Beta(m n, (1 - m) n), pixel by pixel, with mean m(z) and concentration n(z).
 
     The density may be infinite at 0 and 1: values closer than 2^-33 and 2^-24 are taken as there.
+    Float images that are exactly black or white in places have no bounded density: store levels.
     """
 
     support = "unit_interval"
@@ -233,14 +234,11 @@ class Beta(Likelihood):
 class _InnerBeta(dist.Beta):
     """A Beta whose density is not asked for at 0 and 1."""
 
-    def expand(self, batch_shape: Size, _instance: Any = None) -> "_InnerBeta":
-        return super().expand(batch_shape, self._get_checked_instance(_InnerBeta, _instance))
-
     def log_prob(self, value: Tensor) -> Tensor:
         # In double precision: log B of large concentrations is a difference of large numbers.
         first, second = self.concentration1.double(), self.concentration0.double()
         log_b = first.lgamma() + second.lgamma() - (first + second).lgamma()
-        x = value.clamp(2**-33, 1 - 2**-24).double()
+        x = _inside(value).double()
         log_prob = (first - 1) * x.log() + (second - 1) * (-x).log1p() - log_b
         return log_prob.to(self.concentration1.dtype)
 
@@ -248,7 +246,8 @@ class _InnerBeta(dist.Beta):
 class LogitNormal(Likelihood):
     """The logits of the pixels are N(m(z), s(z)^2).
 
-    Values closer to 0 and 1 than 2^-33 and 2^-24 are taken as there.
+    Values closer to 0 and 1 than 2^-33 and 2^-24 are taken as there. Float images that are exactly
+    black or white in places have no bounded density: store levels.
     """
 
     support = "unit_interval"
@@ -260,7 +259,7 @@ class LogitNormal(Likelihood):
         """Return p(x|z)."""
         loc, log_scale = self.decode(z)
         logits = dist.Normal(loc, 1e-3 + log_scale.exp())
-        return self.independent(dist.TransformedDistribution(logits, [SigmoidTransform()]))
+        return self.independent(_InnerTransformed(logits, [SigmoidTransform()]))
 
     def initialize(self, images: Tensor) -> None:
         """Start at the mean and deviation of the logits, dequantised."""
@@ -276,3 +275,15 @@ class LogitNormal(Likelihood):
         for node, weight in zip(nodes, weights / weights.sum(), strict=True):
             picture += weight * torch.sigmoid(loc + node * (1e-3 + log_scale.exp()))
         return picture
+
+
+class _InnerTransformed(dist.TransformedDistribution):
+    """A distribution on (0, 1) whose density is not asked for at 0 and 1."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(_inside(value))
+
+
+def _inside(value: Tensor) -> Tensor:
+    """Off 0 and 1, by no more than a dequantised pixel is."""
+    return value.clamp(2**-33, 1 - 2**-24)

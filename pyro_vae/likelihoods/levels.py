@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -131,9 +130,6 @@ class Categorical(Likelihood):
 
 class _Levels(dist.Categorical):
     """A categorical distribution over levels, whose mean is one."""
-
-    def expand(self, batch_shape: Size, _instance: Any = None) -> "_Levels":
-        return super().expand(batch_shape, self._get_checked_instance(_Levels, _instance))
 
     @property
     def mean(self) -> Tensor:

@@ -1,11 +1,12 @@
 """Likelihoods whose pixels depend on each other: strong decoders."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.autoregressive import Autoregressive, GatedPixelCNN
@@ -26,7 +27,7 @@ class PixelCNN(Likelihood):
         latent_dim: the dimension of z.
         event_shape: the shape of one x: [H, W] or [C, H, W].
         decoder: the network that maps z to the context of each pixel.
-        context: how many numbers that is.
+        context: how many numbers that is, for each colour.
         channels: of the hidden layers.
         layers: how many there are.
         kernel_size: of the convolutions, odd.
@@ -46,19 +47,18 @@ class PixelCNN(Likelihood):
         layers: int = 4,
         kernel_size: int = 5,
     ) -> None:
-        nn.Module.__init__(self)
-        self.event_shape = torch.Size(event_shape)
+        super().__init__(latent_dim, event_shape, decoder, outputs=context)
+        context_channels = context * math.prod(event_shape[:-2])
         self.network = GatedPixelCNN(
-            event_shape, self.pixel_outputs, context, channels, layers, kernel_size
+            event_shape, self.pixel_outputs, context_channels, channels, layers, kernel_size
         )
-        self.decoder = decoder((latent_dim,), (context, *event_shape[-2:]))
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""
         return Autoregressive(
             self.network,
             self.pixels,
-            self.decoder(z),
+            self.decoder(z).reshape(*z.shape[:-1], -1, *self.event_shape[-2:]),
             self.event_shape,
             scale=white(self.support),
             support=self.pixel_support,
@@ -82,7 +82,7 @@ class PixelCNNLevels(PixelCNN):
         latent_dim: the dimension of z.
         event_shape: the shape of one x: [H, W] or [C, H, W].
         decoder: the network that maps z to the context of each pixel.
-        context: how many numbers that is.
+        context: how many numbers that is, for each colour.
         channels: of the hidden layers.
         layers: how many there are.
         kernel_size: of the convolutions, odd.
@@ -90,10 +90,10 @@ class PixelCNNLevels(PixelCNN):
 
     support = "levels"
     pixel_support = constraints.integer_interval(0, 255)
-    pixel_outputs = 9
+    pixel_outputs = 9  # of three components
 
     def pixels(self, parameters: Tensor) -> dist.Distribution:
         """Return the distribution of the pixels, for parameters of shape [N, 9, *event_shape]."""
-        loc, log_scale, logits = parameters.movedim(1, -1).split(3, -1)
-        apart = torch.linspace(0, 1, 3).to(loc)  # black, grey and white to start from
+        loc, log_scale, logits = parameters.movedim(1, -1).split(self.pixel_outputs // 3, -1)
+        apart = torch.linspace(0, 1, loc.shape[-1]).to(loc)  # black, grey and white to start from
         return logistics(torch.cat([loc + apart, log_scale + 2, logits], -1))

@@ -36,6 +36,10 @@ class Prior(nn.Module, ABC):
         """
         return self()
 
+    def code(self, z: Tensor) -> Tensor:
+        """Return what the decoder is shown of z, shape [..., latent_dim]; most show z itself."""
+        return z
+
     def attach(self, posterior: Posterior) -> None:
         """Meet the posterior; called once by `VAE`, for priors that are made from it."""
 

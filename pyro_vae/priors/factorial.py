@@ -95,6 +95,9 @@ class Laplace(Prior):
 class UniformSphere(Prior):
     """The uniform distribution on the unit sphere (Davidson et al. 2018).
 
+    The decoder is shown sqrt(d) z, whose entries have the variance of those of N(0, I): as they
+    are, they would be too small in many dimensions for training to find a use for them.
+
     Args:
         latent_dim: of the space that the sphere is in, two or more.
     """
@@ -111,6 +114,10 @@ class UniformSphere(Prior):
     def forward(self) -> dist.Distribution:
         """Return p(z)."""
         return distributions.UniformSphere(len(self.like), self.like)
+
+    def code(self, z: Tensor) -> Tensor:
+        """Return codes of variance one."""
+        return z * len(self.like) ** 0.5
 
 
 class Bernoulli(Prior):
@@ -131,6 +138,10 @@ class Bernoulli(Prior):
     def forward(self) -> dist.Distribution:
         """Return p(z), relaxed in training mode."""
         return discrete.bernoulli(self.logits, self.temperature if self.training else None)
+
+    def code(self, z: Tensor) -> Tensor:
+        """Return codes in (0, 1) in training, where z are their logits."""
+        return z.sigmoid() if self.training else z
 
 
 class Categorical(Prior):
@@ -165,3 +176,7 @@ class Categorical(Prior):
     def forward(self) -> dist.Distribution:
         """Return p(z), relaxed in training mode."""
         return discrete.one_hot(self.logits, self.temperature if self.training else None)
+
+    def code(self, z: Tensor) -> Tensor:
+        """Return codes on the simplex in training, where z are their logarithms."""
+        return z.exp() if self.training else z

@@ -67,5 +67,6 @@ class Hierarchical(Prior):
         return self._below(self.top.leave_out(x, support))
 
     def _below(self, top: dist.Distribution) -> dist.Distribution:
-        loc, raw_scale = self.network(pyro.sample("z_top", top)).unbind(-2)
+        z_top = self.top.code(pyro.sample("z_top", top))
+        loc, raw_scale = self.network(z_top).unbind(-2)
         return dist.Normal(loc, softplus(raw_scale + math.log(math.e - 1)) + 1e-5).to_event(1)

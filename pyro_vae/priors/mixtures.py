@@ -88,6 +88,10 @@ class Vamp(Prior):
         """Return p(z)."""
         return distributions.mixture(self.weights, self.posterior(self.pseudo_inputs))
 
+    def code(self, z: Tensor) -> Tensor:
+        """Return what the posterior's codes are."""
+        return self.posterior.code(z)
+
 
 class Exemplar(Prior):
     """Normals around the codes of training images x_k (Norouzi, Fleet & Norouzi 2020).

@@ -1,0 +1,73 @@
+"""Runs, compared by what is in their `bounds.json`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyro_vae import bounds
+from pyro_vae.errors import InputError
+from pyro_vae.observations import bits_per_dim
+
+MUST_AGREE = {
+    "base_measure": "probabilities on different base measures are not comparable",
+    "num_samples": "IWAE_K grows with K: evaluate both anew with one --num_samples",
+    "sha256": "they were evaluated on different test images, or binarised them differently",
+}
+
+
+def compare_runs(folders: Sequence[str]) -> str:
+    """Compare runs by their IWAE bounds for the same test images, on one base measure.
+
+    Args:
+        folders: of two runs or more; the first is what the others are compared with.
+
+    Returns:
+        A table, in nats, with paired differences.
+
+    Raises:
+        InputError: if there is no comparing them, saying why.
+    """
+    found = {folder: _read(Path(folder)) for folder in folders}
+    if len(found) < 2:
+        raise InputError("a comparison takes two runs or more")
+    first, *others = found
+    about = found[first]
+    for key, why in MUST_AGREE.items():
+        for other in others:
+            if about[key] != found[other][key]:
+                of = "" if key == "sha256" else f" ({about[key]} and {found[other][key]})"
+                raise InputError(f"{first} and {other} cannot be compared: {why}{of}")
+    values = {
+        folder: torch.tensor(content["iwae"], dtype=torch.float64)
+        for folder, content in found.items()
+    }
+    lines = [
+        f"IWAE_{about['num_samples']} of {len(values[first])} test images, on "
+        f"{about['base_measure']}; differences are to {first}\n",
+        str(bounds.compare(values)),
+    ]
+    if about["base_measure"] == "256 levels":
+        lines.append("\nbits per dimension, at most:")
+        for folder, value in values.items():
+            bits = bits_per_dim(value.mean().item(), about["dims"])
+            lines.append(f"{bits:7.4f}  {folder}")
+    return "\n".join(lines)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Return what of a run's `bounds.json` is compared."""
+    path = folder / "bounds.json"
+    try:
+        content = json.loads(path.read_text())
+        examples = content["examples"]
+        return {
+            **{key: content[key] for key in ("base_measure", "num_samples", "dims")},
+            **{key: examples[key] for key in ("sha256", "iwae")},
+        }
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be compared: evaluate the run anew") from error
