@@ -31,8 +31,8 @@ def compare_runs(folders: Sequence[str]) -> str:
         InputError: if there is no comparing them, saying why.
     """
     found = {folder: _read(Path(folder)) for folder in folders}
-    if len(found) < 2:
-        raise InputError("a comparison takes two runs or more")
+    if len({Path(folder).resolve() for folder in folders}) < max(2, len(folders)):
+        raise InputError("a comparison takes two runs or more, each named once")
     first, *others = found
     about = found[first]
     for key, why in MUST_AGREE.items():
@@ -40,21 +40,22 @@ def compare_runs(folders: Sequence[str]) -> str:
             if about[key] != found[other][key]:
                 of = "" if key == "sha256" else f" ({about[key]} and {found[other][key]})"
                 raise InputError(f"{first} and {other} cannot be compared: {why}{of}")
+    names = [Path(folder).name for folder in found]
+    labels = names if len(set(names)) == len(names) else list(found)
     values = {
-        folder: torch.tensor(content["iwae"], dtype=torch.float64)
-        for folder, content in found.items()
+        label: torch.tensor(content["iwae"], dtype=torch.float64)
+        for label, content in zip(labels, found.values(), strict=True)
     }
-    lines = [
-        f"IWAE_{about['num_samples']} of {len(values[first])} test images, on "
-        f"{about['base_measure']}; differences are to {first}\n",
-        str(bounds.compare(values)),
-    ]
+    table = str(bounds.compare(values)).splitlines()
     if about["base_measure"] == "256 levels":
-        lines.append("\nbits per dimension, at most:")
-        for folder, value in values.items():
-            bits = bits_per_dim(value.mean().item(), about["dims"])
-            lines.append(f"{bits:7.4f}  {folder}")
-    return "\n".join(lines)
+        bits = [bits_per_dim(value.mean().item(), about["dims"]) for value in values.values()]
+        column = ["bits/dim", *(f"{number:.4f}" for number in bits)]
+        width = max(map(len, table)) + 10
+        table = [
+            line + cell.rjust(width - len(line)) for line, cell in zip(table, column, strict=True)
+        ]
+    title = f"IWAE_{about['num_samples']} of {len(values[labels[0]])} test images, on "
+    return "\n".join([f"{title}{about['base_measure']}; differences are to {labels[0]}\n", *table])
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ A network maps [..., *in_shape] to [..., *out_shape]. To add one, subclass `Netw
 `body` that maps [batch, *in_shape] to [batch, *out_shape], and name it on the command line.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -315,9 +316,19 @@ def _up(
 def _activation(name: str) -> nn.Module:
     try:
         activation = getattr(nn, name)()
-        if activation(torch.zeros(2, 4)).shape != (2, 4):
-            raise TypeError("it changes the shape")
-    except (AttributeError, TypeError, NotImplementedError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for shape in ((2, 4), (2, 4, 3, 3)):
+                if activation(torch.zeros(shape)).shape != shape:
+                    raise TypeError("it changes the shape")
+    except (
+        AttributeError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        UserWarning,
+        ValueError,
+    ) as error:
         raise InputError(
             f"'{name}' is no activation in torch.nn: choose Tanh, ReLU, SiLU, GELU, ..."
         ) from error

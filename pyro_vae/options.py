@@ -107,7 +107,10 @@ def parser() -> ArgumentParser:
     """Return a parser of the options of a run."""
     result = _Parser(description="Train a VAE by SVI, and bound log p(x) on held-out data.")
     result.add_argument(
-        "--config", action="config", help="A YAML file of options, as runs write it."
+        "--config",
+        action="config",
+        help="A YAML file of options, as runs write it. Where another class is then named for a "
+        "part, it keeps those of the options that it has too.",
     )
     result.add_argument(
         "--out",
@@ -244,6 +247,11 @@ def one_line_errors(if_interrupted: str = "") -> Iterator[None]:
     except (InputError, DivergenceError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or re.search("allocate|out of memory", str(error))):
+            raise
+        print("error: there is not enough memory for these options", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print(f"\ninterrupted {if_interrupted}".rstrip(), file=sys.stderr)
         sys.exit(130)
@@ -259,14 +267,19 @@ def _explain(message: str) -> str:
     if problem.startswith("--"):  # explained already, as an option of a component
         inner, _, problem = problem.removeprefix("--").partition(": ")
         key = f"{key}.{inner}"
-        if key not in COMPONENTS:
+        if "see --" in problem:
+            problem, _, _ = problem.partition(": see --")
+        elif key not in COMPONENTS:
             return f"--{key}: {problem}"
     problem = re.sub(r"<class '(\w+)'>|typing\.Literal", r"\1", problem)
     base = COMPONENTS.get(key) or COMPONENTS.get(key.rpartition(".")[2])
     if base is None:
         return f"--{key}: {problem}"
     if "not accepted" in problem:
-        return f"--{key}: {problem}: see --{key}.help NAME for those that are"
+        # jsonargparse has no help on what is nested deeper, but the classes are the same.
+        first, _, last = key.rpartition(".")
+        part = f"{first.split('.')[0]}.{last}" if last in COMPONENTS else key.split(".")[0]
+        return f"--{key}: {problem}: see --{part.strip('.')}.help NAME for those that are"
     if "Expected a dot import path string" in problem:
         problem = f"there is no '{problem.rpartition(': ')[2]}'"
     names = ", ".join(subclass.__name__ for subclass in _subclasses(base))

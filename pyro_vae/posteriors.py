@@ -151,7 +151,7 @@ class _Flow(Posterior):
         super().__init__(event_shape, latent_dim)
         if latent_dim < 2:
             raise InputError(
-                f"a {type(self).__name__} posterior needs two latent dimensions or more"
+                f"the posterior {type(self).__name__} needs two latent dimensions or more"
             )
         if min(layers, hidden, context) < 1:
             raise InputError("layers, hidden and context of a flow have to be at least 1")
@@ -239,8 +239,8 @@ class SplineFlow(_Flow):
         context: int = 50,
         bins: int = 8,
     ) -> None:
-        if bins < 2:
-            raise InputError(f"a spline needs two bins or more, and not {bins}")
+        if not 2 <= bins <= 500:
+            raise InputError(f"a spline needs two bins or more, and 500 at most, not {bins}")
         self.bins = bins
         outputs = [bins, bins, bins - 1, bins]
         super().__init__(event_shape, latent_dim, encoder, layers, hidden, context, outputs)

@@ -219,7 +219,8 @@ class Run:
             gap = _difference(refined.elbo, bounds.elbo)
             lines.append(
                 f"\nWith q(z|x) refined for each image:\n\n{refined}\n\n"
-                f"The amortisation gap is {gap.mean:.3f} nats (se {gap.se:.3f}) or more."
+                f"The ELBO gains {gap.mean:.3f} nats (se {gap.se:.3f}): that much of its gap, at "
+                "least, is the encoder's, by amortisation."
             )
         lines.append(
             f"Everything is in {self.folder}: bounds.json, metrics.csv, best.pt, figures/*.png"
@@ -267,7 +268,7 @@ class Run:
         self._draw(
             "interpolation", (6, 4.2), lambda ax: figures.interpolation(ax, vae, starts, ends)
         )
-        if self.options.latent_dim == 2:
+        if self.options.latent_dim == 2 and vae.posterior.support in ("real", "two layers"):
             self._draw("manifold", (7, 7), lambda ax: figures.manifold(ax, vae))
 
     @property

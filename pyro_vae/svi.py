@@ -6,6 +6,7 @@ eager one is `pyro.infer.SVI`.
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,11 +102,15 @@ class EagerEngine:
         buffers = [*self.model.buffers(), *self.guide.buffers()]
         before = [buffer.clone() for buffer in buffers]
         with self._running(training=True):
-            self.objective.differentiable_loss(self.model, self.guide, x)
+            loss = self.objective.differentiable_loss(self.model, self.guide, x)
         self._checked = False  # nor have Pyro's checks been made in evaluation mode
         self.evaluate_loss(x)
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
+        if not math.isfinite(loss.item()):
+            raise InputError(
+                f"the loss is {loss.item():g} before the first step: look at the options"
+            )
 
     @contextlib.contextmanager
     def _running(self, training: bool) -> Iterator[None]:

@@ -16,8 +16,8 @@ def main() -> None:
             num_samples=chosen.num_samples,
             num_examples=chosen.num_examples,
         )
-        bounds = run.evaluate()
         refined = run.evaluate(chosen.refine) if chosen.refine else None
+        bounds = run.evaluate()
         run.write_bounds(bounds, refined)
         run.draw_bounds(bounds)
         print(run.report(bounds, refined))

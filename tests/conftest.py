@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_vae import VAE, likelihoods, networks, objectives, posteriors, priors, svi
 
+torch.set_num_threads(1)  # tests run side by side, and their tensors are small
 ROOT = Path(__file__).parent.parent
 
 
@@ -116,7 +117,7 @@ def assert_gradients(module: torch.nn.Module, value: Callable[[], Tensor]) -> No
         assert abs(ends[0] - ends[1] - expected) < 1e-4 * abs(expected) + 50 * slack, name
 
 
-def grid(dims: int = 2, points: int = 641) -> tuple[Tensor, Tensor]:
+def grid(dims: int = 2, points: int = 321) -> tuple[Tensor, Tensor]:
     """Points z of R^dims, and log-weights with which sums over them are integrals.
 
     The points are even in arsinh(z), and reach to 201: heavy tails are in.
@@ -134,7 +135,7 @@ def circle(points: int = 4000) -> tuple[Tensor, Tensor]:
     return z, torch.full((points,), math.log(2 * math.pi / points), dtype=torch.float64)
 
 
-def codes(support: str | None) -> tuple[Tensor, Tensor]:
+def codes(support: str | None, points: int = 321) -> tuple[Tensor, Tensor]:
     """The same for any support of two dimensions; of four, two variables, for one-hot codes."""
     if support == "sphere":
         return circle()
@@ -143,13 +144,15 @@ def codes(support: str | None) -> tuple[Tensor, Tensor]:
     elif support == "categorical":
         z = torch.stack([torch.cat([a, b]) for a in torch.eye(2) for b in torch.eye(2)]).double()
     else:
-        return grid()
+        return grid(points=points)
     return z, torch.zeros(len(z), dtype=torch.float64)
 
 
-def assert_normalised_and_sampled(p: Any, support: str | None, tolerance: float = 1e-4) -> None:
+def assert_normalised_and_sampled(
+    p: Any, support: str | None, tolerance: float = 1e-4, points: int = 321
+) -> None:
     """The density integrates to one, and draws have the moments that it says, by quadrature."""
-    z, log_w = codes(support)
+    z, log_w = codes(support, points)
     count = 40_000
     with torch.no_grad():
         drawn = p.sample((count,))

@@ -277,8 +277,9 @@ def test_what_is_refused() -> None:
     refused: list[tuple[Callable[[], object], str]] = [
         (lambda: likelihoods.DiscretizedLogistic(2, [3], components=0), "at least one component"),
         (lambda: likelihoods.Categorical(2, [3], features=0), "one feature or more"),
-        (lambda: likelihoods.StudentT(2, [3], df=1.0), "more than 1"),
+        (lambda: likelihoods.StudentT(2, [3], df=1.0), r"in \(1, 1e6"),
         (lambda: likelihoods.PixelCNN(2, [3]), "images"),
+        (lambda: likelihoods.PixelCNN(2, [3, 3], context=0), "context"),
     ]
     for make, message in refused:
         with pytest.raises(InputError, match=message):

@@ -28,15 +28,15 @@ class Comparison:
 
     def __str__(self) -> str:
         first = next(iter(self.bounds))
-        width = max(20, *(len(name) for name in self.bounds))
+        width = max(*(len(name) for name in self.bounds))
         header = f"{'nats':{width}} {'mean':>10} {'se':>8}   {'difference':>10} {'se':>8}"
-        lines = [f"{header} {'95 % interval':>20}"]
+        lines = [f"{header} {'95 % interval':>22}"]
         for name, bound in self.bounds.items():
             line = f"{name:{width}} {bound.mean:10.3f} {bound.se:8.3f}"
             if name != first:
                 difference = self.differences[name]
                 interval = "[{:.3f}, {:.3f}]".format(*difference.ci95)
-                line += f"   {difference.mean:+10.3f} {difference.se:8.3f} {interval:>20}"
+                line += f"   {difference.mean:+10.3f} {difference.se:8.3f} {interval:>22}"
             lines.append(line)
         return "\n".join(lines)
 

@@ -9,7 +9,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.errors import InputError
 from pyro_vae.networks import MLP, Network
 from pyro_vae.observations import Support, white
 
@@ -23,30 +22,23 @@ class Likelihood(nn.Module, ABC):
         latent_dim: the dimension of z.
         event_shape: the shape of one x.
         decoder: the network that maps z to the parameters of each pixel's distribution.
-        outputs: how many parameters a pixel has.
 
     Attributes:
         support: what x may be.
+        outputs: how many parameters a pixel has; set before the constructor of this class, if it
+            depends on an option.
     """
 
     support: ClassVar[Support]
+    outputs: int = 1
 
-    def __init__(
-        self,
-        latent_dim: int,
-        event_shape: Sequence[int],
-        decoder: Decoder = MLP,
-        outputs: int = 1,
-    ) -> None:
+    def __init__(self, latent_dim: int, event_shape: Sequence[int], decoder: Decoder = MLP) -> None:
         super().__init__()
         self.event_shape = torch.Size(event_shape)
-        self.outputs = outputs
-        if outputs < 1:
-            raise InputError(f"a pixel needs one parameter or more, and not {outputs}")
         # As channels, so that convolutional decoders make them as they make colours.
         *channels, height, width = (1, *event_shape) if len(event_shape) == 1 else event_shape
-        stacked = (outputs * math.prod(channels), height, width)
-        self.decoder = decoder((latent_dim,), event_shape if outputs == 1 else stacked)
+        stacked = (self.outputs * math.prod(channels), height, width)
+        self.decoder = decoder((latent_dim,), event_shape if self.outputs == 1 else stacked)
 
     @abstractmethod
     def forward(self, z: Tensor) -> dist.Distribution:

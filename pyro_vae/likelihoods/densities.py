@@ -77,7 +77,8 @@ class Gaussian(Likelihood):
         scale: float = 0.1,
         noise: Literal["fixed", "learned", "per_pixel", "optimal"] = "learned",
     ) -> None:
-        super().__init__(latent_dim, event_shape, decoder, outputs=1 + (noise == "per_pixel"))
+        self.outputs = 1 + (noise == "per_pixel")
+        super().__init__(latent_dim, event_shape, decoder)
         if not 1e-6 < scale < 1e6:
             raise InputError(f"a Gaussian's scale has to be in (1e-6, 1e6), and {scale} is not")
         self.noise = noise
@@ -193,8 +194,8 @@ class StudentT(_Scaled):
         df: float = 3.0,
     ) -> None:
         super().__init__(latent_dim, event_shape, decoder)
-        if not 1 < df < math.inf:
-            raise InputError(f"degrees of freedom have to be more than 1, and {df:g} are not")
+        if not 1 < df <= 1e6:
+            raise InputError(f"degrees of freedom have to be in (1, 1e6], and {df:g} are not")
         self.log_df = nn.Parameter(torch.tensor(math.log(df - 1)))
 
     def forward(self, z: Tensor) -> dist.Distribution:
@@ -211,9 +212,7 @@ class Beta(Likelihood):
     """
 
     support = "unit_interval"
-
-    def __init__(self, latent_dim: int, event_shape: Sequence[int], decoder: Decoder = MLP) -> None:
-        super().__init__(latent_dim, event_shape, decoder, outputs=2)
+    outputs = 2
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""
@@ -251,9 +250,7 @@ class LogitNormal(Likelihood):
     """
 
     support = "unit_interval"
-
-    def __init__(self, latent_dim: int, event_shape: Sequence[int], decoder: Decoder = MLP) -> None:
-        super().__init__(latent_dim, event_shape, decoder, outputs=2)
+    outputs = 2
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""

@@ -54,8 +54,8 @@ class DiscretizedLogistic(Likelihood):
     ) -> None:
         if components < 1:
             raise InputError(f"a mixture needs at least one component, and not {components}")
-        outputs = 2 if components == 1 else 3 * components
-        super().__init__(latent_dim, event_shape, decoder, outputs)
+        self.outputs = 2 if components == 1 else 3 * components
+        super().__init__(latent_dim, event_shape, decoder)
         self.components = components
 
     def forward(self, z: Tensor) -> dist.Distribution:
@@ -111,7 +111,8 @@ class Categorical(Likelihood):
     ) -> None:
         if features < 1:
             raise InputError(f"a Categorical needs one feature or more, and not {features}")
-        super().__init__(latent_dim, event_shape, decoder, outputs=features)
+        self.outputs = features
+        super().__init__(latent_dim, event_shape, decoder)
         self.logits = nn.Linear(features, 256, bias=False)
         self.biases = nn.Parameter(torch.zeros(*event_shape, 256))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.autoregressive import Autoregressive, GatedPixelCNN
+from pyro_vae.errors import InputError
 from pyro_vae.likelihoods.base import Decoder, Likelihood
 from pyro_vae.likelihoods.levels import logistics
 from pyro_vae.networks import MLP
@@ -47,7 +48,10 @@ class PixelCNN(Likelihood):
         layers: int = 4,
         kernel_size: int = 5,
     ) -> None:
-        super().__init__(latent_dim, event_shape, decoder, outputs=context)
+        if context < 1:
+            raise InputError(f"a PixelCNN needs a context of one number or more, not {context}")
+        self.outputs = context
+        super().__init__(latent_dim, event_shape, decoder)
         context_channels = context * math.prod(event_shape[:-2])
         self.network = GatedPixelCNN(
             event_shape, self.pixel_outputs, context_channels, channels, layers, kernel_size

@@ -42,8 +42,10 @@ class LARS(Prior):
         num_samples: int = 1024,
     ) -> None:
         super().__init__()
-        if truncation < 1 or num_samples < 1:
-            raise InputError("truncation and num_samples of LARS have to be at least 1")
+        if not (1 <= truncation <= 10**9 and num_samples >= 1):
+            raise InputError(
+                "truncation and num_samples of LARS have to be at least 1, the first 1e9 at most"
+            )
         self.proposal = StandardNormal(latent_dim)
         self.network = MLP((latent_dim,), (), widths)
         self.truncation = truncation

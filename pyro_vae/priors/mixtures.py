@@ -40,7 +40,8 @@ class Vamp(Prior):
 
     p(z) = sum_k w_k q(z | u_k) (Tomczak & Welling 2018), w_k = 1/K unless they are learned. The u_k
     start as training images, chosen at random, and stay in (0, 1) as the sigmoids of what is
-    learned: clipped, as in the paper, black pixels would have no gradient.
+    learned: clipped, as in the paper, black pixels would have no gradient. With a flow as the
+    posterior it is slow: a density takes a pass for each dimension, for each pseudo-input.
 
     Args:
         latent_dim: the dimension of z.
@@ -127,7 +128,7 @@ class Exemplar(Prior):
         if isinstance(q, dist.TransformedDistribution):
             raise InputError(
                 f"an Exemplar prior is made of posterior means, and {type(posterior).__name__} has "
-                "none in closed form: take --posterior Normal"
+                "none in closed form: take one that has, as Normal"
             )
 
     def initialize(self, images: Tensor) -> None:
@@ -154,8 +155,10 @@ class Exemplar(Prior):
 
 
 def _check_components(components: int) -> None:
-    if components < 1:
-        raise InputError(f"a mixture needs at least one component, and not {components}")
+    if not 1 <= components <= 10**7:
+        raise InputError(
+            f"a mixture needs at least one component, and ten million at most, not {components}"
+        )
 
 
 def _choose(images: Tensor, count: int) -> Tensor:
