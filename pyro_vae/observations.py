@@ -55,8 +55,15 @@ def observe(images: Tensor, support: Support, generator: torch.Generator | None 
     if support == "levels":
         return images.float()
     noise = torch.rand(images.shape, generator=generator, device=images.device)
-    # In float32 u can be 0, and 255 + u can round up to 256: densities may be infinite there.
-    return ((images + noise) / 256).clamp(2**-33, 1 - 2**-24)
+    return inside((images + noise) / 256)
+
+
+def inside(x: Tensor) -> Tensor:
+    """Take values off 0 and 1, where densities may be infinite, to 2^-33 and 1 - 2^-24.
+
+    In single precision dequantisation gets there: u can be 0, and 255 + u can round up to 256.
+    """
+    return x.clamp(2**-33, 1 - 2**-24)
 
 
 def observe_once(images: Tensor, support: Support, seed: int) -> Tensor:
@@ -125,9 +132,9 @@ def could_show(x: Tensor, images: Tensor, support: Support) -> Tensor:
 
     Returns:
         Whether `observe` can have shown x[n] for images[m], shape [N, M]. Of levels: whether they
-        are the same, give or take one. Of binary pixels: whether none that was black is on, none
-        that was white is off, and log p(x[n] | images[m]) is not below its mean by more than six of
-        its standard deviations. Of small images that may be true of more than the one.
+        are the same; of dequantised ones, give or take one. Of binary pixels: whether none that was
+        black is on, none that was white is off, and log p(x[n] | images[m]) is not below its mean
+        by more than six of its standard deviations: of small images that may be true of several.
     """
     x, images = x.flatten(1) / white(support), images.flatten(1)
     if support == "binary":

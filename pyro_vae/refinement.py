@@ -2,9 +2,9 @@
 
     log p(x) - ELBO = KL(q(z|x) || p(z|x)) = approximation gap + amortisation gap
 
-(Cremer, Li & Duvenaud 2018). The first is what the best member of the family
-leaves; the second what the encoder, one for all x, adds to it. A few steps on the parameters of
-each example's own q (Kim et al. 2018) take the second away, or as much of it as they can.
+(Cremer, Li & Duvenaud 2018). The first is what the best member of the family leaves; the second
+what the encoder, one for all x, adds to it. A few steps on the parameters of each example's own q
+(Kim et al. 2018) take the second away, or as much of it as they can.
 """
 
 import copy
@@ -71,10 +71,8 @@ def refine(
     elbo = Trace_ELBO(num_particles, max_plate_nesting=1, vectorize_particles=True)
     with torch.enable_grad(), pyro.get_param_store().scope():
         for _ in range(steps):
-            loss = elbo.differentiable_loss(model, local, x)
-            gradients = torch.autograd.grad(loss, parameters)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
+            optimizer.zero_grad()
+            elbo.differentiable_loss(model, local, x).backward(inputs=parameters)
             optimizer.step()
             schedule.step()
     return local.train(guide.training)

@@ -216,7 +216,7 @@ class Run:
             bits = observations.bits_per_dim(common.mean, self._dims)
             lines.append(f"{self.base_measure} in {bits:.4f} bits per dimension, or fewer.")
         if refined:
-            gap = _difference(refined.elbo, bounds.elbo)
+            gap = refined.elbo - bounds.elbo
             lines.append(
                 f"\nWith q(z|x) refined for each image:\n\n{refined}\n\n"
                 f"The ELBO gains {gap.mean:.3f} nats (se {gap.se:.3f}): that much of its gap, at "
@@ -246,7 +246,7 @@ class Run:
             },
         }
         if refined:
-            gap = _difference(refined.elbo, bounds.elbo)
+            gap = refined.elbo - bounds.elbo
             content["refined"] = {**refined.to_dict(), "amortization_gap": gap.to_dict()}
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         checkpoint.write(self.folder / "bounds.json", text.encode())
@@ -294,11 +294,6 @@ class Run:
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
         figure.savefig(self.folder / "figures" / f"{name}.png", dpi=150)
-
-
-def _difference(one: Estimate, other: Estimate) -> Estimate:
-    """Return the paired difference of two independent estimates for the same examples."""
-    return Estimate(one.values - other.values, one.mc_variance + other.mc_variance)
 
 
 def _make(chosen: options.Options, event_shape: torch.Size) -> VAE:

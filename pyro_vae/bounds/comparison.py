@@ -28,7 +28,7 @@ class Comparison:
 
     def __str__(self) -> str:
         first = next(iter(self.bounds))
-        width = max(*(len(name) for name in self.bounds))
+        width = max(map(len, self.bounds))
         header = f"{'nats':{width}} {'mean':>10} {'se':>8}   {'difference':>10} {'se':>8}"
         lines = [f"{header} {'95 % interval':>22}"]
         for name, bound in self.bounds.items():
@@ -55,15 +55,8 @@ def compare(values: Mapping[str, Tensor]) -> Comparison:
         raise InputError("a comparison takes two models or more")
     if len({len(value) for value in values.values()}) > 1:
         raise InputError("models can only be compared on the same examples")
-    unknown = {
-        name: torch.full_like(value, torch.nan, dtype=torch.float64)
-        for name, value in values.items()
-    }
     first = next(iter(values))
-    bounds = {name: Estimate(v.double(), unknown[name]) for name, v in values.items()}
-    differences = {
-        name: Estimate(bounds[name].values - bounds[first].values, unknown[name])
-        for name in values
-        if name != first
-    }
+    unknown = torch.full_like(values[first], torch.nan, dtype=torch.float64)
+    bounds = {name: Estimate(value.double(), unknown) for name, value in values.items()}
+    differences = {name: bound - bounds[first] for name, bound in bounds.items() if name != first}
     return Comparison(bounds, differences)

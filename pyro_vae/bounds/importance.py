@@ -68,6 +68,10 @@ class Estimate:
     values: Tensor
     mc_variance: Tensor
 
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        """The paired difference of two independent estimates for the same examples."""
+        return Estimate(self.values - other.values, self.mc_variance + other.mc_variance)
+
     @property
     def mean(self) -> float:
         """The mean over the examples, in nats."""

@@ -16,6 +16,7 @@ from pyro_vae import distributions
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods.base import Decoder, Likelihood
 from pyro_vae.networks import MLP
+from pyro_vae.observations import inside
 
 DEQUANTIZED = 1 / 256 / math.sqrt(12)  # the deviation of the noise in a dequantised pixel
 
@@ -237,7 +238,7 @@ class _InnerBeta(dist.Beta):
         # In double precision: log B of large concentrations is a difference of large numbers.
         first, second = self.concentration1.double(), self.concentration0.double()
         log_b = first.lgamma() + second.lgamma() - (first + second).lgamma()
-        x = _inside(value).double()
+        x = inside(value).double()
         log_prob = (first - 1) * x.log() + (second - 1) * (-x).log1p() - log_b
         return log_prob.to(self.concentration1.dtype)
 
@@ -278,9 +279,4 @@ class _InnerTransformed(dist.TransformedDistribution):
     """A distribution on (0, 1) whose density is not asked for at 0 and 1."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return super().log_prob(_inside(value))
-
-
-def _inside(value: Tensor) -> Tensor:
-    """Off 0 and 1, by no more than a dequantised pixel is."""
-    return value.clamp(2**-33, 1 - 2**-24)
+        return super().log_prob(inside(value))

@@ -81,15 +81,6 @@ class PixelCNNLevels(PixelCNN):
     """An autoregressive decoder of 256 levels: a gated PixelCNN whose context is z.
 
     As `PixelCNN`, and each pixel a mixture of three discretised logistics (Salimans et al. 2017).
-
-    Args:
-        latent_dim: the dimension of z.
-        event_shape: the shape of one x: [H, W] or [C, H, W].
-        decoder: the network that maps z to the context of each pixel.
-        context: how many numbers that is, for each colour.
-        channels: of the hidden layers.
-        layers: how many there are.
-        kernel_size: of the convolutions, odd.
     """
 
     support = "levels"

@@ -51,7 +51,6 @@ class LARS(Prior):
         self.truncation = truncation
         self.num_samples = num_samples
         self.register_buffer("log_z", torch.tensor(-math.log(2)))
-        self.train()
 
     def train(self, mode: bool = True) -> "LARS":
         """Enter training or evaluation mode; the latter fixes Z for the parameters of now."""

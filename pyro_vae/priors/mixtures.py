@@ -123,13 +123,13 @@ class Exemplar(Prior):
         """
         self.posterior = posterior
         self.register_buffer("exemplars", torch.rand(self.components, *posterior.event_shape))
-        with torch.no_grad():
-            q = posterior(self.exemplars[:1])
-        if isinstance(q, dist.TransformedDistribution):
+        try:
+            _ = posterior(self.exemplars[:1]).mean
+        except NotImplementedError as error:
             raise InputError(
                 f"an Exemplar prior is made of posterior means, and {type(posterior).__name__} has "
                 "none in closed form: take one that has, as Normal"
-            )
+            ) from error
 
     def initialize(self, images: Tensor) -> None:
         """Choose the images, each used at most once if there are enough."""
