@@ -235,7 +235,7 @@ REFUSED = [
     ),
     (["--likelihood.decoder.activation", "Softmax2d"], ["'Softmax2d' is no activation"]),
     (["--data", "last.npy", "--batch_size", 9], ["channels last", "[N, C, H, W]"]),
-    (["--objective", "VAE"], ["ELBO, AnalyticELBO, IWAE"]),
+    (["--objective", "VAE"], ["ELBO, AnalyticELBO, IWAE, MIWAE"]),
     (["--likelihood.decoder", "CNN"], ["--likelihood.decoder", "MLP, Linear, ConvEncoder"]),
     (["--prior", "nowhere.Prior"], ["--prior", "nowhere"]),
     (["--prior", "torch.nn.Linear"], ["--prior", "torch.nn.Linear"]),

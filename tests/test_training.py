@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import VAE, DivergenceError, InputError, checkpoint, likelihoods, posteriors, priors
-from pyro_vae.objectives import ELBO, IWAE, AnalyticELBO, Objective
+from pyro_vae.objectives import ELBO, IWAE, RWS, TVO, AnalyticELBO, Objective, TargetKL
 from pyro_vae.observations import observe, observe_once
 from pyro_vae.svi import EagerEngine
 from pyro_vae.training import History, fit
@@ -57,6 +57,10 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
         lambda: ELBO(num_particles=3),
         lambda: AnalyticELBO(num_particles=3),
         lambda: IWAE(num_particles=3),
+        lambda: IWAE(3, "dreg"),
+        lambda: TargetKL(1.0),
+        lambda: TVO(4),
+        lambda: RWS(3, "both"),
     ],
 )
 def test_resuming_is_exact(tmp_path: Path, objective: Callable[[], Objective]) -> None:
