@@ -57,6 +57,9 @@ class Options:
         batch_size: The number of images in a step.
         lr: The learning rate of Adam.
         seed: Seed of the initial parameters and of all noise in training and evaluation.
+        diagnose_every: After how many epochs, each time, the latent code is diagnosed; 0 for never.
+        aggressive: How many steps the guide may take alone before each of the model's, while the
+            mutual information of x and z grows (He et al. 2019).
         device: Where to compute; auto takes a GPU if there is one.
         num_samples: K, the number of draws of z for each test image when log p(x) is bounded.
         num_examples: The number of test images to bound log p(x) on, chosen at random.
@@ -77,6 +80,8 @@ class Options:
     batch_size: int = 100
     lr: float = 1e-3
     seed: int = 0
+    diagnose_every: int = 5
+    aggressive: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_samples: int = 5000
     num_examples: int = 1000
@@ -91,6 +96,9 @@ class Options:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise InputError(f"--{name} has to be positive, and {value} is not")
+        for name in ("diagnose_every", "aggressive"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} cannot be negative, and {getattr(self, name)} is")
         for name in ("seed", "data_seed"):
             if not 0 <= getattr(self, name) < 2**32:
                 raise InputError(f"--{name} has to be between 0 and 2**32 - 1")

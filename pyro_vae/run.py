@@ -14,7 +14,6 @@ import torch
 from jsonargparse import Namespace
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae import (
@@ -28,7 +27,6 @@ from pyro_vae import (
     training,
 )
 from pyro_vae.bounds import Bounds, Estimate, evaluate
-from pyro_vae.bounds.weights import sample_sites
 from pyro_vae.errors import InputError
 from pyro_vae.svi import EagerEngine
 from pyro_vae.training import History
@@ -47,6 +45,7 @@ class Run:
         train: stored training images, on the device.
         validation: validation images as the likelihood sees them.
         test: the same for test images.
+        labels: of the validation and the test images, where there are any.
         measured: the test images on the base measure: what their probability is the probability of.
         vae: the model and the guide, as they start.
         engine: what trains them.
@@ -83,6 +82,7 @@ class Run:
                 (dataset.train, dataset.validation, dataset.test), seeds, strict=True
             )
         )
+        self.labels = dataset.validation_labels, dataset.test_labels
         self.vae.initialize(observations.intensities(train))
         self.vae.to(self.device)
         self.train = train.to(self.device)
@@ -199,17 +199,9 @@ class Run:
 
     def report(self, bounds: Bounds, refined: Bounds | None = None) -> str:
         """Say what came of the run, and of the refined posteriors, if there are some."""
-        x = self.test
-        with torch.no_grad():
-            sites = dict(sample_sites(poutine.trace(self.vae.guide).get_trace(x[:1])))
-        units = ", ".join(
-            f"{count} of {sites[name]['value'].shape[-1]} units of {name}"
-            for name, count in diagnostics.active_units(self.vae.guide, x).items()
-        )
         lines = [
             f"\nlog p(x) of {len(bounds.elbo.values)} test images ({self.vae.likelihood.support}), "
             f"bounded from below:\n\n{bounds}\n",
-            f"{units} are active.",
         ]
         if self.base_measure != "the unit interval":
             common = self._on_base_measure(bounds.iwae[bounds.num_samples])
@@ -222,8 +214,31 @@ class Run:
                 f"The ELBO gains {gap.mean:.3f} nats (se {gap.se:.3f}): that much of its gap, at "
                 "least, is the encoder's, by amortisation."
             )
+        return "\n".join(lines)
+
+    def diagnose(self) -> str:
+        """Diagnose the latent code on test images, write and draw it, and say what it is."""
+        vae, x = self.vae, self.test[self._chosen().to(self.device)][:1000]
+        labelled = []
+        for images, labels in zip((self.validation, self.test), self.labels, strict=True):
+            if labels is not None:
+                labelled.append((images[:5000], labels[:5000]))
+        found = diagnostics.diagnose(
+            vae.model, vae.guide, x, labelled if len(labelled) == 2 else (), self.options.seed
+        )
+        content, lines = found.to_dict(), [f"\n{found}"]
+        if vae.posterior.support in ("real", "sphere") and len(x) > 10:
+            smooth = diagnostics.smoothness(vae, x, seed=self.options.seed)
+            content["smoothness"] = smooth.to_dict()
+            lines.append(f"\n{smooth}")
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        checkpoint.write(self.folder / "diagnostics.json", text.encode())
+        self._draw("units", (6, 4), lambda ax: figures.units(ax, found))
+        if vae.posterior.support == "real":
+            self._draw("traversals", (6, 6), lambda ax: figures.traversals(ax, vae, x))
         lines.append(
-            f"Everything is in {self.folder}: bounds.json, metrics.csv, best.pt, figures/*.png"
+            f"\nEverything is in {self.folder}: bounds.json, diagnostics.json, metrics.csv, "
+            "best.pt, figures/*.png"
         )
         return "\n".join(lines)
 

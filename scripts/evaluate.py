@@ -21,6 +21,7 @@ def main() -> None:
         run.write_bounds(bounds, refined)
         run.draw_bounds(bounds)
         print(run.report(bounds, refined))
+        print(run.diagnose())
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ def main() -> None:
             batch_size=run.options.batch_size,
             seed=run.options.seed,
             folder=folder,
+            diagnose_every=run.options.diagnose_every,
+            aggressive=run.options.aggressive,
         )
         run.load_best()
         bounds = run.evaluate()
@@ -39,6 +41,7 @@ def main() -> None:
         run.draw_bounds(bounds)
         run.draw_model(history)
         print(run.report(bounds))
+        print(run.diagnose())
 
 
 if __name__ == "__main__":

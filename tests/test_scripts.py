@@ -82,12 +82,15 @@ def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
         "figures/reconstructions.png",
         "figures/interpolation.png",
         "figures/bounds.png",
+        "figures/units.png",
+        "figures/traversals.png",
+        "diagnostics.json",
     }
     content = json.loads((run / "bounds.json").read_text())
     assert content["unit"] == "nats" and content["support"] == "binary"
     assert content["num_examples"] == 30 and content["num_samples"] == 20
     assert set(content["elbo"]) == {"20"} and set(content["iwae"]) == {"1", "5", "20"}
-    for shown in ("ELBO", "IWAE_20", "IWAE_20 - ELBO", "units of z are active", "run"):
+    for shown in ("ELBO", "IWAE_20", "IWAE_20 - ELBO", "units are active", "run"):
         assert shown in out
     assert f"{content['gap']['20']['mean']:.3f}" in out
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,67 @@ def test_resuming_is_exact(tmp_path: Path, objective: Callable[[], Objective]) -
     assert [float(row["validation_bound"]) for row in rows] == [
         row["validation_bound"] for row in history
     ]
+
+
+def test_resuming_is_exact_where_the_guide_leads(tmp_path: Path) -> None:
+    """Aggressive training and diagnoses too: what an epoch does depends on the row before it."""
+
+    def fitted(epochs: int, folder: Path | None = None) -> tuple[EagerEngine, History]:
+        engine = make_engine()
+        options = {"epochs": epochs, "folder": folder, "diagnose_every": 2, "aggressive": 3}
+        return engine, fit(
+            engine,
+            IMAGES,
+            VALIDATION,
+            lambda images: observe(images, "binary"),
+            batch_size=3,
+            progress=False,
+            **options,
+        )
+
+    whole, history = fitted(3)
+    fitted(1, tmp_path)
+    parts, resumed = fitted(3, tmp_path)
+    assert equal(parameters(parts), parameters(whole))
+    assert resumed == history
+    looked_at = {"kl", "mutual_information", "active_units"}
+    assert [looked_at <= row.keys() for row in history] == [False, True, False]
+    assert history[0]["guide_steps"] > 0
+    for before, after in pairwise(history):
+        assert before["lagging"] or after["guide_steps"] == 0
+    with (tmp_path / "metrics.csv").open() as file:
+        assert set(next(csv.DictReader(file))) == set(history[0]) | looked_at
+
+
+def test_the_guide_leads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before each step of the model the guide takes its own, and neither moves the other's."""
+    engine = make_engine()
+    moved = []
+    step = engine.step
+
+    def watched(x: Tensor) -> float:
+        before = [
+            [p.detach().clone() for p in m.parameters()] for m in (engine.model, engine.guide)
+        ]
+        loss = step(x)
+        after = [list(m.parameters()) for m in (engine.model, engine.guide)]
+        moved.append(tuple(not equal(b, a) for b, a in zip(before, after, strict=True)))
+        return loss
+
+    monkeypatch.setattr(engine, "step", watched)
+    history = fit(
+        engine,
+        IMAGES,
+        VALIDATION,
+        lambda images: observe(images, "binary"),
+        epochs=1,
+        batch_size=30,
+        progress=False,
+        aggressive=3,
+    )
+    assert moved == [(False, True), (False, True), (False, True), (True, False)] * 4
+    assert history[0]["guide_steps"] == 12 and history[0]["lagging"]
+    assert all(p.requires_grad for p in engine.model.parameters())
 
 
 def test_it_learns_and_the_seed_decides() -> None:

@@ -195,6 +195,16 @@ def with_values(trace: poutine.Trace, change: Callable[[Tensor], Tensor]) -> pou
     return copy
 
 
+def is_observed(site: dict[str, Any]) -> bool:
+    """Say whether a site is observed."""
+    return bool(site["is_observed"])
+
+
+def is_latent(site: dict[str, Any]) -> bool:
+    """Say whether a site is not observed."""
+    return not site["is_observed"]
+
+
 def sample_sites(trace: poutine.Trace) -> list[tuple[str, dict[str, Any]]]:
     """Return the sites that count: neither deterministic ones nor the subsampling of plates."""
     return [

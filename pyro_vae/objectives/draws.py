@@ -148,13 +148,3 @@ class Draws:
             return gradient
         ratio = self._ratio if self.batch_dims else self._ratio[0]
         return gradient * ratio.reshape(ratio.shape + (1,) * (gradient.dim() - ratio.dim()))
-
-
-def is_latent(site: Site) -> bool:
-    """Say whether a site is not observed."""
-    return not site["is_observed"]
-
-
-def is_observed(site: Site) -> bool:
-    """Say whether a site is observed."""
-    return bool(site["is_observed"])
