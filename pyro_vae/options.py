@@ -144,7 +144,7 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
     sys.path.append(os.getcwd())  # users' own classes are named by import path
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        given = parser().parse_args(arguments)
+        given = _parse(arguments)
     except UnicodeDecodeError as error:
         raise InputError("the --config file is no YAML file") from error
     for name in Options.__dataclass_fields__:
@@ -156,11 +156,26 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
         raise InputError("--resume goes on with the run's own configuration, in its own folder")
     config = Path(given.resume) / "config.yaml"
     before = read(config)
-    now = parser().parse_args(["--config", str(config), *arguments])
+    now = _parse(["--config", str(config), *arguments])
     for name in Options.__dataclass_fields__:
         if name not in CHANGEABLE and before[name] != now[name]:
             raise InputError(f"--{name} cannot change when a run is resumed: start a new one")
     return now
+
+
+def _parse(arguments: Sequence[str]) -> Namespace:
+    """Parse options, where a class that is named has its own defaults.
+
+    By itself jsonargparse hands on to it those of the class that is named by default, `ELBO`'s
+    single particle to `IWAE`, say.
+    """
+    given = parser().parse_args(arguments, defaults=False)
+    named = {name: given.get(name) for name in Options.__dataclass_fields__}
+    result = parser()
+    for name, part in named.items():
+        if isinstance(part, Namespace) and "class_path" in part:
+            result.set_defaults({name: {"class_path": part.class_path}})
+    return result.parse_args(arguments)
 
 
 def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
@@ -223,7 +238,7 @@ def read(path: Path) -> Namespace:
     missing = [name for name in Options.__dataclass_fields__ if found.get(name) is None]
     if missing:
         raise InputError(f"{path} is not whole: it lacks {', '.join(missing)}")
-    return parser().parse_args(["--config", str(path)])
+    return _parse(["--config", str(path)])
 
 
 def instantiate(namespace: Namespace) -> Options:

@@ -68,3 +68,18 @@ def test_folder_is_made_once_and_whole(tmp_path: Path) -> None:
     assert Path(again["data_root"]).is_absolute()
     with pytest.raises(InputError, match="exists already"):
         run.create()
+
+
+@pytest.mark.parametrize("form", ["--objective IWAE", "--objective=IWAE", "--config own.yaml"])
+def test_a_class_that_is_named_has_its_own_defaults(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not those of the one that is taken by default, which has a single particle."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("objective: IWAE\n")
+    assert build(*form.split()).engine.objective.num_particles == 5
+    assert (
+        build(*form.split(), "--objective.num_particles", "3").engine.objective.num_particles == 3
+    )
+    assert build("--objective", "TVO").engine.objective.num_particles == 20
+    assert build().engine.objective.num_particles == 1
