@@ -179,10 +179,11 @@ def test_seed_and_global_generator(linear_gaussian: LinearGaussian) -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_memory_does_not_grow_with_k(linear_gaussian: LinearGaussian) -> None:
-    """All tensors that are alive at one time, counted in elements."""
-    x = linear_gaussian.marginal.sample((10,))
-    vae = linear_gaussian.vae
+def test_memory_does_not_grow_with_k() -> None:
+    """All tensors that are alive at one time, counted in elements; 3 sqrt(K) weights are kept."""
+    known = LinearGaussian(2, 784)
+    x = known.marginal.sample((10,))
+    vae = known.vae
 
     class Alive(TorchDispatchMode):
         now = peak = 0
@@ -203,7 +204,7 @@ def test_memory_does_not_grow_with_k(linear_gaussian: LinearGaussian) -> None:
         with Alive() as alive:
             bounds.evaluate(vae.model, vae.guide, x, k, chunk_size=1000)
         peaks.append(alive.peak)
-    assert peaks[0] > 1000 and peaks[1] < 1.1 * peaks[0], peaks
+    assert peaks[0] > 1000 and peaks[1] < 1.02 * peaks[0], peaks
 
 
 def test_json(linear_gaussian: LinearGaussian) -> None:

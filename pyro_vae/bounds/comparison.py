@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_vae.bounds.importance import Estimate
+from pyro_vae.bounds.estimates import Estimate
 from pyro_vae.errors import InputError
 
 

@@ -5,6 +5,7 @@
 They are read off the traces of any Pyro model and guide that share a data plate.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -69,10 +70,10 @@ def log_weights(
 
 def plate_nesting(model: Program, guide: Program, x: Any) -> int:
     """Run a model and a guide once, and return how many dimensions their plates take."""
-    with torch.no_grad():
+    with torch.no_grad(), undisturbed(x):
         dims = [
             frame.dim
-            for trace in _traces(model, guide, x)
+            for trace in traces(model, guide, x)
             for _, site in sample_sites(trace)
             for frame in site["cond_indep_stack"]
             if frame.vectorized
@@ -119,13 +120,23 @@ def log_prob_per_example(trace: poutine.Trace, plate: str, batch_dims: int) -> T
 
 
 def _log_weight(model: Program, guide: Program, x: Any, plate: str, batch_dims: int) -> Tensor:
-    model_trace, guide_trace = _traces(model, guide, x)
+    model_trace, guide_trace = traces(model, guide, x)
     return log_prob_per_example(model_trace, plate, batch_dims) - log_prob_per_example(
         guide_trace, plate, batch_dims
     )
 
 
-def _traces(model: Program, guide: Program, x: Any) -> tuple[poutine.Trace, poutine.Trace]:
+def undisturbed(x: Any) -> contextlib.AbstractContextManager[None]:
+    """Leave the global random generators as they were, after what is done with x in between."""
+    return torch.random.fork_rng([x.device] if isinstance(x, Tensor) and x.is_cuda else [])
+
+
+def traces(model: Program, guide: Program, x: Any) -> tuple[poutine.Trace, poutine.Trace]:
+    """Run a guide, and a model on what it drew.
+
+    Raises:
+        ValueError: if they do not match.
+    """
     guide_trace = poutine.trace(guide).get_trace(x)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
     latent = {name for name, site in sample_sites(model_trace) if not site["is_observed"]}
