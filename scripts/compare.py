@@ -1,5 +1,7 @@
 """Compare runs on the same test images, by paired differences of their bounds on log p(x)."""
 
+from pathlib import Path
+
 from pyro_vae import options
 from pyro_vae.comparison import compare_codes, compare_runs
 
@@ -7,9 +9,11 @@ from pyro_vae.comparison import compare_codes, compare_runs
 def main() -> None:
     """Compare, and say what came of it."""
     with options.one_line_errors():
-        folders = options.parse_comparison()
-        tables = compare_runs(folders), compare_codes(folders)
-        print("\n\n".join(tables))
+        chosen = options.parse_comparison()
+        found, codes = compare_runs(chosen.runs), compare_codes(chosen.runs)
+        print(f"{found}\n\n{codes}")
+        if chosen.figure:
+            found.draw(Path(chosen.figure))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,24 @@
-"""Exact log p(x), where it can be had."""
+"""Exact log p(x), where it can be had: by quadrature, in closed form, by enumeration.
+
+Each checks that its conditions hold, so that what it returns can be taken as exact.
+"""
 
 import math
+from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.bounds.weights import PARTICLES, Program, log_prob_per_example, sample_sites
+from pyro_vae.bounds.densities import Densities, prior_of
+from pyro_vae.bounds.weights import (
+    PARTICLES,
+    Program,
+    log_prob_per_example,
+    sample_sites,
+    undisturbed,
+)
 
 
 def quadrature(
@@ -76,3 +87,116 @@ def quadrature(
     if not (half - log_p).abs().max() <= tolerance:
         raise ValueError(f"a grid of {points} points is too coarse: the posterior is narrower")
     return log_p
+
+
+def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float = 1e-4) -> Tensor:
+    """Integrate latent variables out whose joint density with x is Gaussian in them.
+
+    With log p(x, z) = c + g'z - z'Hz / 2, log p(x) = c + g'H^-1 g / 2 - log|H / 2 pi| / 2. That is
+    so for linear-Gaussian models, probabilistic PCA and factor analysis among them, and for all of
+    their latent sites together. H and g are read off the gradient of the model's log-density.
+
+    Args:
+        model: a Pyro program, called as `model(x)`.
+        x: the examples, along the first dimension.
+        plate: the name of the data plate.
+        tolerance: how far the log-density may be from the quadratic one at points at random, as a
+            share of its size.
+
+    Returns:
+        log p(x_i) in nats, `float64`, shape [len(x)].
+
+    Raises:
+        InputError: if a latent site is discrete, or constrained in a way that is unknown.
+        ValueError: if the log-density is not quadratic, or has no maximum.
+    """
+    densities = Densities(model, prior_of(model), x[:2], plate)
+    dims = densities.dims
+    with undisturbed(x):
+        torch.manual_seed(0)
+        probes = densities.draw(4, x)
+    # At the origin, and at one from it along each axis: of a quadratic that is all there is.
+    axes = torch.eye(dims, dtype=probes.dtype, device=x.device)[:, None].expand(-1, len(x), -1)
+    at = densities.point(torch.cat([torch.zeros_like(axes[:1]), axes, probes]), x)
+    constant, gradient = at.log_p[0].double(), at.grad_p[0].double()
+    precision = (gradient - at.grad_p[1 : dims + 1].double()).movedim(0, 1)  # [N, D, D]
+    u = probes.double()
+    expected = constant + (u * gradient).sum(-1)
+    expected = expected - torch.einsum("knd,nde,kne->kn", u, precision, u) / 2
+    found = at.log_p[dims + 1 :].double()
+    if not ((found - expected).abs() <= tolerance * (1 + found.abs())).all():
+        raise ValueError("log p(x, z) is not quadratic in the latent variables")
+    factor, failed = torch.linalg.cholesky_ex((precision + precision.mT) / 2)
+    if failed.any():
+        raise ValueError("log p(x, z) has no maximum in the latent variables")
+    solved = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+    log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return constant + (gradient * solved).sum(-1) / 2 + (dims * math.log(2 * math.pi) - log_det) / 2
+
+
+def enumeration(
+    model: Program, x: Tensor, *, plate: str = "data", max_values: int = 2**20
+) -> Tensor:
+    """Sum discrete latent variables out, over all the values that they can have together.
+
+    Args:
+        model: a Pyro program, called as `model(x)`, whose latent sites are all discrete, with the
+            data plate as their only plate.
+        x: the examples, along the first dimension.
+        plate: the name of the data plate.
+        max_values: how many there may be, for each example.
+
+    Returns:
+        log p(x_i) in nats, `float64`, shape [len(x)].
+
+    Raises:
+        ValueError: if a latent site is not discrete, or in another plate, or there are too many
+            values.
+    """
+    with torch.no_grad(), undisturbed(x):
+        supports = {}
+        for name, node in sample_sites(poutine.trace(model).get_trace(x[:1])):
+            if not node["is_observed"]:
+                frames = [frame.name for frame in node["cond_indep_stack"]]
+                if frames != [plate]:
+                    raise ValueError(f"site '{name}' has to be in the plate '{plate}' alone")
+                supports[name] = _all_values(name, node["fn"], max_values)
+        sizes = [len(values) for values in supports.values()]
+        total = math.prod(sizes)
+        if total > max_values:
+            raise ValueError(_too_many(total, max_values))
+        result = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+        for part in torch.arange(total, device=x.device).split(max(1, 200_000 // len(x))):
+            index = torch.unravel_index(part, sizes)
+            values = {
+                name: support[i][:, None].expand(-1, len(x), *support.shape[1:])
+                for (name, support), i in zip(supports.items(), index, strict=True)
+            }
+            particles = pyro.plate(PARTICLES, len(part), dim=-2)
+            trace = poutine.trace(particles(poutine.condition(model, values))).get_trace(x)
+            log_joint = log_prob_per_example(trace, plate, 2).double()
+            result = result.logaddexp(log_joint.logsumexp(0))
+    return result
+
+
+def _too_many(values: int, max_values: int) -> str:
+    return f"the latent variables have {values} values together, and max_values is {max_values}"
+
+
+def _all_values(name: str, fn: Any, max_values: int) -> Tensor:
+    """All values that a site can have, shape [count, *event]."""
+    if isinstance(fn, torch.distributions.TransformedDistribution):
+        values = _all_values(name, fn.base_dist, max_values)
+        for transform in fn.transforms:
+            values = transform(values)
+        return values
+    if isinstance(fn, torch.distributions.Independent):
+        single = _all_values(name, fn.base_dist, max_values)
+        variables = fn.event_shape.numel() // single[0].numel()
+        if len(single) ** variables > max_values:
+            raise ValueError(_too_many(len(single) ** variables, max_values))
+        index = torch.cartesian_prod(*[torch.arange(len(single), device=single.device)] * variables)
+        return single[index.reshape(-1, variables)].reshape(-1, *fn.event_shape)
+    if not fn.has_enumerate_support:
+        raise ValueError(f"site '{name}' cannot be enumerated: {type(fn).__name__} is not finite")
+    return fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)

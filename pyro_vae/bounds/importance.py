@@ -7,25 +7,29 @@
 What is estimated at a given K is the bound at that K, without bias. IWAE_K lies below log p(x) by
 about Var(w) / (2 K E[w]^2), and only bounds at the same K are to be compared.
 
-Two errors are kept apart. The standard error is over examples: how far the mean may be from that
-over all examples of their kind. The Monte Carlo error is over draws of z, for the examples at
-hand: the standard deviation of the mean over reruns. It is estimated from the variance of the
-weights, and comes out too small where a few draws carry all the weight, as a small effective
-sample size tells.
+The jackknife takes that leading term away: an estimate of log p(x), and no bound (Nowozin 2018).
+Not here are the upper bounds that the same weights give, CUBO and reverse importance sampling: the
+first, log E[w^2] / 2, is estimated too low by as much as the tail that was not drawn holds, and the
+second is loose by many nats. `annealing` has upper bounds.
+
+How far to trust all this, the weights' tail says: the Pareto k-hat of each example (Vehtari et al.
+2024). Above 0.7, the Monte Carlo error is understated, and IWAE_K may be far below log p(x).
 """
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
-from scipy import special
+from pyro import validation_enabled
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
-from tqdm import tqdm
 
+from pyro_vae.bounds.arviz import good_k, pareto_k, tail_length
+from pyro_vae.bounds.batches import Results, in_batches
+from pyro_vae.bounds.estimates import HEADER, Estimate, finite, leave_one_out, row
 from pyro_vae.bounds.weights import Program, log_weights, plate_nesting
 from pyro_vae.errors import InputError
 
@@ -56,56 +60,36 @@ def iwae(log_w: Tensor) -> Tensor:
     return log_w.logsumexp(0) - math.log(len(log_w))
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A bound, or a difference of bounds, for each example, and what can be said of its mean.
+def jackknife(log_w: Tensor, order: int = 1) -> Tensor:
+    """Estimate log p(x) by jackknife variational inference (Nowozin 2018, definition 1).
 
-    Attributes:
-        values: nats, `float64`, shape [N].
-        mc_variance: the Monte Carlo variance of each value, shape [N].
+    Of order 1 its bias is O(1 / K^2), where that of IWAE_K is O(1 / K); of order 2, O(1 / K^3).
+    It is no bound, and its variance is larger. Order 1 takes O(K) operations, order 2 O(K^2).
+
+    Args:
+        log_w: log-weights in nats, shape [num_samples, batch].
+        order: 1 or 2.
+
+    Returns:
+        Nats, shape [batch].
+
+    Raises:
+        InputError: if there is no such order, or there are not more draws than it.
     """
-
-    values: Tensor
-    mc_variance: Tensor
-
-    def __sub__(self, other: "Estimate") -> "Estimate":
-        """The paired difference of two independent estimates for the same examples."""
-        return Estimate(self.values - other.values, self.mc_variance + other.mc_variance)
-
-    @property
-    def mean(self) -> float:
-        """The mean over the examples, in nats."""
-        return self.values.mean().item()
-
-    @property
-    def se(self) -> float:
-        """The standard error of the mean over examples; NaN for a single one."""
-        return (
-            (self.values.std() / len(self.values) ** 0.5).item()
-            if len(self.values) > 1
-            else math.nan
+    count = len(log_w)
+    if order not in (1, 2) or count <= order:
+        raise InputError(
+            f"the jackknife is of order 1 or 2, and takes more draws than that: {order} and "
+            f"{count} were given"
         )
-
-    @property
-    def mc_se(self) -> float:
-        """The Monte Carlo error of the mean, for these examples; NaN where K = 1 hides it."""
-        return (self.mc_variance.sum().sqrt() / len(self.values)).item()
-
-    @property
-    def ci95(self) -> tuple[float, float]:
-        """The 95 % interval of the mean over the population of examples, by Student's t."""
-        if len(self.values) < 2:
-            return math.nan, math.nan
-        reach = special.stdtrit(len(self.values) - 1, 0.975).item() * self.se
-        return self.mean - reach, self.mean + reach
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return mean, se, ci95 and mc_se, with None for what is not finite."""
-        numbers = {"mean": self.mean, "se": self.se, "mc_se": self.mc_se}
-        return {
-            **{key: number if math.isfinite(number) else None for key, number in numbers.items()},
-            "ci95": [end if math.isfinite(end) else None for end in self.ci95],
-        }
+    # The mean log-mean-exp over the subsets of K, K - 1 and K - 2 draws.
+    whole, ones = iwae(log_w), leave_one_out(log_w).mean(0)
+    if order == 1:
+        return count * whole - (count - 1) * ones
+    twos = torch.stack(
+        [leave_one_out(torch.cat([log_w[:k], log_w[k + 1 :]])).mean(0) for k in range(count)]
+    ).mean(0)
+    return (count**2 * whole - 2 * (count - 1) ** 2 * ones + (count - 2) ** 2 * twos) / 2
 
 
 @dataclass(frozen=True)
@@ -117,14 +101,41 @@ class Bounds:
         elbo: the ELBO, from all K draws.
         iwae: IWAE_k at each rung k of the ladder, the last of them K.
         gap: IWAE_K - ELBO: what the ELBO is known to be loose by.
+        jackknife: the jackknife estimate of order 1 from all K draws, which is no bound.
         ess: the effective sample size of each example's weights, (sum w)^2 / sum w^2, shape [N].
+        khat: the Pareto k-hat of each example's weights, shape [N].
     """
 
     num_samples: int
     elbo: Estimate
     iwae: dict[int, Estimate]
     gap: Estimate
+    jackknife: Estimate
     ess: Tensor
+    khat: Tensor
+
+    @property
+    def good_k(self) -> float:
+        """The k-hat up to which K weights can be relied on."""
+        return good_k(self.num_samples)
+
+    @property
+    def heavy(self) -> float:
+        """The share of the examples whose k-hat is above that."""
+        return (self.khat > self.good_k).double().mean().item()
+
+    @property
+    def verdict(self) -> str:
+        """What the weights' tails say of the bound, in words."""
+        name, limit = f"IWAE_{self.num_samples}", f"{self.good_k:.2g}"
+        if self.num_samples < 25:
+            return f"{self.num_samples} draws are too few to tell how loose {name} is."
+        if self.heavy == 0:
+            return f"k-hat is below {limit} on all images: {name} is close to log p(x)."
+        share = f"k-hat is above {limit} on {self.heavy:.0%} of the images"
+        if self.heavy < 0.05:
+            return f"{share}: {name} is close to log p(x) on the others."
+        return f"{share}: {name} is loose, and its MC error too small."
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `bounds.json` holds of it; keys are strings, numbers in nats."""
@@ -135,32 +146,23 @@ class Bounds:
             "elbo": {str(self.num_samples): self.elbo.to_dict()},
             "iwae": {str(k): estimate.to_dict() for k, estimate in self.iwae.items()},
             "gap": {str(self.num_samples): self.gap.to_dict()},
+            "jackknife": {str(self.num_samples): self.jackknife.to_dict()},
             "ess": {"min": self.ess.min().item(), "median": self.ess.median().item()},
+            "khat": {
+                "good": self.good_k,
+                "share_above": self.heavy,
+                "median": finite(self.khat.median().item()),
+                "max": finite(self.khat.max().item()),
+            },
         }
 
     def __str__(self) -> str:
         rows = [("ELBO", self.elbo)]
         rows += [(f"IWAE_{k}", estimate) for k, estimate in self.iwae.items() if k > 1]
         rows += [(f"IWAE_{self.num_samples} - ELBO", self.gap)]
-        lines = [f"{'nats':18} {'mean':>10} {'se':>8} {'95 % interval':>22} {'MC error':>9}"]
-        for name, estimate in rows:
-            interval = "[{:.3f}, {:.3f}]".format(*estimate.ci95)
-            lines.append(
-                f"{name:18} {estimate.mean:10.3f} {estimate.se:8.3f} {interval:>22} "
-                f"{estimate.mc_se:9.4f}"
-            )
-        lines += [
-            "",
-            f"Effective sample size of {self.num_samples} draws: {self.ess.median():.0f} (median).",
-        ]
-        small = min(100, self.num_samples / 10)  # a tenth of relative error, or nine draws in ten
-        few = (self.ess < small).double().mean().item()
-        if few > 0:
-            lines.append(
-                f"For {few:.0%} of the examples it is below {small:g}: there the Monte Carlo error "
-                "is understated,\nand the bound may be far below log p(x)."
-            )
-        return "\n".join(lines)
+        if self.num_samples > 1:
+            rows += [(f"JVI_{self.num_samples} (no bound)", self.jackknife)]
+        return "\n".join([HEADER, *(row(name, estimate) for name, estimate in rows)])
 
 
 def evaluate(
@@ -174,6 +176,7 @@ def evaluate(
     seed: int = 0,
     chunk_size: int = 5000,
     adapt: Callable[[Tensor], Program] | None = None,
+    keep: Path | None = None,
     progress: bool = False,
 ) -> Bounds:
     """Estimate the ELBO and the ladder of IWAE bounds of each example.
@@ -188,9 +191,10 @@ def evaluate(
         num_samples: K, the number of draws for each example.
         ladder: the sizes k at which IWAE_k is estimated, as far as K; K itself is added.
         plate: the name of the data plate.
-        seed: of the draws; the global generator of x's device is left as it was.
+        seed: of the draws; the global generators stay as they were.
         chunk_size: how many draws, over all examples, are in memory at once.
         adapt: makes a guide for each batch of examples, to be taken in the place of `guide`.
+        keep: a file to go on from if the call is interrupted; the caller removes it.
         progress: whether to show a progress bar.
 
     Modules are run in the mode that they are in: networks with dropout or batch normalisation want
@@ -210,44 +214,54 @@ def evaluate(
     if min([chunk_size, *ladder]) < 1:
         raise InputError("chunk_size and the ladder's rungs have to be at least 1")
     rungs = sorted({k for k in ladder if k < num_samples} | {num_samples})
-    batch = min(len(x), 50, chunk_size)
-    results, ess = [], []
-    devices = [x.device] if x.is_cuda else []
-    checks = pyro.poutine.util.is_validation_enabled()
-    bar = tqdm(
-        total=num_samples * len(x),
-        mininterval=0.1 if sys.stderr.isatty() else 10,
+    batch_size = min(len(x), 50, chunk_size)
+    nesting = plate_nesting(model, guide, x[:batch_size])
+
+    @torch.no_grad()
+    def reduce(examples: Tensor, advance: Callable[[int], Any]) -> Results:
+        stream = _Stream(rungs, num_samples)
+        q = guide if adapt is None else adapt(examples)
+        checks = is_validation_enabled()
+        for drawn in range(0, num_samples, chunk_size // batch_size):
+            count = min(chunk_size // batch_size, num_samples - drawn)
+            with validation_enabled(checks and drawn == 0):
+                log_w = log_weights(
+                    model, q, examples, count, plate=plate, max_plate_nesting=nesting
+                )
+            if log_w.shape[1] != len(examples):
+                raise ValueError(
+                    f"the plate '{plate}' holds {log_w.shape[1]} of {len(examples)} examples: it "
+                    "has to hold them all, in order"
+                )
+            stream.add(log_w.double())
+            advance(log_w.numel())
+        return stream.results()
+
+    found = in_batches(
+        reduce,
+        x,
+        batch_size=batch_size,
+        seed=seed,
+        units=num_samples,
         unit="draw",
-        unit_scale=True,
-        desc="bounds",
-        disable=not progress,
+        description="bounds",
+        progress=progress,
+        keep=keep,
+        depends_on=["evaluate", model, guide, rungs, chunk_size, adapt],
     )
-    with torch.no_grad(), torch.random.fork_rng(devices), bar:
-        torch.manual_seed(seed)
-        nesting = plate_nesting(model, guide, x[:batch])
-        for examples in x.split(batch):
-            stream = _Stream(rungs, num_samples)
-            q = guide if adapt is None else adapt(examples)
-            for drawn in range(0, num_samples, chunk_size // batch):
-                count = min(chunk_size // batch, num_samples - drawn)
-                with pyro.validation_enabled(checks and drawn == 0):  # once for each example
-                    log_w = log_weights(
-                        model, q, examples, count, plate=plate, max_plate_nesting=nesting
-                    )
-                if log_w.shape[1] != len(examples):
-                    raise ValueError(
-                        f"the plate '{plate}' holds {log_w.shape[1]} of {len(examples)} examples: "
-                        "it has to hold them all, in order"
-                    )
-                stream.add(log_w.double())
-                bar.update(log_w.numel())
-            results.append(stream.estimates())
-            ess.append(stream.ess())
-    elbo, gap, *iwae = [
-        Estimate(torch.cat([e.values for e in parts]), torch.cat([e.mc_variance for e in parts]))
-        for parts in zip(*results, strict=True)
-    ]
-    return Bounds(num_samples, elbo, dict(zip(rungs, iwae, strict=True)), gap, torch.cat(ess))
+
+    def estimate(name: str) -> Estimate:
+        return Estimate(found[name], found[f"{name}_variance"])
+
+    return Bounds(
+        num_samples,
+        estimate("elbo"),
+        {k: estimate(f"iwae_{k}") for k in rungs},
+        estimate("gap"),
+        Estimate(found["jackknife"], found[f"iwae_{num_samples}_variance"]),
+        found["ess"],
+        found["khat"],
+    )
 
 
 class _Rung:
@@ -299,6 +313,8 @@ class _Stream:
     logarithm of the mean weight by a_k / K with a_k = w_k / mean(w) - 1, the ELBO by b_k / K with
     b_k = log w_k - ELBO, and the gap by their difference. Running sums are all that it needs. A
     single draw says nothing of its error: NaN.
+
+    The largest weights are kept: k-hat is fitted to them, and the jackknife is theirs, nearly.
     """
 
     def __init__(self, rungs: Sequence[int], num_samples: int) -> None:
@@ -307,6 +323,8 @@ class _Stream:
         self.num_samples = num_samples
         self.log_sum = self.log_sum_of_squares = torch.tensor(-math.inf)  # of w, and of w^2
         self.tilted: Tensor | float = 0.0  # mean of log w under the normalised weights
+        self.num_largest = max(tail_length(num_samples) + 1, 200)
+        self.largest: Tensor | None = None
 
     def add(self, log_w: Tensor) -> None:
         for rung in [self.elbo, *self.rungs]:
@@ -320,27 +338,50 @@ class _Stream:
         self.log_sum = total
         squares = (2 * log_w).logsumexp(0)
         self.log_sum_of_squares = torch.logaddexp(self.log_sum_of_squares.to(squares), squares)
+        both = log_w if self.largest is None else torch.cat([self.largest, log_w])
+        self.largest = both.topk(min(self.num_largest, len(both)), dim=0).values
 
     def ess(self) -> Tensor:
         """The effective sample size; 0 where no draw has any weight."""
         return (2 * self.log_sum - self.log_sum_of_squares).exp().nan_to_num(0.0)
 
-    def estimates(self) -> list[Estimate]:
-        """Return the ELBO, the gap, and each rung."""
-        count, elbo = self.num_samples, self.elbo.mean()
-        gap = self.rungs[-1].mean() - elbo
+    def jackknife(self) -> Tensor:
+        """Return the estimate of order 1, whose terms are the shares p_k of the sum S of weights.
+
+            log S - K log K + (K - 1) log(K - 1) - (K - 1) / K sum_k log(1 - p_k)
+
+        A draw that was not kept has p <= 1/200, and -log(1 - p) is taken as p + p^2 / 2 there: the
+        sum of p^3 / 3 is left out, 1e-5 nats at most.
+        """
+        k = self.num_samples
+        share = (self._kept() - self.log_sum).exp().clamp(max=1 - 1e-15)
+        squares = (self.log_sum_of_squares - 2 * self.log_sum).exp()
+        left_out = (1 - share.sum(0)).clamp(min=0)
+        left_out = left_out + (squares - share.square().sum(0)).clamp(min=0) / 2
+        terms = left_out - torch.log1p(-share).sum(0)
+        return self.log_sum - k * math.log(k) + (k - 1) * (math.log(k - 1) + terms / k)
+
+    def results(self) -> Results:
+        """Return values and variances of the estimates, and what the weights are like."""
+        count, elbo, top = self.num_samples, self.elbo.mean(), self.rungs[-1].mean()
+        found = {"elbo": elbo, "gap": top - elbo, "ess": self.ess()}
+        found |= {f"iwae_{rung.size}": rung.mean() for rung in self.rungs}
+        found["khat"] = pareto_k(self._kept().T, count).to(elbo.device)
         if count == 1:
             unknown = torch.full_like(elbo, math.nan)
-            return [Estimate(values, unknown) for values in (elbo, gap, elbo)]
-        aa = count**2 / self.ess() - count
+            names = ("elbo", "gap", "iwae_1")
+            return {**found, "jackknife": unknown, **{f"{n}_variance": unknown for n in names}}
+        aa = (count**2 / self.ess() - count).clamp(min=0)
         ab = count * (self.tilted - elbo)
         bb = self.elbo.sum_of_squares - count * elbo.square()
-        iwae = [
-            Estimate(
-                rung.mean(),
-                rung.mc_variance() if rung.groups > 1 else aa.clamp(min=0) / count / rung.size,
-            )
-            for rung in self.rungs
-        ]
-        gap_variance = (aa - 2 * ab + bb).clamp(min=0) / count**2
-        return [Estimate(elbo, self.elbo.mc_variance()), Estimate(gap, gap_variance), *iwae]
+        for rung in self.rungs:
+            variance = rung.mc_variance() if rung.groups > 1 else aa / count / rung.size
+            found[f"iwae_{rung.size}_variance"] = variance
+        found["elbo_variance"] = self.elbo.mc_variance()
+        found["gap_variance"] = (aa - 2 * ab + bb).clamp(min=0) / count**2
+        found["jackknife"] = self.jackknife()
+        return found
+
+    def _kept(self) -> Tensor:
+        assert self.largest is not None, "results are asked for after all draws"
+        return self.largest

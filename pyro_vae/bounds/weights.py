@@ -5,6 +5,7 @@
 They are read off the traces of any Pyro model and guide that share a data plate.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,7 @@ def log_weights(
 
 def plate_nesting(model: Program, guide: Program, x: Any) -> int:
     """Run a model and a guide once, and return how many dimensions their plates take."""
-    with torch.no_grad():
+    with torch.no_grad(), undisturbed(x):
         dims = [
             frame.dim
             for trace in traces(model, guide, x)
@@ -149,6 +150,11 @@ def _log_weight(model: Program, guide: Program, x: Any, plate: str, batch_dims: 
     return log_prob_per_example(model_trace, plate, batch_dims) - log_prob_per_example(
         guide_trace, plate, batch_dims
     )
+
+
+def undisturbed(x: Any) -> contextlib.AbstractContextManager[None]:
+    """Leave the global random generators as they were, after what is done with x in between."""
+    return torch.random.fork_rng([x.device] if isinstance(x, Tensor) and x.is_cuda else [])
 
 
 def traces(

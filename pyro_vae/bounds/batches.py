@@ -1,0 +1,118 @@
+"""Work on examples, batch by batch, that can be interrupted and goes on where it stopped."""
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pyro_vae import checkpoint
+from pyro_vae.bounds.weights import undisturbed
+from pyro_vae.errors import InputError
+
+Results = dict[str, Tensor]
+
+
+def in_batches(
+    work: Callable[[Tensor, Callable[[int], Any]], Results],
+    x: Tensor,
+    *,
+    batch_size: int,
+    seed: int,
+    units: int,
+    unit: str,
+    description: str,
+    progress: bool,
+    keep: Path | None,
+    depends_on: Iterable[Any],
+) -> Results:
+    """Do some work on each batch of examples, and put the results together.
+
+    Every batch draws from a random stream of its own, made from the seed and its number: what was
+    interrupted and goes on gives what it would have given. The global generators stay as they were.
+
+    Args:
+        work: called with a batch, and with a function to be told of progress; returns tensors whose
+            first dimension is the examples'.
+        x: the examples, along the first dimension.
+        batch_size: how many examples there are in a batch; the last may be smaller.
+        seed: of all noise.
+        units: of progress, for each example.
+        unit: what they are called.
+        description: of the work, for the progress bar.
+        progress: whether to show one.
+        keep: a file for the results so far, from which an interrupted call goes on; it stays there,
+            for the caller to remove.
+        depends_on: what else the results depend on: modules, and all that `repr` tells apart.
+    """
+    parts: list[Results] = []
+    about = _fingerprint([x, batch_size, seed, *depends_on])
+    if keep is not None and keep.exists():
+        parts = _kept(keep, about)
+    bar = tqdm(
+        total=units * len(x),
+        initial=units * sum(len(next(iter(part.values()))) for part in parts),
+        mininterval=0.1 if sys.stderr.isatty() else 10,
+        unit=unit,
+        unit_scale=True,
+        desc=description,
+        disable=not progress,
+    )
+    checks = pyro.poutine.util.is_validation_enabled()
+    saved = time.monotonic()
+    with undisturbed(x), bar:
+        for number, batch in enumerate(x.split(batch_size)):
+            if number < len(parts):
+                continue
+            torch.manual_seed(_stream(seed, number))
+            with pyro.validation_enabled(checks and number == 0):  # Pyro's checks, once
+                parts.append(work(batch, bar.update))
+            last = number == (len(x) - 1) // batch_size
+            if keep is not None and (last or time.monotonic() - saved > 2):
+                checkpoint.save(keep, {"about": about, "parts": parts})
+                saved = time.monotonic()
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _kept(keep: Path, about: str) -> list[Results]:
+    """Return the results that an interrupted call left, if it was this one."""
+    try:
+        state = checkpoint.load(keep)
+        return list(state["parts"]) if state["about"] == about else []
+    except (InputError, KeyError, TypeError):
+        return []  # whatever the file is, it is nothing to go on from
+
+
+def _fingerprint(everything: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for item in everything:
+        if isinstance(item, partial):
+            item = _fingerprint([item.func, *item.args, *sorted(item.keywords.items())])
+        elif isinstance(item, tuple):
+            item = _fingerprint(item)
+        if isinstance(item, nn.Module):
+            digest.update(type(item).__name__.encode())
+            tensors = list(item.state_dict().values())
+        elif isinstance(item, Tensor):
+            tensors = [item]
+        else:
+            # Functions have no state to tell apart, and an address that changes.
+            digest.update(getattr(item, "__qualname__", repr(item)).encode())
+            tensors = []
+        for tensor in tensors:
+            digest.update(str(tensor.shape).encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _stream(seed: int, number: int) -> int:
+    """Seed of the random stream of a batch."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
