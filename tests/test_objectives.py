@@ -13,6 +13,7 @@ from conftest import LinearGaussian
 from pyro.infer import ELBO as PyroELBO
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_vae import (
     VAE,
@@ -307,6 +308,31 @@ def test_engines_take_every_objective(name: str, x: Tensor) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@EVERY_NAME
+def test_a_step_is_a_graph(name: str, x: Tensor) -> None:
+    """Loss and gradients can be traced, and the graph draws anew and follows the schedule."""
+    vae, objective = make(), EVERY[name]()
+    objective.loss(vae.model, vae.guide, x)  # looks at the programs once
+    parameters = list(vae.parameters())
+
+    def step(x: Tensor) -> list[Tensor]:
+        loss = objective.differentiable_loss(vae.model, vae.guide, x)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return [loss, *(g for g in gradients if g is not None)]
+
+    with pyro.validation_enabled(False):
+        graph = make_fx(step)(x)
+    weight = getattr(objective, "kl_weight", torch.zeros(()))
+    for value in (1.0, 0.3):
+        weight.fill_(value)
+        found = []
+        for run in (step, graph):
+            torch.manual_seed(1)
+            found.append(run(x.flip(0)))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 @EVERY_NAME
