@@ -13,7 +13,7 @@ from pyro_vae import VAE, DivergenceError, InputError, checkpoint, likelihoods, 
 from pyro_vae.objectives import ELBO, IWAE, RWS, TVO, AnalyticELBO, Objective, TargetKL
 from pyro_vae.observations import observe, observe_once
 from pyro_vae.svi import EagerEngine
-from pyro_vae.training import History, fit
+from pyro_vae.training import History, _held, fit
 
 IMAGES = torch.randint(
     256, (95, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -144,6 +144,27 @@ def test_the_guide_leads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert moved == [(False, True), (False, True), (False, True), (True, False)] * 4
     assert history[0]["guide_steps"] == 12 and history[0]["lagging"]
     assert all(p.requires_grad for p in engine.model.parameters())
+
+
+def test_the_guide_leads_where_the_prior_is_made_of_it() -> None:
+    """A VampPrior's pseudo-inputs are the model's, and its posterior the guide's."""
+    vae = VAE(
+        priors.Vamp(2, components=3),
+        likelihoods.Bernoulli(2, [4, 3]),
+        posteriors.Normal([4, 3], 2),
+    )
+    engine = EagerEngine(vae.model, vae.guide, ELBO(), lr=1e-2)
+    pseudo_inputs = vae.prior.logits.detach().clone()
+    encoder = vae.posterior.encoder.bias.detach().clone()
+    with _held(p for p in vae.model.parameters() if p not in set(vae.guide.parameters())):
+        engine.step(VALIDATION)
+    assert torch.equal(vae.prior.logits, pseudo_inputs)
+    assert not torch.equal(vae.posterior.encoder.bias, encoder)
+    encoder = vae.posterior.encoder.bias.detach().clone()
+    with _held(vae.guide.parameters()):
+        engine.step(VALIDATION)
+    assert not torch.equal(vae.prior.logits, pseudo_inputs)
+    assert torch.equal(vae.posterior.encoder.bias, encoder)
 
 
 def test_it_learns_and_the_seed_decides() -> None:

@@ -135,7 +135,7 @@ def mean_and_error(values: Tensor) -> dict[str, float | None]:
 def _log_q_of_all(guide: Program, trace: poutine.Trace, size: int, x: Tensor) -> Tensor:
     """Return log q(z_i | x_j) for the `size` codes z_i of a trace, and all x_j: [size, N]."""
     rows = []
-    for indices in torch.arange(size).split(50):
+    for indices in torch.arange(size).split(200):
         held = with_values(trace, partial(_for_each, indices, len(x)))
         held.nodes.pop("data", None)  # which examples the trace was of
         many = pyro.plate(PARTICLES, len(indices), dim=-2)(poutine.replay(guide, trace=held))
