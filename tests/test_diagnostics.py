@@ -82,6 +82,8 @@ def test_information_is_bounded_by_the_number_of_examples() -> None:
     assert found.mutual_information.max().item() <= math.log(40) + 1e-9
     assert found.mutual_information.mean().item() == pytest.approx(math.log(40), abs=1e-3)
     assert found.mutual_information_above.mean() > 100
+    said = str(diagnostics.diagnose(vae.model, vae.guide, x))
+    assert f"the first cannot be above log 40 = {math.log(40):.2f}" in said
 
 
 def test_little_data_brackets_the_information(linear_gaussian: LinearGaussian) -> None:

@@ -109,10 +109,16 @@ class Diagnosis:
         word: str = self.verdict
         if word == "partly collapsed":
             word += f" ({self.units - self.active} of {self.units} units)"
+        most = math.log(len(found.rate))
         parts = [
             f"{self.active} of {self.units} units are active",
-            f"I(x; z) = {_with_error(found.mutual_information)} nats, "
-            f"{found.mutual_information_above.mean():.2f} at most",
+            f"I(x; z) is between {_with_error(found.mutual_information)} and "
+            f"{_with_error(found.mutual_information_above)} nats"
+            + (
+                f" (the first cannot be above log {len(found.rate)} = {most:.2f})"
+                if found.mutual_information.mean() > 0.9 * most
+                else ""
+            ),
             f"the KL, {_with_error(found.rate)} nats, has {_with_error(found.marginal_kl)} "
             "of KL(q(z) || p(z)) in it",
             f"z is worth {_with_error(found.gain)} nats to the decoder, against z from the prior",
