@@ -1,7 +1,9 @@
 """The objectives against Pyro's, against closed forms, and against each other."""
 
+import gc
 import inspect
 import math
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -333,6 +335,27 @@ def test_a_step_is_a_graph(name: str, x: Tensor) -> None:
             found.append(run(x.flip(0)))
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@EVERY_NAME
+def test_a_step_leaves_nothing_behind(name: str, x: Tensor) -> None:
+    """What a step made is freed at once, and not when Python next looks for cycles."""
+    vae, objective = make(), EVERY[name]()
+    objective.loss(vae.model, vae.guide, x)
+    made: list[weakref.ref[Tensor]] = []
+    forward = vae.likelihood.decoder.forward
+
+    def watched(z: Tensor) -> Tensor:
+        made.append(weakref.ref(z))
+        return forward(z)
+
+    vae.likelihood.decoder.forward = watched
+    gc.disable()
+    try:
+        objective.loss_and_grads(vae.model, vae.guide, x)
+        assert made and all(ref() is None for ref in made)
+    finally:
+        gc.enable()
 
 
 @EVERY_NAME

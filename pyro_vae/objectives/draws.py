@@ -12,6 +12,7 @@ can be turned into more of the path (DReG, Tucker et al. 2019).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyro
@@ -70,8 +71,9 @@ class Draws:
             model, guide = particles(model), particles(guide)
         self.batch_dims = nesting + 1 if count > 1 else 0
         self._program, self._x = guide, x
-        self._ratio: Tensor | None = None
-        self.model, self.guide = traces(model, guide, x, self._tap if path else Tensor.detach)
+        self._ratio: list[Tensor] = []  # b / a, once it is known
+        tap = partial(_tap, self._ratio, self.batch_dims) if path else Tensor.detach
+        self.model, self.guide = traces(model, guide, x, tap)
         for name, site in [*sample_sites(self.model), *sample_sites(self.guide)]:
             if isinstance(site["scale"], Tensor) or site["scale"] != 1:
                 raise InputError(
@@ -124,7 +126,7 @@ class Draws:
         if to_path is not None and to_path is not to_model:
             # a times the ratio is b wherever b is not below 1e-30 itself.
             to_model = to_model.clamp(min=1e-30)
-            self._ratio = to_path / to_model
+            self._ratio.append(to_path / to_model)
         total = (to_model * self.log_p).sum()
         if to_path is not None:
             total = total - (to_path * self.log_q).sum()
@@ -135,16 +137,23 @@ class Draws:
             return total
         return total + (to_score * self.score()).sum()
 
-    def _tap(self, z: Tensor) -> Tensor:
-        """Pass z on to the model; its gradient is weighed on the way back."""
-        if not z.requires_grad:
-            return z
-        passed = z.view_as(z)
-        passed.register_hook(self._weigh)
-        return passed
 
-    def _weigh(self, gradient: Tensor) -> Tensor:
-        if self._ratio is None:
-            return gradient
-        ratio = self._ratio if self.batch_dims else self._ratio[0]
-        return gradient * ratio.reshape(ratio.shape + (1,) * (gradient.dim() - ratio.dim()))
+def _tap(ratio: list[Tensor], batch_dims: int, z: Tensor) -> Tensor:
+    """Pass z on to the model; its gradient is weighed on the way back.
+
+    The hook does not know the draws: they would keep each other in memory.
+    """
+    if not z.requires_grad:
+        return z
+    passed = z.view_as(z)
+    passed.register_hook(partial(_weigh, ratio, batch_dims))
+    return passed
+
+
+def _weigh(ratio: list[Tensor], batch_dims: int, gradient: Tensor) -> Tensor:
+    for weights in ratio:
+        weights = weights if batch_dims else weights[0]
+        gradient = gradient * weights.reshape(
+            weights.shape + (1,) * (gradient.dim() - weights.dim())
+        )
+    return gradient
