@@ -83,6 +83,8 @@ def test_information_is_bounded_by_the_number_of_examples() -> None:
     assert found.mutual_information.mean().item() == pytest.approx(math.log(40), abs=1e-3)
     assert found.mutual_information_above.mean() > 100
     said = str(diagnostics.diagnose(vae.model, vae.guide, x))
+    kl = diagnostics.measure(vae.model, vae.guide, x).rate
+    assert f"{math.log(40):.2f} ± 0.00 and {kl.mean():.2f}" in said
     assert f"the first cannot be above log 40 = {math.log(40):.2f}" in said
 
 

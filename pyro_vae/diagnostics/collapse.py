@@ -110,10 +110,12 @@ class Diagnosis:
         if word == "partly collapsed":
             word += f" ({self.units - self.active} of {self.units} units)"
         most = math.log(len(found.rate))
+        # The KL is no less than I either, and of many nats it is the better bound.
+        above = min(found.mutual_information_above, found.rate, key=lambda v: v.mean().item())
         parts = [
             f"{self.active} of {self.units} units are active",
             f"I(x; z) is between {_with_error(found.mutual_information)} and "
-            f"{_with_error(found.mutual_information_above)} nats"
+            f"{_with_error(above)} nats"
             + (
                 f" (the first cannot be above log {len(found.rate)} = {most:.2f})"
                 if found.mutual_information.mean() > 0.9 * most

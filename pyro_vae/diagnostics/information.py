@@ -11,7 +11,7 @@ estimates of it for the code of one of them, and neither is without bias (Poole 
   small in the mean, and never above log N. Of the N examples, taken as all there are, it is exact.
 - the mean over the N - 1 others is too small there. I comes out too large in the mean.
 
-The truth is between the two, in expectation; both come from the same draws.
+The truth is between the two, in expectation; both come from the same draws. R is above I too.
 """
 
 import math
