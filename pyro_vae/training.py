@@ -97,7 +97,6 @@ def fit(
         for epoch in range(len(history) + 1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
             torch.manual_seed(_stream(seed, epoch))
-            row: dict[str, Any] = {"epoch": epoch}
             lead = None
             if aggressive and (not history or history[-1]["lagging"]):
                 lead = _Lead(engine, train, validation, observe, batch_size, aggressive)
@@ -106,10 +105,10 @@ def fit(
             bound = -sum(engine.evaluate_loss(x) for x in validation.split(1000)) / len(validation)
             if not math.isfinite(bound):
                 raise DivergenceError(_diverged("validation bound", bound, epoch, None, folder))
-            row |= {"train_loss": loss, "validation_bound": bound}
+            row: dict[str, Any] = {"epoch": epoch, "train_loss": loss, "validation_bound": bound}
             if aggressive:
-                row |= {"guide_steps": lead.steps if lead else 0}
-                row |= {"lagging": lead.lagging if lead else False}
+                row["guide_steps"] = lead.steps if lead else 0
+                row["lagging"] = lead is not None and lead.lagging
             if diagnose_every and epoch % diagnose_every == 0:
                 row |= _look_at_code(engine, validation)
             history.append(row)
