@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
-from pyro_vae import InputError, data, observations, options
+from pyro_vae import VAE, InputError, data, observations, options
 from pyro_vae.run import Run
 
 
@@ -83,3 +84,14 @@ def test_a_class_that_is_named_has_its_own_defaults(
     )
     assert build("--objective", "TVO").engine.objective.num_particles == 20
     assert build().engine.objective.num_particles == 1
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "scripts/recipes").rglob("*.yaml")), ids=str)
+def test_recipes_are_understood(recipe: Path) -> None:
+    chosen = options.instantiate(options.parse(["--config", str(recipe)]))
+    assert chosen.data == "mnist"
+    prior, posterior = chosen.prior(4), chosen.posterior([28, 28], 4)
+    VAE(prior, chosen.likelihood(4, [28, 28]), posterior)
+    assert f"--config scripts/recipes/{recipe.relative_to(ROOT / 'scripts/recipes')}" in (
+        recipe.read_text()
+    )

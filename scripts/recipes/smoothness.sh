@@ -8,3 +8,15 @@ for beta in 1 0; do
         --latent_dim 10 --epochs 10 --num_samples 50 --objective.beta "$beta" \
         --out "runs/smoothness/beta$beta"
 done
+
+# A bound chooses the autoencoder of the first epoch, whose KL is the least: compare the last ones.
+python - << 'PYTHON'
+from pyro_vae import diagnostics, training
+from pyro_vae.run import Run
+
+for beta in (1, 0):
+    run = Run.open(f"runs/smoothness/beta{beta}")
+    training.resume(run.engine, run.folder)
+    run.vae.eval()
+    print(f"\nbeta = {beta}\n{diagnostics.smoothness(run.vae, run.test[run.chosen])}")
+PYTHON
