@@ -1,31 +1,76 @@
 """Runs, compared by what is in their `bounds.json`."""
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
-from pyro_vae import bounds
+from pyro_vae import bounds, figures
+from pyro_vae.bounds import Comparison, Estimate
 from pyro_vae.errors import InputError
 from pyro_vae.observations import bits_per_dim
 
 MUST_AGREE = {
     "base_measure": "probabilities on different base measures are not comparable",
-    "num_samples": "IWAE_K grows with K: evaluate both anew with one --num_samples",
     "sha256": "they were evaluated on different test images, or binarised them differently",
 }
 
 
-def compare_runs(folders: Sequence[str]) -> str:
-    """Compare runs by their IWAE bounds for the same test images, on one base measure.
+@dataclass(frozen=True)
+class RunComparison:
+    """What `compare_runs` returns.
+
+    Attributes:
+        comparison: of the runs, by the names of their folders.
+        bound: what they are compared by: `IWAE_K`, or `AIS`.
+        base_measure: on what their probabilities are.
+        dims: the number of pixels, colours counted apart.
+    """
+
+    comparison: Comparison
+    bound: str
+    base_measure: str
+    dims: int
+
+    def __str__(self) -> str:
+        table = str(self.comparison).splitlines()
+        found = self.comparison.bounds
+        first = next(iter(found))
+        if self.base_measure == "256 levels":
+            bits = [bits_per_dim(bound.mean, self.dims) for bound in found.values()]
+            column = ["bits/dim", *(f"{number:.4f}" for number in bits)]
+            width = max(map(len, table)) + 10
+            table = [a + b.rjust(width - len(a)) for a, b in zip(table, column, strict=True)]
+        count = len(found[first].values)
+        title = f"{self.bound} of {count} test images, on {self.base_measure}"
+        return "\n".join([f"{title}; differences are to {first}\n", *table])
+
+    def draw(self, path: Path) -> None:
+        """Draw a forest plot of the differences into a file.
+
+        Raises:
+            InputError: if matplotlib knows no such kind of picture.
+        """
+        figure = Figure(figsize=(7, 1.5 + 0.3 * len(self.comparison.bounds)), layout="constrained")
+        figures.forest(figure.subplots(), self.comparison)
+        try:
+            figure.savefig(path, dpi=150)
+        except ValueError as error:
+            raise InputError(f"{path} cannot be drawn: {error}") from error
+
+
+def compare_runs(folders: Sequence[str]) -> RunComparison:
+    """Compare runs by their bounds for the same test images, on one base measure.
+
+    By annealed importance sampling, if all have it for the same images; by IWAE_K otherwise.
 
     Args:
         folders: of two runs or more; the first is what the others are compared with.
-
-    Returns:
-        A table, in nats, with paired differences.
 
     Raises:
         InputError: if there is no comparing them, saying why.
@@ -33,29 +78,34 @@ def compare_runs(folders: Sequence[str]) -> str:
     found = {folder: _read(Path(folder)) for folder in folders}
     if len({Path(folder).resolve() for folder in folders}) < max(2, len(folders)):
         raise InputError("a comparison takes two runs or more, each named once")
-    first, *others = found
+    first = next(iter(found))
     about = found[first]
-    for key, why in MUST_AGREE.items():
-        for other in others:
-            if about[key] != found[other][key]:
-                of = "" if key == "sha256" else f" ({about[key]} and {found[other][key]})"
+    annealed = all(content["ais"] for content in found.values())
+    annealed = annealed and len({len(c["ais"]["values"]) for c in found.values()}) == 1
+    agree = dict(MUST_AGREE)
+    if not annealed:
+        agree["num_samples"] = "IWAE_K grows with K: evaluate both anew with one --num_samples"
+    for key, why in agree.items():
+        for other, content in found.items():
+            if about[key] != content[key]:
+                of = "" if key == "sha256" else f" ({about[key]} and {content[key]})"
                 raise InputError(f"{first} and {other} cannot be compared: {why}{of}")
     names = [Path(folder).name for folder in found]
     labels = names if len(set(names)) == len(names) else list(found)
     values = {
-        label: torch.tensor(content["iwae"], dtype=torch.float64)
+        label: _estimate(content["ais" if annealed else "iwae"])
         for label, content in zip(labels, found.values(), strict=True)
     }
-    table = str(bounds.compare(values)).splitlines()
-    if about["base_measure"] == "256 levels":
-        bits = [bits_per_dim(value.mean().item(), about["dims"]) for value in values.values()]
-        column = ["bits/dim", *(f"{number:.4f}" for number in bits)]
-        width = max(map(len, table)) + 10
-        table = [
-            line + cell.rjust(width - len(line)) for line, cell in zip(table, column, strict=True)
-        ]
-    title = f"IWAE_{about['num_samples']} of {len(values[labels[0]])} test images, on "
-    return "\n".join([f"{title}{about['base_measure']}; differences are to {labels[0]}\n", *table])
+    bound = "AIS" if annealed else f"IWAE_{about['num_samples']}"
+    return RunComparison(bounds.compare(values), bound, about["base_measure"], about["dims"])
+
+
+def _estimate(content: dict[str, list[float | None]]) -> Estimate:
+    values, variance = (
+        torch.tensor([math.nan if v is None else v for v in content[key]], dtype=torch.float64)
+        for key in ("values", "mc_variance")
+    )
+    return Estimate(values, variance)
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -64,9 +114,13 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
         examples = content["examples"]
+        for bound in ("iwae", "ais"):
+            if bound == "iwae" or bound in examples:
+                _estimate(examples[bound])
         return {
             **{key: content[key] for key in ("base_measure", "num_samples", "dims")},
             **{key: examples[key] for key in ("sha256", "iwae")},
+            "ais": examples.get("ais"),
         }
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error

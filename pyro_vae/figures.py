@@ -1,5 +1,8 @@
 """Figures: a matplotlib axes in, the same axes out. Opening and saving files is for the caller."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pyro
 import torch
@@ -9,7 +12,8 @@ from scipy import special
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pyro_vae.bounds import Bounds
+from pyro_vae.bounds import Annealed, Bounds, Comparison
+from pyro_vae.predictive import Check
 from pyro_vae.training import History
 from pyro_vae.vae import VAE
 
@@ -157,24 +161,105 @@ def manifold(ax: Axes, vae: VAE, side: int = 20) -> Axes:
     return ax
 
 
-def bounds_against_samples(ax: Axes, bounds: Bounds) -> Axes:
-    """Draw IWAE_K against K, with the ELBO, and with both errors.
+def tightness(axes: Sequence[Axes], found: Bounds, annealed: Annealed | None = None) -> None:
+    """Draw the ladder of bounds on one axes, and the k-hat of the weights on the other."""
+    ladder(axes[0], found, annealed)
+    pareto_k(axes[1], found)
 
-    The bars are 95 % Monte Carlo intervals, over draws of z for the same images. The pale band is
-    the 95 % interval of the mean over all images of their kind.
+
+def ladder(ax: Axes, found: Bounds, annealed: Annealed | None = None) -> Axes:
+    """Draw IWAE_K against K, with the ELBO and the bounds by annealing, and their errors.
+
+    All are for the same images: if only some were annealed, for those. The bars are 95 % Monte
+    Carlo intervals, over draws of z. How far the mean may be from that over other images is said in
+    the title: it moves all bounds together.
     """
-    rungs = list(bounds.iwae)
-    estimates = list(bounds.iwae.values())
-    means = [estimate.mean for estimate in estimates]
-    reach = [1.96 * estimate.mc_se for estimate in estimates]
-    low, high = zip(*(estimate.ci95 for estimate in estimates), strict=True)
-    ax.fill_between(rungs, low, high, alpha=0.15, lw=0, label="95 % interval of the mean")
-    ax.errorbar(rungs, means, reach, fmt="o-", capsize=4, label="IWAE, 95 % Monte Carlo")
-    ax.axhline(bounds.elbo.mean, color="k", ls="--", lw=1, label=f"ELBO: {bounds.elbo.mean:.2f}")
+    chosen = torch.arange(len(found.elbo.values) if annealed is None else annealed.log_w.shape[1])
+    estimates = {k: estimate[chosen] for k, estimate in found.iwae.items()}
+    rungs = list(estimates)
+    means = [estimate.mean for estimate in estimates.values()]
+    reach = [1.96 * estimate.mc_se for estimate in estimates.values()]
+    ax.errorbar(rungs, means, reach, fmt="o-", capsize=4, label="IWAE, lower")
+    elbo = found.elbo[chosen].mean
+    ax.axhline(elbo, color="k", ls="--", lw=1, label=f"ELBO: {elbo:.2f}")
+    best, name = estimates[rungs[-1]], f"IWAE$_{{{rungs[-1]}}}$"
+    if annealed is not None:
+        best, name = annealed.lower, "AIS"
+        sides = [("lower", annealed.lower, "C2", "^")]
+        if annealed.upper_flaw is None:
+            sides.append(("upper", annealed.upper, "C3", "v"))
+        for side, bound, colour, marker in sides:
+            low, high = bound.mean - 1.96 * bound.mc_se, bound.mean + 1.96 * bound.mc_se
+            ax.axhspan(low, high, color=colour, alpha=0.25, lw=0)
+            label = f"AIS, {side}: {bound.mean:.2f} ± {1.96 * bound.mc_se:.2f}"
+            ax.axhline(bound.mean, color=colour, lw=1)
+            ax.plot(rungs[-1] * 3, bound.mean, color=colour, marker=marker, ls="", label=label)
     ax.set_xscale("log")
     ax.set_xticks(rungs, [f"{k}\n{mean:.2f}" for k, mean in zip(rungs, means, strict=True)])
     ax.minorticks_off()
     ax.set(xlabel="draws K, and the bound there", ylabel="bound on log p(x), nats per image")
-    ax.set_title(f"the ELBO is loose by {bounds.gap.mean:.2f} nats or more")
-    ax.legend(loc="lower right")
+    ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over images {best.se:.2f}", fontsize=10)
+    ax.legend(loc="center right")
+    return ax
+
+
+def pareto_k(ax: Axes, found: Bounds) -> Axes:
+    """Draw how the Pareto k-hat of the weights is spread over images."""
+    finite = found.khat[found.khat.isfinite()].cpu().numpy()
+    ax.hist(finite, bins=40, color="C0", alpha=0.7)
+    ax.axvline(found.good_k, color="k", ls="--", lw=1, label=f"reliable up to {found.good_k:.2f}")
+    ax.set(xlabel=f"Pareto k-hat of {found.num_samples} weights", ylabel="images")
+    ax.set_title(f"not reliable on {found.heavy:.0%} of the images", fontsize=10)
+    ax.legend()
+    return ax
+
+
+def predictive_checks(axes: Sequence[Axes], checks: dict[str, Check]) -> None:
+    """Draw each statistic's distribution in the data and under the model."""
+    for ax, (name, found) in zip(axes, checks.items(), strict=False):
+        both = np.concatenate([found.data, found.model])
+        if name == "components":
+            edges = list(np.arange(both.min(), both.max() + 2) - 0.5)
+        else:
+            edges = list(np.linspace(both.min(), both.max(), 31))
+        for values, label, style in ((found.data, "data", "C7"), (found.model, "model", "C0")):
+            kind: Any = "stepfilled" if label == "data" else "step"
+            ax.hist(
+                values,
+                edges,
+                density=True,
+                histtype=kind,
+                color=style,
+                lw=1.5,
+                label=label,
+                alpha=0.5 if label == "data" else 1,
+            )
+        ax.set(xlabel=name, yticks=[])
+        ax.set_title(f"difference {found.difference:+.3f} ± {1.96 * found.se:.3f}", fontsize=10)
+    for ax in list(axes)[len(checks) :]:
+        ax.set_visible(False)
+    axes[0].set_ylabel("density")
+    axes[0].legend()
+
+
+def forest(ax: Axes, comparison: Comparison) -> Axes:
+    """Draw each model's difference to the first, with its 95 % interval over examples."""
+    names = list(comparison.bounds)
+    for i, name in enumerate(names[1:], start=1):
+        found = comparison.differences[name]
+        low, high = found.ci95
+        colour = "C7" if low <= 0 <= high else "C0" if low > 0 else "C3"
+        ax.errorbar(
+            found.mean,
+            i,
+            xerr=[[found.mean - low], [high - found.mean]],
+            fmt="o",
+            color=colour,
+            capsize=4,
+        )
+    ax.plot(0, 0, "k|", ms=12)
+    ax.axvline(0, color="k", lw=0.8, ls="--")
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set(xlabel=f"log p(x) less that of {names[0]}, nats per image, 95 % intervals")
     return ax

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae import likelihoods, objectives, posteriors, priors
+from pyro_vae.bounds import Settings
 from pyro_vae.errors import DivergenceError, InputError
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.networks import Network
@@ -96,6 +97,38 @@ class Options:
                 raise InputError(f"--{name} has to be between 0 and 2**32 - 1")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What an evaluation measures beside the ELBO and IWAE.
+
+    Args:
+        method: ais bounds log p(x) from both sides by annealed importance sampling, too.
+        ais: How its chains are led from q(z|x), or p(z), to p(x, z).
+        subset: How many of the test images are annealed; the mean over all is then had from IWAE on
+            all, and the difference on these. By default all are.
+        simulated: How many images drawn from the model certify the chains, by going both ways.
+        refine: How many steps of SVI refine q(z|x) for each image, to tell the amortisation gap.
+        checks: How many images are drawn from the model for predictive checks. Drawing takes
+            autoregressive likelihoods a pass for each pixel; 0 leaves it out.
+        draws: How many draws for each of 50 test images, in each of 4 chains, bounds.nc gets.
+    """
+
+    method: Literal["importance", "ais"] = "importance"
+    ais: Settings = field(default_factory=Settings)
+    subset: int | None = None
+    simulated: int = 100
+    refine: int = 0
+    checks: int = 1000
+    draws: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("simulated", "refine", "checks", "draws"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} cannot be negative, and {getattr(self, name)} is")
+        if self.subset is not None and self.subset < 2:
+            raise InputError(f"--subset has to be at least 2, and {self.subset} is not")
+
+
 class _Parser(ArgumentParser):
     """Says what is wrong in one line, with the choices."""
 
@@ -171,32 +204,37 @@ def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
         ("num_examples", "the number of test images, chosen at random"),
     ):
         result.add_argument(f"--{name}", type=int | None, help=f"{what}; by default as in the run.")
-    result.add_argument(
-        "--refine",
-        type=int,
-        default=0,
-        help="How many steps of SVI refine q(z|x) for each image, to measure the amortisation gap.",
-    )
+    result.add_class_arguments(Plan, as_group=False)
     for name in ("data", "data_root"):
         result.add_argument(f"--{name}", type=str | None, help="Where the data lie now, if moved.")
     result.add_argument(
         "--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute."
     )
-    chosen = result.parse_args(arguments)
-    if chosen.refine < 0:
-        raise InputError(f"--refine cannot be negative, and {chosen.refine} is")
-    return chosen
+    return result.parse_args(arguments)
 
 
-def parse_comparison(arguments: Sequence[str] | None = None) -> list[str]:
-    """Parse the command line of a comparison: the runs' folders.
+def plan(namespace: Namespace) -> Plan:
+    """Return what the command line of an evaluation asks for.
+
+    Raises:
+        InputError: if it makes no sense.
+    """
+    values = {name: namespace[name] for name in Plan.__dataclass_fields__}
+    return Plan(**{**values, "ais": Settings(**vars(namespace.ais))})
+
+
+def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
+    """Parse the command line of a comparison: the runs' folders, and a file for its figure.
 
     Raises:
         InputError: if the command line is not understood.
     """
     result = _Parser(description="Compare runs on the same test images, in pairs with the first.")
     result.add_argument("runs", nargs="+", help="The folders of two runs or more.")
-    return result.parse_args(arguments).runs
+    result.add_argument(
+        "--figure", type=str | None, help="A picture to draw the differences into: forest.png, say."
+    )
+    return result.parse_args(arguments)
 
 
 def read(path: Path) -> Namespace:

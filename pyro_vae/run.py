@@ -1,34 +1,25 @@
 """A run: a folder, the options in it, and the data and the model that they describe."""
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae import (
     checkpoint,
     data,
-    diagnostics,
     figures,
     observations,
     options,
-    refinement,
     training,
 )
-from pyro_vae.bounds import Bounds, Estimate, evaluate
-from pyro_vae.bounds.weights import sample_sites
 from pyro_vae.errors import InputError
 from pyro_vae.svi import EagerEngine
 from pyro_vae.training import History
@@ -179,120 +170,35 @@ class Run:
             raise InputError(f"{path} does not fit the model that config.yaml describes") from error
         self.vae.eval()
 
-    def evaluate(self, refine: int = 0) -> Bounds:
-        """Bound log p(x) on test images, chosen at random but always the same.
-
-        Args:
-            refine: how many steps of SVI make each example's own q(z|x) better first.
-        """
-        model, guide = self.vae.model, self.vae.guide
-        return evaluate(
-            model,
-            guide,
-            self.test[self._chosen().to(self.device)],
-            self.options.num_samples,
-            # Two evaluations of a run are independent of each other.
-            seed=self.options.seed + bool(refine),
-            adapt=partial(refinement.refine, model, guide, steps=refine) if refine else None,
-            progress=True,
-        )
-
-    def report(self, bounds: Bounds, refined: Bounds | None = None) -> str:
-        """Say what came of the run, and of the refined posteriors, if there are some."""
-        x = self.test
-        with torch.no_grad():
-            sites = dict(sample_sites(poutine.trace(self.vae.guide).get_trace(x[:1])))
-        units = ", ".join(
-            f"{count} of {sites[name]['value'].shape[-1]} units of {name}"
-            for name, count in diagnostics.active_units(self.vae.guide, x).items()
-        )
-        lines = [
-            f"\nlog p(x) of {len(bounds.elbo.values)} test images ({self.vae.likelihood.support}), "
-            f"bounded from below:\n\n{bounds}\n",
-            f"{units} are active.",
-        ]
-        if self.base_measure != "the unit interval":
-            common = self._on_base_measure(bounds.iwae[bounds.num_samples])
-            bits = observations.bits_per_dim(common.mean, self._dims)
-            lines.append(f"{self.base_measure} in {bits:.4f} bits per dimension, or fewer.")
-        if refined:
-            gap = refined.elbo - bounds.elbo
-            lines.append(
-                f"\nWith q(z|x) refined for each image:\n\n{refined}\n\n"
-                f"The ELBO gains {gap.mean:.3f} nats (se {gap.se:.3f}): that much of its gap, at "
-                "least, is the encoder's, by amortisation."
-            )
-        lines.append(
-            f"Everything is in {self.folder}: bounds.json, metrics.csv, best.pt, figures/*.png"
-        )
-        return "\n".join(lines)
-
-    def write_bounds(self, bounds: Bounds, refined: Bounds | None = None) -> None:
-        """Write `bounds.json`.
-
-        Beside the bounds it holds what a comparison needs: each example's bound on the base
-        measure, and a fingerprint of the examples.
-        """
-        common = self._on_base_measure(bounds.iwae[bounds.num_samples])
-        measured = self.measured[self._chosen().to(self.measured.device)].cpu().contiguous()
-        content = {
-            "support": self.vae.likelihood.support,
-            "base_measure": self.base_measure,
-            "dims": self._dims,
-            **bounds.to_dict(),
-            "examples": {
-                "sha256": hashlib.sha256(measured.numpy().tobytes()).hexdigest(),
-                "iwae": [round(value, 5) for value in common.values.tolist()],
-            },
-        }
-        if refined:
-            gap = refined.elbo - bounds.elbo
-            content["refined"] = {**refined.to_dict(), "amortization_gap": gap.to_dict()}
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        checkpoint.write(self.folder / "bounds.json", text.encode())
-
-    def draw_bounds(self, bounds: Bounds) -> None:
-        """Draw the bound against the number of draws."""
-        self._draw("bounds", (6, 4.2), lambda ax: figures.bounds_against_samples(ax, bounds))
-
     def draw_model(self, history: History) -> None:
         """Draw the course of training, and what the model does."""
         vae, test = self.vae, self.test
         torch.manual_seed(self.options.seed)
-        self._draw("training", (6, 4), lambda ax: figures.training_curves(ax, history))
-        self._draw("samples", (6, 6), lambda ax: figures.samples(ax, vae))
-        self._draw(
+        self.draw("training", (6, 4), lambda ax: figures.training_curves(ax, history))
+        self.draw("samples", (6, 6), lambda ax: figures.samples(ax, vae))
+        self.draw(
             "reconstructions", (9, 2.2), lambda ax: figures.reconstructions(ax, vae, test[:12])
         )
         starts, ends = test[:6], test.flip(0)[:6]
-        self._draw(
+        self.draw(
             "interpolation", (6, 4.2), lambda ax: figures.interpolation(ax, vae, starts, ends)
         )
         if self.options.latent_dim == 2 and vae.posterior.support in ("real", "two layers"):
-            self._draw("manifold", (7, 7), lambda ax: figures.manifold(ax, vae))
+            self.draw("manifold", (7, 7), lambda ax: figures.manifold(ax, vae))
 
     @property
-    def _dims(self) -> int:
-        return self.vae.likelihood.event_shape.numel()
-
-    def _chosen(self) -> Tensor:
-        """Which test images are evaluated."""
+    def chosen(self) -> Tensor:
+        """Which test images are evaluated, in an order that is random but always the same."""
         generator = torch.Generator().manual_seed(self.options.data_seed)
         return torch.randperm(len(self.test), generator=generator)[: self.options.num_examples]
 
-    def _on_base_measure(self, bound: Estimate) -> Estimate:
-        """Return a bound on the probability of levels, where one on a density implies it."""
-        if self.base_measure != "256 levels":
-            return bound
-        values = observations.log_prob_of_levels(
-            bound.values, self.vae.likelihood.support, self._dims
-        )
-        return Estimate(values, bound.mc_variance)
-
-    def _draw(self, name: str, size: tuple[float, float], draw: Callable[[Axes], Any]) -> None:
+    def draw(
+        self, name: str, size: tuple[float, float], draw: Callable[..., Any], columns: int = 1
+    ) -> None:
+        """Draw a figure into the run's folder, on one axes, or on several side by side."""
         (self.folder / "figures").mkdir(exist_ok=True)
         figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots())
+        draw(figure.subplots(ncols=columns))
         figure.savefig(self.folder / "figures" / f"{name}.png", dpi=150)
 
 

@@ -1,5 +1,7 @@
 """Compare runs on the same test images, by paired differences of their bounds on log p(x)."""
 
+from pathlib import Path
+
 from pyro_vae import options
 from pyro_vae.comparison import compare_runs
 
@@ -7,7 +9,11 @@ from pyro_vae.comparison import compare_runs
 def main() -> None:
     """Compare, and say what came of it."""
     with options.one_line_errors():
-        print(compare_runs(options.parse_comparison()))
+        chosen = options.parse_comparison()
+        found = compare_runs(chosen.runs)
+        print(found)
+        if chosen.figure:
+            found.draw(Path(chosen.figure))
 
 
 if __name__ == "__main__":

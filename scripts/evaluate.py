@@ -1,13 +1,14 @@
 """Bound log p(x) anew for a run that was trained, on its held-out data."""
 
-from pyro_vae import options
+from pyro_vae import evaluation, options
 from pyro_vae.run import Run
 
 
 def main() -> None:
     """Evaluate, write, and say what came of it."""
-    with options.one_line_errors():
+    with options.one_line_errors("- the same command goes on where it stopped"):
         chosen = options.parse_evaluation()
+        plan = options.plan(chosen)
         run = Run.open(
             chosen.run,
             data=chosen.data,
@@ -16,11 +17,9 @@ def main() -> None:
             num_samples=chosen.num_samples,
             num_examples=chosen.num_examples,
         )
-        refined = run.evaluate(chosen.refine) if chosen.refine else None
-        bounds = run.evaluate()
-        run.write_bounds(bounds, refined)
-        run.draw_bounds(bounds)
-        print(run.report(bounds, refined))
+        found = evaluation.evaluate(run, plan)
+        evaluation.write(run, found)
+        print(evaluation.report(run, found))
 
 
 if __name__ == "__main__":

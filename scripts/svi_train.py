@@ -4,7 +4,7 @@ import datetime
 import sys
 from pathlib import Path
 
-from pyro_vae import options, training
+from pyro_vae import evaluation, options, training
 from pyro_vae.run import Run
 
 
@@ -34,11 +34,10 @@ def main() -> None:
             folder=folder,
         )
         run.load_best()
-        bounds = run.evaluate()
-        run.write_bounds(bounds)
-        run.draw_bounds(bounds)
+        found = evaluation.evaluate(run)
+        evaluation.write(run, found)
         run.draw_model(history)
-        print(run.report(bounds))
+        print(evaluation.report(run, found))
 
 
 if __name__ == "__main__":

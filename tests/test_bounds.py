@@ -413,26 +413,3 @@ def test_plates_that_do_not_match_are_refused() -> None:
 
 def test_plate_nesting() -> None:
     assert weights.plate_nesting(robust_regression, robust_guide, torch.zeros(4, 3)) == 2
-
-
-# Quadrature.
-
-
-@pytest.mark.parametrize("latent_dim", [1, 2])
-def test_quadrature_is_exact(latent_dim: int) -> None:
-    known = LinearGaussian(latent_dim)
-    x = known.marginal.sample((20,))
-    log_p = bounds.quadrature(known.vae.model, x, points=300)
-    torch.testing.assert_close(log_p, known.marginal.log_prob(x), atol=1e-6, rtol=0)
-
-
-def test_quadrature_refuses_what_it_cannot_do(linear_gaussian: LinearGaussian) -> None:
-    model, x = linear_gaussian.vae.model, linear_gaussian.marginal.sample((3,))
-    with pytest.raises(ValueError, match="edge of the grid"):
-        bounds.quadrature(model, x, half_width=0.5)
-    with pytest.raises(ValueError, match="too coarse"):
-        bounds.quadrature(model, x, points=8)
-    with pytest.raises(ValueError, match="for one latent site"):
-        bounds.quadrature(robust_regression, torch.zeros(4, 3), site="level", plate="examples")
-    with pytest.raises(ValueError, match="one or two dimensions"):
-        bounds.quadrature(LinearGaussian(3).vae.model, x)

@@ -11,7 +11,7 @@ from conftest import LinearGaussian
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae import VAE, bounds, figures, likelihoods, posteriors, priors
+from pyro_vae import VAE, bounds, figures, likelihoods, posteriors, predictive, priors
 
 
 @pytest.fixture
@@ -203,8 +203,49 @@ def test_curves_are_the_history(ax: Axes) -> None:
 def test_bounds_are_drawn_where_they_are(ax: Axes, linear_gaussian: LinearGaussian) -> None:
     vae = linear_gaussian.vae
     result = bounds.evaluate(vae.model, vae.guide, linear_gaussian.marginal.sample((9,)), 50)
-    figures.bounds_against_samples(ax, result)
+    figures.ladder(ax, result)
     points = ax.containers[0].lines[0].get_xydata()
     np.testing.assert_allclose(points[:, 0], [1, 5, 50])
     np.testing.assert_allclose(points[:, 1], [result.iwae[k].mean for k in (1, 5, 50)])
-    assert f"{result.gap.mean:.2f}" in ax.get_title()
+    assert f"{result.iwae[50].mean:.2f}" in ax.get_title()
+
+
+def test_bounds_of_the_annealed_examples_are_drawn(
+    ax: Axes, linear_gaussian: LinearGaussian
+) -> None:
+    vae, x = linear_gaussian.vae, linear_gaussian.marginal.sample((9,))
+    result = bounds.evaluate(vae.model, vae.guide, x, 50)
+    annealed = bounds.anneal(vae.model, vae.guide, x[:4], bounds.Settings(temperatures=20))
+    figures.ladder(ax, result, annealed)
+    points = ax.containers[0].lines[0].get_xydata()
+    expected = [result.iwae[k].values[:4].mean().item() for k in (1, 5, 50)]
+    np.testing.assert_allclose(points[:, 1], expected)
+    heights = {line.get_label().split(":")[0]: line.get_ydata()[0] for line in ax.lines}
+    assert heights["AIS, lower"] == annealed.lower.mean
+    assert heights["AIS, upper"] == annealed.upper.mean
+
+
+def test_khat_is_drawn(ax: Axes, linear_gaussian: LinearGaussian) -> None:
+    vae, x = linear_gaussian.vae, linear_gaussian.marginal.sample((30,))
+    result = bounds.evaluate(vae.model, vae.guide, x, 200)
+    figures.pareto_k(ax, result)
+    assert sum(patch.get_height() for patch in ax.patches) == 30
+    assert f"{result.heavy:.0%}" in ax.get_title()
+
+
+def test_forest(ax: Axes) -> None:
+    values = {name: torch.randn(50) + i for i, name in enumerate(("first", "second", "third"))}
+    comparison = bounds.compare(values)
+    figures.forest(ax, comparison)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(values)
+    means = [container.lines[0].get_xdata()[0] for container in ax.containers]
+    assert means == [comparison.differences[name].mean for name in ("second", "third")]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (20,)])
+def test_predictive_checks_are_drawn(shape: tuple[int, ...]) -> None:
+    axes = Figure().subplots(ncols=3)
+    found = predictive.check(torch.rand(30, *shape), torch.rand(40, *shape))
+    figures.predictive_checks(axes, found)
+    assert [ax.get_xlabel() for ax in axes[: len(found)]] == list(found)
+    assert [ax.get_visible() for ax in axes] == [i < len(found) for i in range(3)]

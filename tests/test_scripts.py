@@ -29,6 +29,7 @@ from pyro_vae import (
     priors,
     training,
 )
+from pyro_vae.bounds import batches, importance
 from pyro_vae.svi import EagerEngine
 
 Script = Callable[..., tuple[int, str, str]]
@@ -100,7 +101,7 @@ def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
 
     # Evaluation repeats itself, and takes other numbers.
     before = (run / "bounds.json").read_text()
-    assert script("evaluate", "run")[0] == 0
+    assert script("evaluate", "run", "--checks", 0, "--draws", 0)[0] == 0
     assert (run / "bounds.json").read_text() == before
     code, out, _ = script("evaluate", "run", "--num_samples", 7, "--num_examples", 11)
     content = json.loads((run / "bounds.json").read_text())
@@ -355,7 +356,8 @@ def test_a_run_is_measured_on_its_test_set_with_its_best_epoch(
     vae.guide.load_state_dict(best["guide"])
     test = (data.load("digits", seed=4).test > 127.5).float()
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(4))[:30]
-    expected = bounds.evaluate(vae.model, vae.guide, test[order], 20, seed=7).to_dict()
+    found = bounds.evaluate(vae.model, vae.guide, test[order], 20, seed=7)
+    expected = {**found.to_dict(), "verdict": found.verdict}
     written = json.loads((tmp_path / "run/bounds.json").read_text())
     examples = written.pop("examples")
     assert written == {
@@ -364,7 +366,9 @@ def test_a_run_is_measured_on_its_test_set_with_its_best_epoch(
         "dims": 64,
         **expected,
     }
-    assert sum(examples["iwae"]) / 30 == pytest.approx(expected["iwae"]["20"]["mean"], abs=1e-4)
+    assert sum(examples["iwae"]["values"]) / 30 == pytest.approx(
+        expected["iwae"]["20"]["mean"], abs=1e-4
+    )
 
 
 def test_options_reach_training(script: Script, tmp_path: Path) -> None:
@@ -402,7 +406,7 @@ def test_data_may_move(script: Script, tmp_path: Path) -> None:
     (tmp_path / "own.npy").rename(tmp_path / "moved.npy")
     before = (tmp_path / "run/bounds.json").read_text()
     assert_refused(script("evaluate", "run"), "own.npy")
-    assert script("evaluate", "run", "--data", "moved.npy")[0] == 0
+    assert script("evaluate", "run", "--data", "moved.npy", "--checks", 0)[0] == 0
     assert (tmp_path / "run/bounds.json").read_text() == before
     assert script("svi_train", "--resume", "run", "--data", "moved.npy")[0] == 0
     assert script("evaluate", "run")[0] == 0
@@ -427,7 +431,7 @@ def test_comparison(script: Script, tmp_path: Path) -> None:
     levels, density = (content["iwae"]["20"]["mean"] for content in contents)
     difference = density - 64 * np.log(256) - levels
     assert f"{difference:+.3f}" in out and f"{-levels / 64 / np.log(2):.4f}\n" in out
-    ours, theirs = (np.array(content["examples"]["iwae"]) for content in contents)
+    ours, theirs = (np.array(content["examples"]["iwae"]["values"]) for content in contents)
     paired = (theirs - ours).std(ddof=1) / 30**0.5
     assert f"{difference:+.3f} {paired:8.3f}" in out
     assert paired < np.hypot(ours.std(ddof=1), theirs.std(ddof=1)) / 30**0.5
@@ -449,9 +453,87 @@ def test_refined_posteriors(script: Script, tmp_path: Path) -> None:
     assert_refused(script("evaluate", "run", "--refine", -1), "cannot be negative")
     code, out, _ = script("evaluate", "run", "--refine", 50)
     content = json.loads((tmp_path / "run/bounds.json").read_text())
-    gap = content["refined"]["amortization_gap"]
-    assert code == 0 and f"The ELBO gains {gap['mean']:.3f} nats" in out
-    assert gap["mean"] > 4.5 * gap["mc_se"] > 0
+    gaps = content["gaps"]
+    assert code == 0
+    for name in ("log p - ELBO", "approximation", "amortisation"):
+        assert any(
+            line.split()[: len(name.split())] == name.split()
+            and f"{gaps[name]['mean']:.3f}" in line
+            for line in out.splitlines()
+        )
+    assert gaps["amortisation"]["mean"] > 4.5 * gaps["amortisation"]["mc_se"] > 0
+    parts = gaps["approximation"]["mean"] + gaps["amortisation"]["mean"]
+    assert parts == pytest.approx(gaps["log p - ELBO"]["mean"])
+
+
+def test_annealing(script: Script, tmp_path: Path) -> None:
+    """Both sides, on all images and on some, with all that goes with them; then compared."""
+    for name in ("first", "second"):
+        script("svi_train", "--out", name, *SMALL, *WIDTHS, "--latent_dim", 2 + len(name) % 2)
+    chains = ["--method", "ais", "--ais.temperatures", 20, "--ais.chains", 4, "--simulated", 10]
+    for name in ("first", "second"):
+        code, out, _ = script("evaluate", name, *chains)
+        assert code == 0
+        content = json.loads((tmp_path / name / "bounds.json").read_text())
+        ais = content["ais"]
+        assert (ais["num_examples"], ais["chains"], ais["temperatures"]) == (30, 4, 20)
+        for side in ("lower", "upper"):
+            assert f"{ais[side]['mean']:.3f}" in out
+        assert f"{ais['certified95']:.3f}" in out and ais["certified95"] < ais["lower"]["mean"]
+        assert content["simulated"]["num_examples"] == 10
+        assert f"{content['simulated']['gap']['mean']:.3f} nats apart" in out
+        files = {path.name for path in (tmp_path / name).iterdir()}
+        assert "bounds.nc" in files and ".evaluation" not in files
+        assert (tmp_path / name / "figures/predictive.png").exists()
+    code, out, _ = script("compare", "first", "second", "--figure", "forest.png")
+    assert code == 0 and out.startswith("AIS of 30 test images") and "MC error" in out
+    assert (tmp_path / "forest.png").stat().st_size > 0
+    refused = script("compare", "first", "second", "--figure", "forest.txt")
+    assert refused[0] == 2 and "forest.txt cannot be drawn" in refused[2]
+
+    code, out, _ = script("evaluate", "first", *chains, "--subset", 10)
+    content = json.loads((tmp_path / "first" / "bounds.json").read_text())
+    whole = content["whole"]
+    assert (whole["num_examples"], whole["subset"]) == (30, 10)
+    assert f"{whole['mean']:.3f} (se {whole['se']:.3f}" in out
+    code, out, _ = script("compare", "first", "second")
+    assert code == 0 and out.startswith("IWAE_20 of 30")
+
+    assert_refused(script("evaluate", "first", *chains, "--subset", 31), "31 is more than the 30")
+    assert_refused(script("evaluate", "first", "--ais.chains", 1), "chains have to be at least 2")
+    assert_refused(script("evaluate", "first", "--ais.start", "middle"), "posterior", "middle")
+    assert_refused(script("evaluate", "first", "--method", "mcmc"), "--method", "ais")
+
+
+def test_an_interrupted_evaluation_goes_on(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers, to the last digit, and only what was left to do is done."""
+    script("svi_train", "--out", "run", *SMALL, *WIDTHS, "--num_examples", 150)
+    before = (tmp_path / "run/bounds.json").read_text()
+    drawn: list[int] = []
+    draw = importance.log_weights
+
+    def interrupted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        drawn.append(len(args[2]))
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return draw(*args, **kwargs)
+
+    monkeypatch.setattr(batches.time, "monotonic", iter(range(0, 10**6, 10)).__next__)
+    monkeypatch.setattr(importance, "log_weights", interrupted)
+    arguments = ["evaluate", "run", "--checks", 0, "--draws", 0]
+    code, out, err = script(*arguments)
+    assert (code, out) == (130, "") and "goes on where it stopped" in err
+    assert script(*arguments)[0] == 0
+    assert drawn == [50] * 4
+    assert (tmp_path / "run/bounds.json").read_text() == before
+
+
+def test_codes_that_hmc_cannot_move_are_refused(script: Script) -> None:
+    parts = ["--prior", "Bernoulli", "--posterior", "Bernoulli"]
+    script("svi_train", "--out", "run", *SMALL, *parts)
+    assert_refused(script("evaluate", "run", "--method", "ais"), "'z' is discrete")
 
 
 def test_divergence(script: Script, tmp_path: Path) -> None:

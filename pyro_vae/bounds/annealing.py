@@ -255,7 +255,7 @@ def anneal(
     """
     settings = settings or Settings()
     start = guide if settings.start == "posterior" else prior_of(model)
-    run = _Run(model, start, x, settings, plate)
+    run = _Run(model, start, x[:batch_size], settings, plate)
     results = in_batches(
         run.forward,
         x,
@@ -302,7 +302,7 @@ def bidirectional(
     """
     settings = settings or Settings()
     start = guide if settings.start == "posterior" else prior_of(model)
-    run = _Run(model, start, x, settings, plate)
+    run = _Run(model, start, x[:batch_size], settings, plate)
     results = in_batches(
         run.both_ways,
         x,
@@ -337,13 +337,14 @@ class _Run:
     def __init__(
         self, model: Program, start: Program, x: Tensor, settings: Settings, plate: str
     ) -> None:
+        """Take a first batch x, to see how the programs are laid out."""
         if len(x) == 0:
             raise InputError("there are no examples to evaluate")
         self.settings = settings
         self.model = model
         self.plate = plate
         self.betas = settings.betas().tolist()
-        self.densities = Densities(model, start, x[:2], plate)
+        self.densities = Densities(model, start, x, plate)
         self.units = (settings.chains + PILOT_CHAINS) * settings.temperatures
 
     def forward(self, x: Tensor, advance: Callable[[int], Any]) -> dict[str, Tensor]:

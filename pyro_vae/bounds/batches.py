@@ -4,6 +4,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,18 @@ def _kept(keep: Path, about: str) -> list[Results]:
 def _fingerprint(everything: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for item in everything:
+        if isinstance(item, partial):
+            item = _fingerprint([item.func, *item.args, *sorted(item.keywords.items())])
+        elif isinstance(item, tuple):
+            item = _fingerprint(item)
         if isinstance(item, nn.Module):
             digest.update(type(item).__name__.encode())
             tensors = list(item.state_dict().values())
         elif isinstance(item, Tensor):
             tensors = [item]
         else:
-            digest.update(repr(item).encode())
+            # Functions have no state to tell apart, and an address that changes.
+            digest.update(getattr(item, "__qualname__", repr(item)).encode())
             tensors = []
         for tensor in tensors:
             digest.update(str(tensor.shape).encode())

@@ -4,6 +4,7 @@ Examples differ by far more than models do, and a difficult one is difficult for
 the differences is known much better than the difference of two means on different examples.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,33 +31,41 @@ class Comparison:
         first = next(iter(self.bounds))
         width = max(map(len, self.bounds))
         header = f"{'nats':{width}} {'mean':>10} {'se':>8}   {'difference':>10} {'se':>8}"
-        lines = [f"{header} {'95 % interval':>22}"]
+        known = all(math.isfinite(bound.mc_se) for bound in self.bounds.values())
+        mc_error = f" {'MC error':>9}" if known else ""
+        lines = [f"{header} {'95 % interval':>22}{mc_error}"]
         for name, bound in self.bounds.items():
             line = f"{name:{width}} {bound.mean:10.3f} {bound.se:8.3f}"
             if name != first:
                 difference = self.differences[name]
                 interval = "[{:.3f}, {:.3f}]".format(*difference.ci95)
                 line += f"   {difference.mean:+10.3f} {difference.se:8.3f} {interval:>22}"
+                line += f" {difference.mc_se:9.4f}" if known else ""
             lines.append(line)
         return "\n".join(lines)
 
 
-def compare(values: Mapping[str, Tensor]) -> Comparison:
+def compare(values: Mapping[str, Tensor | Estimate]) -> Comparison:
     """Compare models by what each says of the same examples.
 
     Args:
         values: log p(x_i), or a bound on it, by model: nats on one base measure, shape [N], for the
-            same N examples in the same order. The first model is what the others are compared with.
+            same N examples in the same order; with their Monte Carlo variances, if those are known.
+            The first model is what the others are compared with.
 
     Raises:
         InputError: if there is one model only, or they are not of as many examples.
     """
     if len(values) < 2:
         raise InputError("a comparison takes two models or more")
-    if len({len(value) for value in values.values()}) > 1:
+    bounds = {
+        name: value
+        if isinstance(value, Estimate)
+        else Estimate(value.double(), torch.full_like(value, torch.nan, dtype=torch.float64))
+        for name, value in values.items()
+    }
+    if len({len(bound.values) for bound in bounds.values()}) > 1:
         raise InputError("models can only be compared on the same examples")
-    first = next(iter(values))
-    unknown = torch.full_like(values[first], torch.nan, dtype=torch.float64)
-    bounds = {name: Estimate(value.double(), unknown) for name, value in values.items()}
+    first = next(iter(bounds))
     differences = {name: bound - bounds[first] for name, bound in bounds.items() if name != first}
     return Comparison(bounds, differences)

@@ -93,6 +93,8 @@ class Densities:
             self._sites[name] = _Site(start, start + shape.numel(), shape, axis)
             start += shape.numel()
         self.dims = start
+        with undisturbed(x):
+            self._log_densities(self.draw(2, x), x)  # Pyro's checks, once
 
     def draw(self, num_chains: int, x: Tensor) -> Tensor:
         """Draw u from f_0, shape [num_chains, batch, D]."""
@@ -116,8 +118,11 @@ class Densities:
             return self._gather(given.__getitem__, trace)
 
     def point(self, u: Tensor, x: Tensor) -> Point:
-        """Return the two log-densities at u, and their gradients."""
-        with torch.enable_grad():
+        """Return the two log-densities at u, and their gradients.
+
+        Where HMC went astray they are not finite, about which Pyro is not asked.
+        """
+        with torch.enable_grad(), pyro.validation_enabled(False):
             u = u.detach().requires_grad_()
             log_q, log_p = self._log_densities(u, x)
             (grad_q,) = torch.autograd.grad(log_q.sum(), u, retain_graph=True)

@@ -160,11 +160,11 @@ def enumeration(
                 frames = [frame.name for frame in node["cond_indep_stack"]]
                 if frames != [plate]:
                     raise ValueError(f"site '{name}' has to be in the plate '{plate}' alone")
-                supports[name] = _all_values(name, node["fn"])
+                supports[name] = _all_values(name, node["fn"], max_values)
         sizes = [len(values) for values in supports.values()]
         total = math.prod(sizes)
-        if not supports or total > max_values:
-            raise ValueError(f"{total} values of the latent variables: {max_values} at most")
+        if total > max_values:
+            raise ValueError(_too_many(total, max_values))
         result = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
         for part in torch.arange(total, device=x.device).split(max(1, 200_000 // len(x))):
             index = torch.unravel_index(part, sizes)
@@ -179,16 +179,22 @@ def enumeration(
     return result
 
 
-def _all_values(name: str, fn: Any) -> Tensor:
+def _too_many(values: int, max_values: int) -> str:
+    return f"the latent variables have {values} values together, and max_values is {max_values}"
+
+
+def _all_values(name: str, fn: Any, max_values: int) -> Tensor:
     """All values that a site can have, shape [count, *event]."""
     if isinstance(fn, torch.distributions.TransformedDistribution):
-        values = _all_values(name, fn.base_dist)
+        values = _all_values(name, fn.base_dist, max_values)
         for transform in fn.transforms:
             values = transform(values)
         return values
     if isinstance(fn, torch.distributions.Independent):
-        single = _all_values(name, fn.base_dist)
+        single = _all_values(name, fn.base_dist, max_values)
         variables = fn.event_shape.numel() // single[0].numel()
+        if len(single) ** variables > max_values:
+            raise ValueError(_too_many(len(single) ** variables, max_values))
         index = torch.cartesian_prod(*[torch.arange(len(single), device=single.device)] * variables)
         return single[index.reshape(-1, variables)].reshape(-1, *fn.event_shape)
     if not fn.has_enumerate_support:

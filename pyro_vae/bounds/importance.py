@@ -135,7 +135,7 @@ class Bounds:
         share = f"k-hat is above {limit} on {self.heavy:.0%} of the images"
         if self.heavy < 0.05:
             return f"{share}: {name} is close to log p(x) on the others."
-        return f"{share}: {name} is loose, its MC error too small. Use --method ais."
+        return f"{share}: {name} is loose, and its MC error too small."
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `bounds.json` holds of it; keys are strings, numbers in nats."""

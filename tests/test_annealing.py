@@ -1,0 +1,388 @@
+"""Annealed importance sampling against exact answers: from below, from above, and how often."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pyro.infer.autoguide
+import pytest
+import torch
+from conftest import LinearGaussian
+from torch import Tensor
+
+from pyro_vae import VAE, InputError, bounds, likelihoods, posteriors, priors
+from pyro_vae.bounds import Annealed, Estimate, Settings, annealing, densities
+from pyro_vae.bounds.densities import Densities
+
+REPETITIONS = 100
+
+
+def errors(estimate: Estimate, exact: Tensor) -> tuple[float, float]:
+    """How far a mean is from the exact one, and the standard error of that, by its spread."""
+    off = estimate.values - exact
+    return off.mean().item(), (off.std() / len(off) ** 0.5).item()
+
+
+def assert_both_sides(found: Annealed, exact: Tensor, within: float = 0.05) -> None:
+    """The lower bound is below, the upper above, in expectation; and both are close."""
+    low, low_error = errors(found.lower, exact)
+    high, high_error = errors(found.upper, exact)
+    assert low < 4.5 * low_error and high > -4.5 * high_error
+    assert abs(low) < within + 4.5 * low_error and abs(high) < within + 4.5 * high_error
+    # The errors that it states are of the size of those that there are.
+    assert found.lower.mc_se == pytest.approx(low_error, rel=0.5)
+
+
+@pytest.mark.parametrize("start", ["posterior", "prior"])
+@pytest.mark.parametrize("schedule", ["sigmoid", "linear"])
+def test_linear_gaussian(start: Any, schedule: Any) -> None:
+    """From q(z|x), and from p(z), 150 examples of two dimensions."""
+    known = LinearGaussian(2)
+    x = known.marginal.sample((150,))
+    settings = Settings(temperatures=60, start=start, schedule=schedule)
+    found = bounds.anneal(known.vae.model, known.vae.guide, x, settings)
+    assert_both_sides(found, known.marginal.log_prob(x))
+    assert found.upper_flaw is None and 0.5 < found.acceptance.mean() < 0.95
+
+
+@pytest.mark.parametrize(("latent_dim", "temperatures"), [(10, 60), (50, 200)])
+def test_more_dimensions(latent_dim: int, temperatures: int) -> None:
+    """Within 0.05 nats, where IWAE_1000 is off by more than half a nat in 50 of them."""
+    known = LinearGaussian(latent_dim, 2 * latent_dim)
+    x = known.marginal.sample((100,))
+    exact = known.marginal.log_prob(x)
+    model, guide = known.vae.model, known.vae.guide
+    found = bounds.anneal(model, guide, x, Settings(temperatures=temperatures))
+    assert_both_sides(found, exact)
+    if latent_dim == 50:
+        assert bounds.evaluate(model, guide, x, 1000).iwae[1000].mean < exact.mean().item() - 0.5
+
+
+def test_nonlinear(nonlinear: VAE) -> None:
+    x = nonlinear.model(size=200)
+    exact = bounds.quadrature(nonlinear.model, x)
+    found = bounds.anneal(nonlinear.model, nonlinear.guide, x, Settings(temperatures=60))
+    assert_both_sides(found, exact)
+    # By Markov's inequality, at a level that no run of luck is needed for.
+    assert found.certified(1e-6) < exact.mean().item()
+
+
+def test_weights_are_unbiased() -> None:
+    """E[w] = p(x) for chains that hardly move, at few temperatures: what makes it all valid."""
+    known = LinearGaussian(1)
+    x = known.marginal.sample((1,)).expand(40, -1)
+    for settings in (
+        Settings(temperatures=3, chains=1000, leapfrog=1),
+        Settings(temperatures=8, chains=1000, leapfrog=2, start="prior"),
+    ):
+        found = bounds.anneal(known.vae.model, known.vae.guide, x, settings)
+        ratio = (found.log_w - known.marginal.log_prob(x)).exp().flatten()
+        assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / len(ratio) ** 0.5
+        assert ratio.std() > 0.1  # there is something to be unbiased about
+
+
+def test_intervals_cover() -> None:
+    """The Monte Carlo interval of the lower bound covers log p(x) in 90 to 99 % of repetitions."""
+    known = LinearGaussian(2)
+    x = known.marginal.sample((20,))
+    exact = known.marginal.log_prob(x).mean().item()
+    covered = {"lower": 0, "upper": 0, "certified": 0}
+    for seed in range(REPETITIONS):
+        found = bounds.anneal(
+            known.vae.model, known.vae.guide, x, Settings(temperatures=20, leapfrog=2), seed=seed
+        )
+        for side in ("lower", "upper"):
+            bound = getattr(found, side)
+            covered[side] += abs(bound.mean - exact) < 1.96 * bound.mc_se
+        covered["certified"] += found.certified(0.05) <= exact
+    for side in ("lower", "upper"):
+        assert 0.90 * REPETITIONS <= covered[side] <= 0.99 * REPETITIONS, covered
+    assert covered["certified"] >= 0.95 * REPETITIONS
+
+
+def test_upper_bound_of_known_weights() -> None:
+    """For log-normal weights both bounds are known: log p -+ about half the relative variance."""
+    sigma, chains = 0.4, 8
+    normal = torch.randn(chains, 20_000, dtype=torch.float64)
+    log_w = sigma * normal - sigma**2 / 2  # p = 1
+    relative = math.expm1(sigma**2)
+    for estimate, expected in (
+        (annealing.lower(log_w), -relative / 2 / chains),
+        (annealing.upper(log_w), relative / 2 / (chains - 1)),
+    ):
+        off, error = errors(estimate, torch.zeros(()))
+        assert off == pytest.approx(expected, abs=4.5 * error + 0.2 * abs(expected))
+        assert estimate.mc_se == pytest.approx(error, rel=0.1)
+    log_w = log_w[:, :3]
+    terms = []
+    for k in range(chains):
+        others = torch.cat([log_w[:k], log_w[k + 1 :]])
+        log_x = bounds.iwae(others)
+        terms.append(log_x + (log_w[k] - log_x).exp() - 1)
+    torch.testing.assert_close(annealing.upper(log_w).values, torch.stack(terms).mean(0))
+
+
+def test_upper_bounds_without_a_variance_are_flagged() -> None:
+    """Raw importance weights: the upper bound came out below a lower one, and says so."""
+    known = LinearGaussian(10, 20, misfit=0.5)  # a q that is too narrow
+    x = known.marginal.sample((100,))
+    log_w = bounds.log_weights(known.vae.model, known.vae.guide, x, 16).detach().double()
+    raw = Annealed(Settings(temperatures=1), log_w, torch.ones(100))
+    assert raw.upper_flaw is not None and raw.upper_k > 0.7
+    known = LinearGaussian(10, 20)
+    x = known.marginal.sample((100,))
+    annealed = bounds.anneal(known.vae.model, known.vae.guide, x, Settings(temperatures=60))
+    assert annealed.upper_flaw is None
+
+
+def test_bidirectional(nonlinear: VAE) -> None:
+    """Data from the model itself: the bounds enclose log p(x), which is known here too."""
+    drawn: list[Tensor] = []
+
+    def simulate(*args: Any) -> tuple[dict[str, Tensor], Tensor]:
+        latents, x = densities.simulate(*args)
+        drawn.append(x)
+        return latents, x
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(annealing, "simulate", simulate)
+        found = bounds.bidirectional(
+            nonlinear.model, nonlinear.guide, torch.zeros(100, 3, 4), Settings(temperatures=40)
+        )
+    exact = bounds.quadrature(nonlinear.model, torch.cat(drawn))
+    off, error = errors(found.forward.lower, exact)
+    assert -0.05 - 4.5 * error < off < 4.5 * error
+    off, error = errors(found.upper, exact)
+    assert -4.5 * error < off < 0.05 + 4.5 * error
+    assert found.gap.mean == pytest.approx(found.upper.mean - found.forward.lower.mean)
+    assert found.to_dict()["gap"]["mean"] == found.gap.mean
+
+
+def test_backward_weights_are_unbiased() -> None:
+    """E[1 / w] = 1 / p(x), from exact draws, however badly the chains mix."""
+    known = LinearGaussian(1)
+    settings = Settings(temperatures=3, chains=2, leapfrog=1)
+    x = torch.zeros(40_000, 4).double()
+    run = annealing._Run(known.vae.model, known.vae.guide, x[:2], settings, "data")
+    latents, x = densities.simulate(known.vae.model, x)
+    u = run.densities.at(latents, 2, x)
+    log_w, _ = run._lead(u, x, run._pilot(x, lambda _: None), lambda _: None, back=True)
+    ratio = (known.marginal.log_prob(x) - log_w).exp().mean(0)  # p / w, whose mean is one
+    assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / len(ratio) ** 0.5
+    assert ratio.std() > 0.1
+
+
+# What must not be.
+
+
+def assert_chains_are_their_own(run: annealing._Run, x: Tensor) -> None:
+    """With frozen moves a chain's weight does not depend on where the other chains begin."""
+    moves = run._pilot(x, lambda _: None)
+    u = run.densities.draw(4, x)
+    other = u.clone()
+    other[1:] += 0.7
+    outcomes = []
+    for start in (u, other):
+        torch.manual_seed(5)
+        outcomes.append(run._lead(start, x, moves, lambda _: None)[0])
+    assert torch.equal(outcomes[0][0], outcomes[1][0])
+    assert not torch.equal(outcomes[0][1], outcomes[1][1])
+
+
+def test_moves_are_frozen(linear_gaussian: LinearGaussian) -> None:
+    x = linear_gaussian.marginal.sample((5,))
+    vae = linear_gaussian.vae
+    settings = Settings(temperatures=20, chains=4)
+    run = annealing._Run(vae.model, vae.guide, x, settings, "data")
+    assert_chains_are_their_own(run, x)
+
+
+class _Adapting(annealing._Run):
+    """Adapts step sizes in the run that counts."""
+
+    factor = 1.0
+
+    def _move(self, point: Any, x: Tensor, beta: float, step: Tensor, scale: Tensor) -> Any:
+        point, accepted = super()._move(point, x, beta, step * self.factor, scale)
+        self.factor *= math.exp(accepted.mean().item() - annealing.ACCEPTANCE)
+        return point, accepted
+
+
+def test_adapting_in_the_run_that_counts_is_caught(linear_gaussian: LinearGaussian) -> None:
+    x = linear_gaussian.marginal.sample((5,))
+    vae = linear_gaussian.vae
+    run = _Adapting(vae.model, vae.guide, x, Settings(temperatures=20, chains=4), "data")
+    with pytest.raises(AssertionError):
+        assert_chains_are_their_own(run, x)
+
+
+def test_moves_leave_their_density_as_it_is() -> None:
+    """Exact draws from f_t are moved, and have the moments of f_t still: here p(z|x)."""
+    known = LinearGaussian(2)
+    vae, x = known.vae, known.marginal.sample((1,)).expand(4000, -1)
+    run = annealing._Run(vae.model, vae.guide, x, Settings(leapfrog=3), "data")
+    mean = (x[0] - vae.likelihood.decoder.bias) @ vae.likelihood.decoder.body[1].weight
+    mean = (mean @ known.posterior_covariance / known.scale**2).detach()
+    exact = torch.distributions.MultivariateNormal(mean, known.posterior_covariance)
+    point = run.densities.point(exact.sample((2, 4000)), x)
+    step, scale = torch.full((4000,), 1.1).double(), torch.full((4000, 2), 0.4).double()
+    for _ in range(3):
+        point, accepted = run._move(point, x, 1.0, step, scale)
+    assert 0.3 < accepted.mean() < 0.95  # so that a wrong ratio would show
+    white = (point.u - mean).flatten(0, 1) @ torch.linalg.inv(
+        torch.linalg.cholesky(known.posterior_covariance)
+    ).T
+    count = len(white)
+    assert (white.mean(0).abs() < 4.5 / count**0.5).all()
+    assert ((white.T @ white / count - torch.eye(2)).abs() < 4.5 * (2 / count) ** 0.5).all()
+
+
+# Programs that are no VAE.
+
+
+def simple() -> tuple[Callable, Callable]:
+    """One site of no dimensions, x ~ N(0, 2)."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.4 * x, 1.0))
+
+    return model, guide
+
+
+def positive_model(x: Tensor) -> None:
+    """Constrained sites, one above the other, in a data plate that is not the last dimension.
+
+    x_j ~ N(level, variance), variance ~ InverseGamma(3, 2), level | variance ~ N(0, 2 variance):
+    x is Student's t.
+    """
+    with pyro.plate("examples", len(x), dim=-2):
+        variance = pyro.sample("variance", dist.InverseGamma(3.0, 2.0))
+        level = pyro.sample("level", dist.Normal(0.0, (2 * variance).sqrt()))
+        with pyro.plate("pixels", x.shape[1], dim=-1):
+            pyro.sample("x", dist.Normal(level, variance.sqrt()), obs=x)
+
+
+def positive_guide(x: Tensor) -> None:
+    with pyro.plate("examples", len(x), dim=-2):
+        pyro.sample("variance", dist.LogNormal(-0.2, 0.7))
+        pyro.sample("level", dist.Normal(0.8 * x.mean(1, keepdim=True), 0.8))
+
+
+@pytest.mark.parametrize("start", ["posterior", "prior"])
+def test_constrained_sites_and_nested_plates(start: Any) -> None:
+    x = torch.randn(60, 3)
+    scale = torch.linalg.cholesky(2 / 3 * (torch.eye(3) + 2 * torch.ones(3, 3)))
+    exact = dist.MultivariateStudentT(torch.tensor(6.0), torch.zeros(3), scale).log_prob(x)
+    settings = Settings(temperatures=100, start=start)
+    found = bounds.anneal(positive_model, positive_guide, x, settings, plate="examples")
+    assert_both_sides(found, exact.double())
+
+
+def test_bidirectional_with_constrained_sites() -> None:
+    x = torch.zeros(60, 3)
+    settings = Settings(temperatures=60)
+    found = bounds.bidirectional(positive_model, positive_guide, x, settings, plate="examples")
+    assert -4.5 * found.gap.mc_se < found.gap.mean < 0.1 + 4.5 * found.gap.mc_se
+
+
+def test_autoguides() -> None:
+    """Their latent sites are points, made of auxiliary ones, which HMC moves."""
+    model, _ = simple()
+    x = torch.tensor([0.3, -1.0, 2.0, 0.5])
+    guide = pyro.infer.autoguide.AutoNormal(model, init_scale=0.9)
+    found = bounds.anneal(model, guide, x, Settings(temperatures=50, chains=64))
+    exact = torch.distributions.Normal(0.0, 2**0.5).log_prob(x).double()
+    error = found.lower.mc_variance.sqrt()
+    assert ((found.lower.values - exact).abs() < 4.5 * error + 0.01).all()
+    with pytest.raises(InputError, match="auxiliary site"):
+        bounds.bidirectional(model, guide, x, Settings(temperatures=5))
+    bounds.bidirectional(model, guide, x, Settings(temperatures=5, start="prior"))
+
+
+@pytest.mark.parametrize(
+    ("prior", "posterior"),
+    [
+        (priors.Hierarchical, posteriors.Hierarchical),
+        (priors.Vamp, posteriors.FullNormal),
+        (priors.Flow, posteriors.LowRankNormal),
+        (priors.LARS, posteriors.Normal),
+        (priors.StudentT, posteriors.IAF),
+        (priors.Mixture, posteriors.SplineFlow),
+    ],
+)
+def test_parts_of_a_vae(prior: Callable, posterior: Callable) -> None:
+    """The two sides agree, whatever the parts; twice the chains bring them together."""
+    vae = VAE(prior(3), likelihoods.Bernoulli(3, [4, 4]), posterior([4, 4], 3)).eval()
+    x = vae.model(size=30).detach()
+    found = bounds.anneal(vae.model, vae.guide, x, Settings(temperatures=40, leapfrog=2))
+    iwae = bounds.evaluate(vae.model, vae.guide, x, 2000).iwae[2000]
+    noise = math.hypot(found.lower.mc_se, found.upper.mc_se)
+    assert -4.5 * noise < found.upper.mean - found.lower.mean < 0.1 + 4.5 * noise
+    assert abs(found.lower.mean - iwae.mean) < 0.05 + 4.5 * math.hypot(noise, iwae.mc_se)
+
+
+def test_gradients_of_both_densities(nonlinear: VAE) -> None:
+    x = nonlinear.model(size=5)
+    both = Densities(nonlinear.model, nonlinear.guide, x)
+    u = both.draw(3, x)
+    point = both.point(u, x)
+    z = u.clone().requires_grad_()
+    log_q = nonlinear.posterior(x).log_prob(z)
+    log_p = nonlinear.prior().log_prob(z) + nonlinear.likelihood(z).log_prob(x)
+    for value, log, gradient in (
+        (log_q, point.log_q, point.grad_q),
+        (log_p, point.log_p, point.grad_p),
+    ):
+        torch.testing.assert_close(log, value.detach())
+        (expected,) = torch.autograd.grad(value.sum(), z, retain_graph=True)
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_what_is_refused(nonlinear: VAE) -> None:
+    model, guide = nonlinear.model, nonlinear.guide
+    x = nonlinear.model(size=3)
+    for wrong, said in (
+        ({"chains": 1}, "chains have to be at least 2"),
+        ({"temperatures": 0}, "temperatures"),
+        ({"leapfrog": 0}, "leapfrog"),
+        ({"start": "middle"}, "posterior or prior"),
+        ({"schedule": "cubic"}, "sigmoid or linear"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Settings(**wrong)
+    with pytest.raises(InputError, match="no examples"):
+        bounds.anneal(model, guide, x[:0])
+    codes = VAE(priors.Bernoulli(3), likelihoods.Bernoulli(3, [4]), posteriors.Bernoulli([4], 3))
+    with pytest.raises(InputError, match="'z' is discrete"):
+        bounds.anneal(codes.eval().model, codes.guide, torch.zeros(2, 4))
+    sphere = VAE(
+        priors.UniformSphere(3), likelihoods.Bernoulli(3, [4]), posteriors.PowerSpherical([4], 3)
+    )
+    with pytest.raises(InputError, match="'z' is in Sphere"):
+        bounds.anneal(sphere.model, sphere.guide, torch.zeros(2, 4))
+
+    def unobserved(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="observes x at one site"):
+        densities.simulate(unobserved, x)
+
+
+def test_seed_and_global_generator(nonlinear: VAE) -> None:
+    x, settings = nonlinear.model(size=3), Settings(temperatures=5)
+    before = torch.get_rng_state()
+    first, again, other = (
+        bounds.anneal(nonlinear.model, nonlinear.guide, x, settings, seed=seed).log_w
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, again) and not torch.equal(first, other)

@@ -1,0 +1,79 @@
+"""Errors, intervals and certificates, where the truth is known, by how often they hold."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_vae import InputError, bounds
+from pyro_vae.bounds import Corrected, Estimate
+from pyro_vae.bounds.estimates import leave_one_out
+
+REPETITIONS = 400
+
+
+def exactly(values: Tensor) -> Estimate:
+    return Estimate(values.double(), torch.zeros(len(values), dtype=torch.float64))
+
+
+def corrected(size: int, chosen: int) -> tuple[Corrected, Tensor]:
+    """Examples that differ by 20 nats, and two bounds that differ by 1.5, give or take 0.5."""
+    costly = -90 + 20 * torch.randn(size, dtype=torch.float64)
+    cheap = costly - 1.5 + 0.5 * torch.randn(size, dtype=torch.float64)
+    index = torch.randperm(size)[:chosen]
+    return Corrected(exactly(cheap), exactly(costly[index]), index), costly
+
+
+def test_a_subset_corrects_the_whole() -> None:
+    """The errors are those of reruns; intervals cover the population's mean, and the whole's."""
+    found, over_population, over_subset = [], 0, 0
+    for _ in range(REPETITIONS):
+        estimate, costly = corrected(300, 60)
+        off = estimate.mean - costly.mean().item()
+        found.append(off)
+        low, high = estimate.ci95
+        over_population += low <= -90 <= high
+        over_subset += abs(off) < 1.96 * estimate.subset_se
+    spread = torch.tensor(found)
+    exact = 0.5 * math.sqrt((1 / 60) * (1 - 60 / 300))
+    assert abs(spread.mean()) < 4.5 * exact / REPETITIONS**0.5  # no bias
+    assert spread.std().item() == pytest.approx(exact, rel=4.5 / math.sqrt(2 * REPETITIONS))
+    for covered in (over_population, over_subset):
+        assert 0.90 * REPETITIONS <= covered <= 0.99 * REPETITIONS
+    estimate, _ = corrected(300, 60)
+    assert estimate.se == pytest.approx(math.hypot(20 / 300**0.5, exact), rel=0.35)
+    assert estimate.to_dict()["subset"] == 60
+
+
+def test_a_subset_that_is_the_whole() -> None:
+    estimate, costly = corrected(50, 50)
+    assert estimate.mean == pytest.approx(costly.mean().item()) and estimate.subset_se == 0
+
+
+def test_certified_bounds_hold() -> None:
+    """As often as they say, and for weights with no variance at all."""
+    size, delta, sigma = 20, 0.1, 2.0
+    log_p = torch.zeros(REPETITIONS, size, dtype=torch.float64)
+    normal = torch.randn(REPETITIONS, size, dtype=torch.float64)
+    log_normal = log_p + sigma * normal - sigma**2 / 2  # E[p-hat] = p
+    pareto = torch.rand(REPETITIONS, size, dtype=torch.float64).log() / -1.5 + math.log(1 / 3)
+    for estimates in (log_normal, pareto):
+        failed = sum(bounds.certified(row, delta) > 0 for row in estimates)
+        assert failed <= delta * REPETITIONS
+    # It is the inequality's own: one example of probability delta reaches it.
+    edge = torch.where(torch.rand(10_000) < delta, -math.log(delta), -math.inf).double()
+    reached = sum(bounds.certified(one[None], delta + 1e-12) > -1e-9 for one in edge)
+    assert abs(reached / 10_000 - delta) < 4.5 * (delta / 10_000) ** 0.5
+    with pytest.raises(InputError, match="delta"):
+        bounds.certified(log_p[0], 0.0)
+
+
+def test_leave_one_out() -> None:
+    log_w = 5 * torch.randn(7, 4, dtype=torch.float64)
+    log_w[2, 0] = 80  # all the weight
+    log_w[:, 1] = -math.inf
+    log_w[3, 1] = 0  # there is no other
+    for k in range(7):
+        others = torch.cat([log_w[:k], log_w[k + 1 :]])
+        torch.testing.assert_close(leave_one_out(log_w)[k], bounds.iwae(others))
