@@ -2,11 +2,13 @@
 
 `VAE` puts a prior p(z), a likelihood p(x|z) and a posterior q(z|x) together to a Pyro model and
 guide; `objectives` and `svi` train them, `training` does so for whole runs, and `bounds` measures
-any Pyro model and guide, whose q(z|x) `refinement` can make better for given examples.
+any Pyro model and guide, whose q(z|x) `refinement` can make better for given examples. `compiling`
+turns a function in which Pyro programs run into a compiled one.
 """
 
 from pyro_vae import (
     bounds,
+    compiling,
     data,
     diagnostics,
     figures,
@@ -30,6 +32,7 @@ __all__ = [
     "InputError",
     "Model",
     "bounds",
+    "compiling",
     "data",
     "diagnostics",
     "figures",

@@ -1,0 +1,163 @@
+"""Compiled functions: what they compute, what they see, and what they refuse."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.compiling import CannotCompile, Compiled
+
+
+class Program(nn.Module):
+    """z ~ N(mu, s^2), s made of a buffer; x ~ N(f(z), 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mu = nn.Parameter(torch.tensor([0.3, -1.0]))
+        self.net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        self.register_buffer("scale", torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pyro.module("program", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(self.mu, self.scale).to_event(1))
+            return pyro.sample("x", dist.Normal(self.net(z), 1.0).to_event(1), obs=x)
+
+
+def log_joint_and_gradients(program: Program) -> Callable[[Tensor, Tensor], Any]:
+    """Log p(x, z), with its gradients by z and by the parameters."""
+
+    def function(x: Tensor, z: Tensor) -> Any:
+        z = z.requires_grad_()
+        conditioned = pyro.condition(program, data={"z": z})
+        log_joint = pyro.poutine.trace(conditioned).get_trace(x).log_prob_sum()
+        inputs = [z, *program.parameters()]
+        return log_joint, torch.autograd.grad(log_joint, inputs)
+
+    return function
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(7, 3, dtype=torch.double)
+
+
+def test_it_is_the_function_with_tensors_as_they_are_now(x: Tensor) -> None:
+    program = Program().double()
+    function = log_joint_and_gradients(program)
+    compiled = Compiled(function)
+    z = torch.randn(7, 2, dtype=torch.double)
+    before = [value.clone() for value in program.state_dict().values()]
+    for change in range(3):
+        state = {name: value.clone() for name, value in program.state_dict().items()}
+        ours = compiled(x, z)
+        after = [value.clone() for value in program.state_dict().values()]
+        program.load_state_dict(state)
+        pyro.clear_param_store()
+        expected = function(x, z.clone())
+        torch.testing.assert_close(ours, (expected[0].detach(), expected[1]))
+        # The statistics of the batch normalisation too, each once for each call.
+        torch.testing.assert_close(after, list(program.state_dict().values()))
+        with torch.no_grad():
+            program.mu += change + 1
+            program.scale *= 1.5
+            z = z + 1
+            x = x * 2
+    assert int(program.net[1].num_batches_tracked) == int(before[-1]) + 3
+
+
+def test_noise_is_new_at_each_call_and_repeatable(x: Tensor) -> None:
+    program = Program().double().eval()
+
+    def draw(x: Tensor) -> Tensor:
+        return pyro.poutine.trace(program).get_trace(x).nodes["z"]["value"]
+
+    compiled = Compiled(draw)
+    before = torch.get_rng_state()
+    compiled(x)  # compiling draws as a call does, and no more
+    torch.set_rng_state(before)
+    first, second = compiled(x), compiled(x)
+    assert not torch.equal(first, second)
+    torch.set_rng_state(before)
+    assert torch.equal(compiled(x), first)
+    draws = torch.cat([compiled(x) for _ in range(2000)])  # 14,000 of each
+    error = len(draws) ** -0.5
+    assert ((draws.mean(0) - program.mu).abs() < 4.5 * error).all()
+    assert ((draws.var(0) - 1).abs() < 4.5 * 2**0.5 * error).all()
+    torch.manual_seed(1)
+    noise = Compiled(draw, exact_noise=True)(x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(noise, draw(x).detach())
+
+
+def test_one_compilation_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = []
+
+    def function(a: Tensor, b: list[Tensor]) -> dict[str, Tensor]:
+        traced.append(a.shape)
+        return {"sum": a + b[0], "difference": a - b[1]}
+
+    compiled = Compiled(function)
+    for size in (2, 3, 2, 3):
+        a = torch.randn(size)
+        result = compiled(a, [torch.ones(size), torch.zeros(size)])
+        assert torch.equal(result["sum"], a + 1) and torch.equal(result["difference"], a)
+    assert traced == [(2,), (3,)]
+
+
+def test_arguments_and_parameters_can_be_written_to() -> None:
+    weight = nn.Parameter(torch.ones(4))
+
+    def function(total: Tensor, x: Tensor) -> Tensor:
+        loss = (weight * x).sum()
+        (gradient,) = torch.autograd.grad(loss, [weight])
+        with torch.no_grad():
+            weight.sub_(gradient)
+            total.add_(1)
+        return loss
+
+    compiled, total, x = Compiled(function), torch.zeros(()), torch.arange(4.0)
+    assert [compiled(total, x).item() for _ in range(3)] == [6.0, -8.0, -22.0]
+    assert torch.equal(weight.detach(), 1 - 3 * x) and total == 3
+
+
+LIVE = torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: x[x > 0],
+        lambda x: x * float(x[0]),
+        lambda x: x[: int(x[0].item())],
+        lambda x: x if LIVE.sum() > 0 else -x,
+        lambda x: x * float(LIVE[0]),
+        lambda x: x * LIVE.tolist()[0],
+    ],
+)
+def test_structure_that_depends_on_values_is_refused(function: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(CannotCompile, match="depends on the value of a tensor"):
+        Compiled(function)(torch.ones(3))
+
+
+def test_items_stay_tensors() -> None:
+    compiled = Compiled(lambda x: x - x.sum().item() + LIVE[0].item())
+    for x in (torch.arange(3.0), torch.ones(3)):
+        torch.testing.assert_close(compiled(x), x - x.sum() + 1)
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    with pytest.raises(CannotCompile):
+        Compiled(lambda x: x.sin() + 1.2345)(torch.ones(3))
+
+
+def test_faults_of_the_function_are_told() -> None:
+    with pytest.raises(CannotCompile, match="shape"):
+        Compiled(lambda x: x.reshape(5))(torch.ones(3))
