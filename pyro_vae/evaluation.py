@@ -1,8 +1,9 @@
 """What is measured of a run: bounds on log p(x) of its test images, and what to think of them."""
 
+import contextlib
 import hashlib
 import json
-import shutil
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from pyro_vae.options import Plan
 from pyro_vae.run import Run
 
 DRAWN = 50  # examples in bounds.nc
+KEPT = ".evaluation"  # what an interrupted evaluation goes on from
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Evaluation:
         annealed: by annealing, on the first of them.
         simulated: chains both ways, on images drawn from the model.
         checks: statistics of images drawn from the model, and of the data.
+        draws: from model and guide, for ArviZ.
     """
 
     bounds: Bounds
@@ -43,6 +46,7 @@ class Evaluation:
     annealed: Annealed | None = None
     simulated: Bidirectional | None = None
     checks: dict[str, predictive.Check] | None = None
+    draws: Any = None
 
     @property
     def annealed_of(self) -> Tensor:
@@ -62,20 +66,20 @@ class Evaluation:
     def gaps(self) -> dict[str, Estimate]:
         """Where log p(x) - ELBO comes from, as far as was measured (Cremer et al. 2018).
 
-        In place of log p(x) is the best lower bound that there is.
+        In place of log p(x) is AIS, or else IWAE_K with the refined q(z|x).
         """
         elbo, best = self.bounds.elbo, self.bounds.iwae[self.bounds.num_samples]
         refined = self.refined.elbo if self.refined else None
+        if self.refined is not None:
+            best = self.refined.iwae[self.refined.num_samples]
         if self.annealed is not None:
             chosen = self.annealed_of
             elbo, best = elbo[chosen], self.annealed.lower
             refined = refined[chosen] if refined else None
-        # The ELBO and IWAE are of the same draws: their difference has its own Monte Carlo error.
-        total = best - elbo if self.annealed else self.bounds.gap
         if refined is None:
-            return {"log p - ELBO": total} if self.annealed else {}
+            return {"log p - ELBO": best - elbo} if self.annealed else {}
         return {
-            "log p - ELBO": total,
+            "log p - ELBO": best - elbo,
             "  approximation": best - refined,
             "  amortisation": refined - elbo,
         }
@@ -93,8 +97,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     model, guide = run.vae.model, run.vae.guide
     x = run.test[run.chosen.to(run.device)]
     seed = run.options.seed
-    keep = run.folder / ".evaluation"
-    keep.mkdir(exist_ok=True)
+    keep = run.folder / KEPT
     subset = len(x) if plan.subset is None else plan.subset
     if subset > len(x):
         raise InputError(f"--subset {subset} is more than the {len(x)} test images evaluated")
@@ -120,14 +123,13 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     found = measure(seed=seed, keep=keep / "bounds.pt")
     if plan.checks:
         white = observations.white(run.vae.likelihood.support)
-        drawn = _draw(run, plan.checks, keep / "drawn.pt")
+        drawn = _draw(run, plan.checks, keep / "checks.pt")
         checks = predictive.check(run.test / white, drawn / white)
+    draws = None
     if plan.draws:
-        chosen = x[:DRAWN]
         khat = found.khat[:DRAWN]
-        data = inference_data(model, guide, chosen, plan.draws, khat=khat, seed=seed)
-        save(data, run.folder / "bounds.nc")
-    return Evaluation(found, refined, annealed, simulated, checks)
+        draws = inference_data(model, guide, x[:DRAWN], plan.draws, khat=khat, seed=seed)
+    return Evaluation(found, refined, annealed, simulated, checks, draws)
 
 
 def _draw(run: Run, count: int, keep: Path) -> Tensor:
@@ -184,7 +186,7 @@ def report(run: Run, found: Evaluation) -> str:
             mean += found.whole.mean - best.mean
         bits = observations.bits_per_dim(mean, _dims(run))
         lines.append(f"{run.base_measure} in {bits:.4f} bits per dimension, or fewer.")
-    lines.append(f"Everything is in {run.folder}: bounds.json, metrics.csv, best.pt, figures/*.png")
+    lines.append(f"Everything is in {run.folder}: bounds.*, metrics.csv, best.pt, figures/*.png")
     return "\n".join(lines)
 
 
@@ -208,13 +210,18 @@ def _annealed(found: Evaluation) -> str:
         f"{ais.ess.min():.1f} (least) of {chains}; {ais.acceptance.mean():.0%} of moves are "
         "accepted.",
     ]
-    if ais.upper_flaw:
-        lines.append(f"Do not rely on the upper bound: {ais.upper_flaw}. Take more temperatures.")
+    flaw = ais.upper_flaw
+    if not flaw and ais.upper.mean < iwae.mean - 4 * math.hypot(ais.upper.mc_se, iwae.mc_se):
+        flaw = "it is below IWAE"
+    if flaw:
+        lines.append(f"Do not rely on the upper bound: {flaw}. Take more temperatures, or chains.")
+    if ais.chain_flaw:
+        lines.append(f"The bounds may be loose: {ais.chain_flaw}. Take more temperatures.")
     if simulated:
         lines.append(
             f"On {len(simulated.gap.values)} images drawn from the model the bounds are "
-            f"{simulated.gap.mean:.3f} nats apart (MC error {simulated.gap.mc_se:.3f}), by chains "
-            "both ways."
+            f"{simulated.gap.mean:.3f} nats apart (se {simulated.gap.se:.3f}), by chains both "
+            "ways."
         )
     if found.whole:
         whole = found.whole
@@ -227,7 +234,7 @@ def _annealed(found: Evaluation) -> str:
 
 
 def write(run: Run, found: Evaluation) -> None:
-    """Write `bounds.json` and `bounds.nc`, and draw the figures.
+    """Write `bounds.json` and `bounds.nc`, and draw the figures; leave nothing of another one.
 
     Beside the bounds, `bounds.json` holds what a comparison needs: each example's bounds on the
     base measure, with their Monte Carlo variances, and a fingerprint of the examples.
@@ -262,6 +269,12 @@ def write(run: Run, found: Evaluation) -> None:
             for name, c in found.checks.items()
         }
         run.draw("predictive", (9, 3), partial(figures.predictive_checks, checks=found.checks), 3)
+    else:  # nothing that another evaluation left
+        (run.folder / "figures" / "predictive.png").unlink(missing_ok=True)
+    if found.draws is not None:
+        save(found.draws, run.folder / "bounds.nc")
+    else:
+        (run.folder / "bounds.nc").unlink(missing_ok=True)
     run.draw(
         "bounds",
         (9.5, 4.2),
@@ -270,12 +283,16 @@ def write(run: Run, found: Evaluation) -> None:
     )
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     checkpoint.write(run.folder / "bounds.json", text.encode())
-    shutil.rmtree(run.folder / ".evaluation", ignore_errors=True)
+    for name in ("bounds", "refined", "annealed", "simulated", "checks"):
+        if getattr(found, name) is not None:
+            (run.folder / KEPT / f"{name}.pt").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # another evaluation may have been interrupted
+        (run.folder / KEPT).rmdir()
 
 
 def _rounded(estimate: Estimate) -> dict[str, Any]:
     return {
-        "values": [round(value, 5) for value in estimate.values.tolist()],
+        "values": [finite(round(value, 5)) for value in estimate.values.tolist()],
         "mc_variance": [finite(float(f"{v:.4g}")) for v in estimate.mc_variance.tolist()],
     }
 

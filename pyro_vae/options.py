@@ -125,8 +125,12 @@ class Plan:
         for name in ("simulated", "refine", "checks", "draws"):
             if getattr(self, name) < 0:
                 raise InputError(f"--{name} cannot be negative, and {getattr(self, name)} is")
+        if self.checks == 1:
+            raise InputError("--checks takes two images or more, or 0")
         if self.subset is not None and self.subset < 2:
             raise InputError(f"--subset has to be at least 2, and {self.subset} is not")
+        if self.subset is not None and self.method != "ais":
+            raise InputError("--subset is of images to anneal: it goes with --method ais")
 
 
 class _Parser(ArgumentParser):
