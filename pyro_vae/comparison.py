@@ -111,6 +111,43 @@ def _estimate(content: dict[str, list[float | None]]) -> Estimate:
     return Estimate(values, variance)
 
 
+def compare_codes(folders: Sequence[str]) -> str:
+    """Put side by side what the runs' codes carry, from `bounds.json` and `diagnostics.json`.
+
+    Args:
+        folders: of the runs.
+
+    Returns:
+        A table, in nats: the test bound, the KL, the mutual information I(x; z) from below, what z
+        is worth to the decoder, active units, the probe's accuracy, and the verdict.
+
+    Raises:
+        InputError: if a run has no diagnosis, or not a whole one.
+    """
+    head = f"{'bound':>9} {'KL':>7} {'I(x; z)':>8} {'z worth':>8} {'active':>7} {'probe':>7}"
+    width = max(len(Path(folder).name) for folder in folders)
+    rows = [f"{'nats':{width}} {head}  the code is"]
+    for folder in folders:
+        path = Path(folder) / "diagnostics.json"
+        try:
+            content = json.loads(path.read_text())
+            bound = _estimate(_read(Path(folder))["iwae"]).mean
+            kl, information, gain = (
+                content[name]["mean"] for name in ("rate", "mutual_information", "gain")
+            )
+            probe = f"{content['probe']['accuracy']:.1%}" if content["probe"] else ""
+            active = f"{content['active_units']}/{content['units']}"
+            rows.append(
+                f"{Path(folder).name:{width}} {bound:9.2f} {kl:7.2f} {information:8.2f} "
+                f"{gain:8.2f} {active:>7} {probe:>7}  {content['verdict']}"
+            )
+        except FileNotFoundError as error:
+            raise InputError(f"there is no {path}: evaluate the run anew") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} cannot be compared: evaluate the run anew") from error
+    return "\n".join(rows)
+
+
 def _read(folder: Path) -> dict[str, Any]:
     """Return what of a run's `bounds.json` is compared."""
     path = folder / "bounds.json"

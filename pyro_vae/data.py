@@ -22,6 +22,8 @@ TORCHVISION = {
     "kmnist": "KMNIST",
     "emnist": "EMNIST",
 }
+Part = tuple[Tensor, Tensor | None]  # images, and their labels
+SETS = ("train", "validation", "test")
 CHANNELS = (1, 3, 4)  # of grey images, RGB, and RGB with opacity
 
 
@@ -33,11 +35,15 @@ class Dataset:
         train: shape [N, *event], `uint8` in 0..255 or `float32` in [0, 1].
         validation: the same; chooses between models.
         test: the same; is looked at once, at the end.
+        validation_labels: of the validation images, shape [N], where the set has labels.
+        test_labels: of the test images.
     """
 
     train: Tensor
     validation: Tensor
     test: Tensor
+    validation_labels: Tensor | None = None
+    test_labels: Tensor | None = None
 
     @property
     def event_shape(self) -> torch.Size:
@@ -70,6 +76,9 @@ def load(
     Raises:
         InputError: if there is no such data set, or its contents cannot be used.
     """
+    train: Part
+    validation: Part | None
+    test: Part | None
     if name == "digits":
         train, validation, test = _digits(), None, None
     elif name in TORCHVISION:
@@ -84,6 +93,12 @@ def load(
         train, test = _split(train, test_fraction, generator)
     if validation is None:
         train, validation = _split(train, validation_fraction, generator)
+    return _whole(name, train, validation, test)
+
+
+def _whole(name: str, *parts: Part) -> Dataset:
+    """Put the parts together, if they go together."""
+    (train, _), (validation, validation_labels), (test, test_labels) = parts
     for part, images in (("training", train), ("validation", validation), ("test", test)):
         if len(images) == 0:
             raise InputError(
@@ -95,26 +110,32 @@ def load(
                 f"{name}: the {part} set holds {images.dtype} {list(images.shape[1:])}, "
                 f"the training set {train.dtype} {list(train.shape[1:])}: make them alike"
             )
-    return Dataset(train, validation, test)
+    return Dataset(train, validation, test, validation_labels, test_labels)
 
 
-def _split(images: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _split(part: Part, fraction: float, generator: torch.Generator) -> tuple[Part, Part]:
     """Set aside a random `fraction` of the images."""
     if not 0 < fraction < 1:
         raise InputError(f"a fraction of {fraction:g} cannot be split off: take one in (0, 1)")
+    images, labels = part
     order = torch.randperm(len(images), generator=generator)
     aside = int(fraction * len(images))
-    return images[order[aside:]], images[order[:aside]]
+    rest, chosen = (
+        (images[i], None if labels is None else labels[i]) for i in (order[aside:], order[:aside])
+    )
+    return rest, chosen
 
 
-def _digits() -> Tensor:
+def _digits() -> Part:
     from sklearn.datasets import load_digits
 
-    intensity = load_digits().images / 16  # 1797 images of 8 x 8 with 17 grey levels
-    return torch.from_numpy((255 * intensity).round().astype(np.uint8))
+    digits = load_digits()
+    intensity = digits.images / 16  # 1797 images of 8 x 8 with 17 grey levels
+    images = torch.from_numpy((255 * intensity).round().astype(np.uint8))
+    return images, torch.from_numpy(digits.target)
 
 
-def _torchvision(name: str, root: Path) -> tuple[Tensor, None, Tensor]:
+def _torchvision(name: str, root: Path) -> tuple[Part, None, Part]:
     from torchvision import datasets
 
     options: dict[str, Any] = {"split": "balanced"} if name == "emnist" else {}
@@ -131,10 +152,10 @@ def _torchvision(name: str, root: Path) -> tuple[Tensor, None, Tensor]:
     images = [part.data for part in parts]
     if name == "emnist":  # stored on its side
         images = [image.transpose(-1, -2).contiguous() for image in images]
-    return images[0], None, images[1]
+    return (images[0], parts[0].targets), None, (images[1], parts[1].targets)
 
 
-def _arrays(path: Path) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _arrays(path: Path) -> tuple[Part, Part | None, Part | None]:
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
@@ -143,14 +164,16 @@ def _arrays(path: Path) -> tuple[Tensor, Tensor | None, Tensor | None]:
     except Exception as error:  # numpy raises whatever its parsers meet in a broken file
         raise InputError(f"{path} is not a NumPy array file ({_first_line(error)})") from error
     if len(arrays) == 1:
-        return _checked(path, next(iter(arrays.values()))), None, None
+        return (_checked(path, next(iter(arrays.values()))), None), None, None
     if not {"train", "test"} <= arrays.keys():
         raise InputError(
             f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}: it should hold one array, "
             "or arrays named train and test (and validation)"
         )
-    validation = _checked(path, arrays["validation"]) if "validation" in arrays else None
-    return _checked(path, arrays["train"]), validation, _checked(path, arrays["test"])
+    checked = {
+        name: (_checked(path, array), None) for name, array in arrays.items() if name in SETS
+    }
+    return checked["train"], checked.get("validation"), checked["test"]
 
 
 def _checked(path: Path, array: np.ndarray) -> Tensor:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae import bounds, checkpoint, diagnostics, figures, observations, predictive, refinement
@@ -19,7 +18,7 @@ from pyro_vae.bounds import Annealed, Bidirectional, Bounds, Corrected, Estimate
 from pyro_vae.bounds.arviz import inference_data, save
 from pyro_vae.bounds.batches import in_batches
 from pyro_vae.bounds.estimates import HEADER, finite, row
-from pyro_vae.bounds.weights import sample_sites
+from pyro_vae.diagnostics import Diagnosis, Smoothness
 from pyro_vae.errors import InputError
 from pyro_vae.options import Plan
 from pyro_vae.run import Run
@@ -34,14 +33,18 @@ class Evaluation:
 
     Attributes:
         bounds: by importance sampling, on all images that were chosen.
-        refined: the same, with q(z|x) refined for each image.
-        annealed: by annealing, on the first of them.
+        diagnosis: of the latent code.
+        smoothness: of the latent space, where codes are real or on the sphere.
+        refined: bounds with q(z|x) refined for each image.
+        annealed: by annealing, on the first of the images.
         simulated: chains both ways, on images drawn from the model.
         checks: statistics of images drawn from the model, and of the data.
         draws: from model and guide, for ArviZ.
     """
 
     bounds: Bounds
+    diagnosis: Diagnosis
+    smoothness: Smoothness | None = None
     refined: Bounds | None = None
     annealed: Annealed | None = None
     simulated: Bidirectional | None = None
@@ -129,7 +132,24 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     if plan.draws:
         khat = found.khat[:DRAWN]
         draws = inference_data(model, guide, x[:DRAWN], plan.draws, khat=khat, seed=seed)
-    return Evaluation(found, refined, annealed, simulated, checks, draws)
+    return Evaluation(
+        found, *_look_at_code(run, x[:1000]), refined, annealed, simulated, checks, draws
+    )
+
+
+def _look_at_code(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:
+    """Diagnose the code of x; a probe of the labels is fitted to validation images."""
+    vae, seed = run.vae, run.options.seed
+    labelled = [
+        (images[:5000], labels[:5000])
+        for images, labels in zip((run.validation, run.test), run.labels, strict=True)
+        if labels is not None
+    ]
+    found = diagnostics.diagnose(
+        vae.model, vae.guide, x, labelled if len(labelled) == 2 else (), seed
+    )
+    measurable = vae.posterior.support in ("real", "sphere") and len(x) > 10
+    return found, diagnostics.smoothness(vae, x, seed=seed) if measurable else None
 
 
 def _draw(run: Run, count: int, keep: Path) -> Tensor:
@@ -157,13 +177,6 @@ def _draw(run: Run, count: int, keep: Path) -> Tensor:
 
 def report(run: Run, found: Evaluation) -> str:
     """Say what came of it."""
-    x = run.test
-    with torch.no_grad():
-        sites = dict(sample_sites(poutine.trace(run.vae.guide).get_trace(x[:1])))
-    units = ", ".join(
-        f"{count} of {sites[name]['value'].shape[-1]} units of {name}"
-        for name, count in diagnostics.active_units(run.vae.guide, x).items()
-    )
     best = found.bounds.iwae[found.bounds.num_samples]
     lines = [
         f"\nlog p(x) of {len(best.values)} test images ({run.vae.likelihood.support}), bounded "
@@ -179,14 +192,19 @@ def report(run: Run, found: Evaluation) -> str:
         lines.append("\n".join([f"\n{HEADER}", *rows]))
     if found.checks:
         lines.append(f"\n{predictive.report(found.checks)}")
-    lines.append(f"\n{units} are active.")
     if run.base_measure != "the unit interval":
         mean = _on_base_measure(run, best).mean
         if found.whole:  # the same for all images, by the difference on some
             mean += found.whole.mean - best.mean
         bits = observations.bits_per_dim(mean, _dims(run))
         lines.append(f"{run.base_measure} in {bits:.4f} bits per dimension, or fewer.")
-    lines.append(f"Everything is in {run.folder}: bounds.*, metrics.csv, best.pt, figures/*.png")
+    lines.append(f"\n{found.diagnosis}")
+    if found.smoothness:
+        lines.append(f"\n{found.smoothness}")
+    lines.append(
+        f"\nEverything is in {run.folder}: bounds.*, diagnostics.json, metrics.csv, best.pt, "
+        "figures/*.png"
+    )
     return "\n".join(lines)
 
 
@@ -234,7 +252,9 @@ def _annealed(found: Evaluation) -> str:
 
 
 def write(run: Run, found: Evaluation) -> None:
-    """Write `bounds.json` and `bounds.nc`, and draw the figures; leave nothing of another one.
+    """Write `bounds.json`, `bounds.nc` and `diagnostics.json`, and draw the figures.
+
+    Nothing is left there of another evaluation.
 
     Beside the bounds, `bounds.json` holds what a comparison needs: each example's bounds on the
     base measure, with their Monte Carlo variances, and a fingerprint of the examples.
@@ -281,8 +301,14 @@ def write(run: Run, found: Evaluation) -> None:
         partial(figures.tightness, found=found.bounds, annealed=found.annealed),
         columns=2,
     )
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    checkpoint.write(run.folder / "bounds.json", text.encode())
+    code = found.diagnosis.to_dict()
+    code["smoothness"] = found.smoothness.to_dict() if found.smoothness else None
+    run.draw("units", (6, 4), partial(figures.units, diagnosis=found.diagnosis))
+    if run.vae.posterior.support == "real":
+        run.draw("traversals", (6, 6), partial(figures.traversals, vae=run.vae, x=run.test[:1000]))
+    for name, part in (("bounds", content), ("diagnostics", code)):
+        text = json.dumps(part, indent=2, allow_nan=False) + "\n"
+        checkpoint.write(run.folder / f"{name}.json", text.encode())
     for name in ("bounds", "refined", "annealed", "simulated", "checks"):
         if getattr(found, name) is not None:
             (run.folder / KEPT / f"{name}.pt").unlink(missing_ok=True)

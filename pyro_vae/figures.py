@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pyro_vae.bounds import Annealed, Bounds, Comparison
+from pyro_vae.diagnostics import Diagnosis, unit_means, unit_variances
+from pyro_vae.diagnostics.units import THRESHOLD
 from pyro_vae.predictive import Check
 from pyro_vae.training import History
 from pyro_vae.vae import VAE
@@ -138,6 +140,61 @@ def interpolation(ax: Axes, vae: VAE, starts: Tensor, ends: Tensor, steps: int =
         width = starts.shape[-1] + 1
         ax.set_xticks([width / 2 - 1, (steps - 0.5) * width - 1], ["image A", "image B"])
         ax.tick_params(length=0)
+    return ax
+
+
+def traversals(ax: Axes, vae: VAE, x: Tensor, most: int = 12, steps: int = 9) -> Axes:
+    """Draw what moving along each active dimension of z does to one image, the most active on top.
+
+    Each row goes from -2 to 2 standard deviations of the codes of x around the image's own code.
+
+    Args:
+        ax: the axes.
+        vae: with codes that are real vectors.
+        x: examples, as the likelihood sees them, shape [N, *event]; the first is drawn.
+        most: how many dimensions are drawn at most.
+        steps: of each row.
+    """
+    ((means, _),) = unit_means(vae.guide, x).values()
+    ((_, variance),) = unit_variances(vae.guide, x).items()
+    order = [int(unit) for unit in variance.argsort(descending=True)[:most]]
+    shown = [unit for unit in order if variance[unit] > THRESHOLD] or order[:1]
+    codes = means[:1].repeat(len(shown), steps, 1)
+    way = torch.linspace(-2, 2, steps, device=means.device)
+    for row, unit in enumerate(shown):
+        codes[row, :, unit] += way * means[:, unit].std()
+    with torch.no_grad():
+        decoded = vae.likelihood.picture(vae.prior.code(codes))
+    image_grid(ax, decoded.flatten(0, 1), columns=steps)
+    if decoded.dim() > 3:
+        height = decoded.shape[-2] + 1
+        ticks = [(row + 0.5) * height - 1 for row in range(len(shown))]
+        ax.set_yticks(ticks, [f"$z_{{{unit + 1}}}$" for unit in shown])
+        ax.tick_params(length=0)
+    return ax
+
+
+def units(ax: Axes, diagnosis: Diagnosis) -> Axes:
+    """Draw what each dimension of the code carries, largest first: its KL, or else its variance."""
+    offset = 0
+    for site, variance in diagnosis.variances.items():
+        kl = diagnosis.kl[site]
+        height = (variance if kl is None else kl).cpu().numpy()
+        order = np.argsort(-height)
+        active = (variance > THRESHOLD).cpu().numpy()[order]
+        places = np.arange(len(order)) + offset
+        for which, label in ((active, "active"), (~active, "not active")):
+            if which.any():
+                ax.bar(places[which], height[order][which], label=f"{site}, {label}")
+        offset += len(order) + 1
+    shared = all(kl is not None for kl in diagnosis.kl.values())
+    ax.set(
+        xlabel="dimension of the code, sorted",
+        ylabel="KL, nats" if shared else "variance of the posterior mean (KL, where it is known)",
+        title=f"{diagnosis.verdict}: {diagnosis.active} of {diagnosis.units} units are active",
+        xticks=[],
+    )
+    ax.legend()
     return ax
 
 

@@ -58,6 +58,9 @@ class Options:
         batch_size: The number of images in a step.
         lr: The learning rate of Adam.
         seed: Seed of the initial parameters and of all noise in training and evaluation.
+        diagnose_every: After how many epochs, each time, the latent code is diagnosed; 0 for never.
+        aggressive: How many steps the guide may take alone before each of the model's, while the
+            mutual information of x and z grows (He et al. 2019).
         device: Where to compute; auto takes a GPU if there is one.
         num_samples: K, the number of draws of z for each test image when log p(x) is bounded.
         num_examples: The number of test images to bound log p(x) on, chosen at random.
@@ -78,6 +81,8 @@ class Options:
     batch_size: int = 100
     lr: float = 1e-3
     seed: int = 0
+    diagnose_every: int = 5
+    aggressive: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_samples: int = 5000
     num_examples: int = 1000
@@ -92,6 +97,9 @@ class Options:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise InputError(f"--{name} has to be positive, and {value} is not")
+        for name in ("diagnose_every", "aggressive"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} cannot be negative, and {getattr(self, name)} is")
         for name in ("seed", "data_seed"):
             if not 0 <= getattr(self, name) < 2**32:
                 raise InputError(f"--{name} has to be between 0 and 2**32 - 1")
@@ -173,7 +181,7 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
     sys.path.append(os.getcwd())  # users' own classes are named by import path
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        given = parser().parse_args(arguments)
+        given = _parse(arguments)
     except UnicodeDecodeError as error:
         raise InputError("the --config file is no YAML file") from error
     for name in Options.__dataclass_fields__:
@@ -185,11 +193,26 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
         raise InputError("--resume goes on with the run's own configuration, in its own folder")
     config = Path(given.resume) / "config.yaml"
     before = read(config)
-    now = parser().parse_args(["--config", str(config), *arguments])
+    now = _parse(["--config", str(config), *arguments])
     for name in Options.__dataclass_fields__:
         if name not in CHANGEABLE and before[name] != now[name]:
             raise InputError(f"--{name} cannot change when a run is resumed: start a new one")
     return now
+
+
+def _parse(arguments: Sequence[str]) -> Namespace:
+    """Parse options, where a class that is named has its own defaults.
+
+    By itself jsonargparse hands on to it those of the class that is named by default, `ELBO`'s
+    single particle to `IWAE`, say.
+    """
+    given = parser().parse_args(arguments, defaults=False)
+    named = {name: given.get(name) for name in Options.__dataclass_fields__}
+    result = parser()
+    for name, part in named.items():
+        if isinstance(part, Namespace) and "class_path" in part:
+            result.set_defaults({name: {"class_path": part.class_path}})
+    return result.parse_args(arguments)
 
 
 def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
@@ -257,7 +280,7 @@ def read(path: Path) -> Namespace:
     missing = [name for name in Options.__dataclass_fields__ if found.get(name) is None]
     if missing:
         raise InputError(f"{path} is not whole: it lacks {', '.join(missing)}")
-    return parser().parse_args(["--config", str(path)])
+    return _parse(["--config", str(path)])
 
 
 def instantiate(namespace: Namespace) -> Options:

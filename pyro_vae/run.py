@@ -38,6 +38,7 @@ class Run:
         train: stored training images, on the device.
         validation: validation images as the likelihood sees them.
         test: the same for test images.
+        labels: of the validation and the test images, where there are any.
         measured: the test images on the base measure: what their probability is the probability of.
         vae: the model and the guide, as they start.
         engine: what trains them.
@@ -74,6 +75,7 @@ class Run:
                 (dataset.train, dataset.validation, dataset.test), seeds, strict=True
             )
         )
+        self.labels = dataset.validation_labels, dataset.test_labels
         self.vae.initialize(observations.intensities(train))
         self.vae.to(self.device)
         self.train = train.to(self.device)

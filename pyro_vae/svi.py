@@ -124,11 +124,12 @@ class EagerEngine:
         self._checked = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of model, guide and optimiser."""
+        """Return the state of model, guide, optimiser and objective."""
         return {
             "model": self.model.state_dict(),
             "guide": self.guide.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "objective": self.objective.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,3 +137,4 @@ class EagerEngine:
         self.model.load_state_dict(state["model"])
         self.guide.load_state_dict(state["guide"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would share it
+        self.objective.load_state_dict(state["objective"])

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from pyro_vae import options
-from pyro_vae.comparison import compare_runs
+from pyro_vae.comparison import compare_codes, compare_runs
 
 
 def main() -> None:
     """Compare, and say what came of it."""
     with options.one_line_errors():
         chosen = options.parse_comparison()
-        found = compare_runs(chosen.runs)
-        print(found)
+        found, codes = compare_runs(chosen.runs), compare_codes(chosen.runs)
+        print(f"{found}\n\n{codes}")
         if chosen.figure:
             found.draw(Path(chosen.figure))
 

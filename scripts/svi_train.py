@@ -32,6 +32,8 @@ def main() -> None:
             batch_size=run.options.batch_size,
             seed=run.options.seed,
             folder=folder,
+            diagnose_every=run.options.diagnose_every,
+            aggressive=run.options.aggressive,
         )
         run.load_best()
         found = evaluation.evaluate(run)

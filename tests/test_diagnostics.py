@@ -1,9 +1,18 @@
-"""Active units, on posteriors whose means are known."""
+"""Diagnoses, of codes whose information is known, and of runs made to be healthy or not."""
 
+import math
+from functools import partial
+
+import pytest
 import torch
+from conftest import LinearGaussian
+from test_objectives import PAIRS
+from torch import Tensor
 
-from pyro_vae import VAE, diagnostics, likelihoods, posteriors, priors
+from pyro_vae import VAE, InputError, diagnostics, likelihoods, networks, posteriors, priors
 from pyro_vae.networks import Linear
+from pyro_vae.objectives import ELBO
+from pyro_vae.svi import EagerEngine
 
 
 def test_active_units() -> None:
@@ -17,6 +26,8 @@ def test_active_units() -> None:
     assert diagnostics.active_units(guide, x) == {"z": 2}
     assert diagnostics.active_units(guide, x, threshold=0.5) == {"z": 1}
     assert diagnostics.active_units(guide, x[:1].expand(1000, 3)) == {"z": 0}
+    found = diagnostics.unit_variances(guide, x)["z"]
+    torch.testing.assert_close(found, torch.tensor([1, 0.0225, 0.0025]), atol=3e-3, rtol=0.04)
 
 
 def test_both_layers_are_counted() -> None:
@@ -27,3 +38,219 @@ def test_both_layers_are_counted() -> None:
         posterior.top.encoder.body[-1].weight.zero_()
         posterior.joint.body[-1].weight.zero_()
     assert diagnostics.active_units(guide, torch.randn(500, 3)) == {"z_top": 0, "z": 0}
+
+
+def near(values: Tensor, expected: float, slack: float = 0.0) -> bool:
+    error = values.double().std().item() / len(values) ** 0.5
+    return abs(values.mean().item() - expected) < 4.5 * error + slack
+
+
+def test_information_of_a_linear_gaussian(linear_gaussian: LinearGaussian) -> None:
+    """All of it in closed form: x and z are jointly normal, under p and under q."""
+    vae = linear_gaussian.vae
+    x = linear_gaussian.marginal.sample((1500,))
+    found = diagnostics.measure(vae.model, vae.guide, x)
+    gain = vae.posterior.encoder.body[1].weight[:2].detach()
+    q = vae.posterior(x[:1]).variance[0].detach().diag()
+    q_z = q + gain @ linear_gaussian.marginal.covariance_matrix @ gain.T
+    information = 0.5 * (torch.logdet(q_z) - torch.logdet(q)).item()
+    p_z = torch.distributions.MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    aggregated = torch.distributions.MultivariateNormal(torch.zeros(2).double(), q_z)
+    marginal_kl = torch.distributions.kl_divergence(aggregated, p_z).item()
+    assert 1 < information < math.log(1500) / 2
+    assert near(found.rate, information + marginal_kl)
+    assert near(-found.rate - found.distortion, linear_gaussian.elbo(x).mean().item())
+    # One example's own share of q(z) is about 1/N of it where I is small, so the two are close.
+    below, above = found.mutual_information, found.mutual_information_above
+    assert below.mean() < above.mean()
+    assert near(below, information, slack=0.05) and near(above, information, slack=0.05)
+    assert near(found.marginal_kl, marginal_kl, slack=0.05)
+    w, s = vae.likelihood.decoder.body[1].weight.detach(), linear_gaussian.scale
+    exact = linear_gaussian.marginal.covariance_matrix.trace() + (w @ w.T).trace()
+    prior_distortion = 0.5 * exact / s**2 + 4 * math.log(s * (2 * math.pi) ** 0.5)
+    assert near(found.prior_distortion, prior_distortion.item())
+    assert torch.equal(found.gain, found.prior_distortion - found.distortion)
+
+
+def test_information_is_bounded_by_the_number_of_examples() -> None:
+    """The bias that is stated: the lower one stays below log N, and the upper one above it all."""
+    vae = LinearGaussian(latent_dim=2).vae
+    with torch.no_grad():
+        vae.posterior.encoder.bias[1] = -8.0  # codes as good as points
+    x = torch.randn(40, 4).double()
+    found = diagnostics.measure(vae.model, vae.guide, x)
+    assert found.mutual_information.max().item() <= math.log(40) + 1e-9
+    assert found.mutual_information.mean().item() == pytest.approx(math.log(40), abs=1e-3)
+    assert found.mutual_information_above.mean() > 100
+    said = str(diagnostics.diagnose(vae.model, vae.guide, x))
+    kl = diagnostics.measure(vae.model, vae.guide, x).rate
+    assert f"{math.log(40):.2f} ± 0.00 and {kl.mean():.2f}" in said
+    assert f"the first cannot be above log 40 = {math.log(40):.2f}" in said
+
+
+def test_little_data_brackets_the_information(linear_gaussian: LinearGaussian) -> None:
+    """With twenty examples the biases are plain to see, and in the directions that are stated."""
+    vae = linear_gaussian.vae
+    means = []
+    for seed in range(60):
+        x = linear_gaussian.marginal.sample((20,))
+        found = diagnostics.measure(vae.model, vae.guide, x, seed)
+        means.append([found.mutual_information.mean(), found.mutual_information_above.mean()])
+    below, above = torch.tensor(means).T
+    large = diagnostics.measure(vae.model, vae.guide, linear_gaussian.marginal.sample((1500,)))
+    truth = large.mutual_information.mean().item()
+    assert below.mean() + 3 * below.std() / 60**0.5 < truth
+    assert above.mean() - 3 * above.std() / 60**0.5 > truth
+
+
+@pytest.mark.parametrize(("prior", "posterior"), PAIRS)
+def test_every_prior_and_posterior_is_diagnosed(
+    prior: type[priors.Prior], posterior: type[posteriors.Posterior]
+) -> None:
+    torch.manual_seed(0)
+    small = partial(networks.MLP, widths=[4])
+    vae = VAE(prior(2), likelihoods.Bernoulli(2, [5], small), posterior([5], 2, small)).eval()
+    x = (torch.rand(60, 5) < 0.4).float()
+    found = diagnostics.diagnose(vae.model, vae.guide, x)
+    content = found.to_dict()
+    assert all(math.isfinite(content[name]["mean"]) for name in ("rate", "gain", "marginal_kl"))
+    assert found.verdict in str(found) and found.units == content["units"]
+    assert str(diagnostics.diagnose(vae.model, vae.guide, x)) == str(found)  # the same draws
+
+
+def test_kl_is_shared_out(linear_gaussian: LinearGaussian) -> None:
+    vae = linear_gaussian.vae
+    x = linear_gaussian.marginal.sample((300,))
+    kl = diagnostics.kl_per_unit(vae.model, vae.guide, x)["z"]
+    q = vae.posterior(x).base_dist
+    exact = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).mean(0)
+    torch.testing.assert_close(kl, exact)
+    mixture = VAE(priors.Mixture(2), vae.likelihood, vae.posterior).double()
+    assert diagnostics.kl_per_unit(mixture.model, mixture.guide, x) == {"z": None}
+
+
+def test_probe() -> None:
+    """Of a code that has the label in it, of one that has not, and of a single label."""
+    vae = VAE(priors.StandardNormal(2), likelihoods.Gaussian(2, [3]), posteriors.Normal([3], 2))
+    vae.posterior.encoder = Linear([3], (2, 2))
+    with torch.no_grad():
+        vae.posterior.encoder.body[1].weight.zero_()
+        vae.posterior.encoder.body[1].weight[0, 0] = 3.0
+    labels = torch.arange(400) % 4 // 3  # three in four are 0
+    x = torch.randn(400, 3)
+    x[:, 0] = 2.0 * labels
+    sets = [(x[:200], labels[:200]), (x[200:], labels[200:])]
+    found = diagnostics.probe(vae.guide, *sets)
+    assert found is not None and found.accuracy == 1.0 and found.chance == 0.75
+    x[:, 0] = torch.randn(400)
+    found = diagnostics.probe(vae.guide, *sets)
+    assert found is not None and abs(found.accuracy - 0.75) < 0.08 and found.se > 0
+    assert diagnostics.probe(vae.guide, (x[:50], torch.ones(50)), sets[1]) is None
+
+
+@pytest.mark.parametrize(
+    ("active", "information", "gain", "verdict"),
+    [
+        (4, 3.0, 9.0, "healthy"),
+        (3, 3.0, 9.0, "partly collapsed"),
+        (0, 0.0, 0.0, "collapsed"),
+        (0, 3.0, 9.0, "collapsed"),
+        (4, 0.2, 9.0, "collapsed"),
+        (4, 3.0, 0.1, "collapsed"),  # a code that the decoder does not use
+    ],
+)
+def test_judge(active: int, information: float, gain: float, verdict: str) -> None:
+    assert diagnostics.judge(active, 4, information, gain) == verdict
+
+
+def trained(seed: int, latent_dim: int, beta: float) -> diagnostics.Diagnosis:
+    """A VAE for binary data of two factors."""
+    torch.manual_seed(seed)
+    x = (torch.randn(2000, 2) @ (3 * torch.randn(2, 16))).sigmoid().bernoulli()
+    small = partial(networks.MLP, widths=[32])
+    vae = VAE(
+        priors.StandardNormal(latent_dim),
+        likelihoods.Bernoulli(latent_dim, [16], small),
+        posteriors.Normal([16], latent_dim, small),
+    )
+    engine = EagerEngine(vae.model, vae.guide, ELBO(beta=beta), lr=1e-2)
+    for batch in torch.randint(2000, (400, 200)):
+        engine.step(x[batch])
+    vae.eval()
+    return diagnostics.diagnose(vae.model, vae.guide, x[:500])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_verdicts_of_runs_made_so(seed: int) -> None:
+    """Healthy: as many dimensions as factors. Partly: three more. Fully: a KL at 200 times."""
+    healthy = trained(seed, 2, 1.0)
+    assert (healthy.verdict, healthy.active) == ("healthy", 2)
+    partly = trained(seed, 5, 1.0)
+    assert (partly.verdict, partly.active) == ("partly collapsed", 2)
+    assert "partly collapsed (3 of 5 units)" in str(partly)
+    assert partly.kl["z"] is not None and (partly.kl["z"] > 0.1).sum() == 2
+    fully = trained(seed, 2, 200.0)
+    assert fully.verdict == "collapsed" and fully.information.mutual_information.mean() < 0.1
+    assert "warm-up" in str(fully)
+
+
+def test_what_is_refused(linear_gaussian: LinearGaussian) -> None:
+    vae = linear_gaussian.vae
+    with pytest.raises(InputError, match="two examples"):
+        diagnostics.measure(vae.model, vae.guide, torch.zeros(1, 4).double())
+    with pytest.raises(InputError, match="more than 10 examples"):
+        diagnostics.smoothness(vae, torch.zeros(10, 4).double())
+    binary = VAE(priors.Bernoulli(2), likelihoods.Gaussian(2, [4]), posteriors.Bernoulli([4], 2))
+    with pytest.raises(InputError, match="codes that are real, not binary"):
+        diagnostics.smoothness(binary, torch.zeros(20, 4))
+
+
+def test_a_linear_decoder_is_smooth(linear_gaussian: LinearGaussian) -> None:
+    """Straight, even paths; and what noise costs, in closed form."""
+    vae = linear_gaussian.vae
+    with torch.no_grad():  # pixels in [0, 1], where pictures are not clipped, do not matter here
+        found = diagnostics.smoothness(vae, linear_gaussian.marginal.sample((2000,)))
+    assert found.detour is not None and found.jump is not None and found.turning is not None
+    for values, expected in ((found.detour, 1.0), (found.jump, 1.0), (found.turning, 0.0)):
+        torch.testing.assert_close(values, torch.full_like(values, expected), atol=1e-5, rtol=1e-5)
+    weight, s = vae.likelihood.decoder.body[1].weight, linear_gaussian.scale
+    gain = vae.posterior.encoder.body[1].weight[:2]
+    variance = (gain @ linear_gaussian.marginal.covariance_matrix @ gain.T).diagonal()
+    for scale, cost in found.noise.items():
+        expected = scale**2 * (weight.square().sum(0) * variance).sum() / (2 * s**2)
+        assert scale == 0 or near(cost, expected.item(), slack=0.06 * expected.item())
+    assert found.noise[0.0].abs().max() == 0
+    assert "times as long" in str(found) and found.to_dict()["detour"]["mean"] > 0.99
+
+
+def test_neighbours_and_bent_paths() -> None:
+    """An encoder that keeps distances keeps neighbours; a decoder of circles makes detours."""
+    torch.manual_seed(0)
+    vae = VAE(
+        priors.StandardNormal(2),
+        likelihoods.Gaussian(2, [2], Linear, scale=1.0, noise="fixed"),
+        posteriors.Normal([2], 2, Linear),
+    )
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+    with torch.no_grad():
+        vae.posterior.encoder.body[1].weight.copy_(torch.cat([turn, 0 * turn]))
+        vae.posterior.encoder.bias[1] = -12.0
+    x = torch.randn(200, 2)
+    assert diagnostics.smoothness(vae, x).neighbours.mean() > 0.98
+
+    class Circles(torch.nn.Module):
+        bias = torch.zeros(2)
+
+        def forward(self, z: Tensor) -> Tensor:
+            return torch.stack([(3 * z[..., 0]).cos(), (3 * z[..., 0]).sin()], -1)
+
+    vae.likelihood.decoder = Circles()
+    found = diagnostics.smoothness(vae, x)
+    assert found.detour is not None and found.turning is not None
+    angle = 3 * (x @ turn.T)[:, 0]
+    way = (angle[:100] - angle[-100:]).abs()
+    # 16 chords of an angle a / 16 each, over one of angle a; and turns by a / 16.
+    exact = 16 * (way / 32).sin().abs() / (way / 2).sin().abs()
+    plain = (way / 2).sin().abs() > 0.2
+    torch.testing.assert_close(found.detour[plain], exact[plain], rtol=0.05, atol=0.01)
+    torch.testing.assert_close(found.turning[plain], (way / 16)[plain], rtol=0.05, atol=0.01)

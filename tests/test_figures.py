@@ -11,7 +11,16 @@ from conftest import LinearGaussian
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae import VAE, bounds, figures, likelihoods, posteriors, predictive, priors
+from pyro_vae import (
+    VAE,
+    bounds,
+    diagnostics,
+    figures,
+    likelihoods,
+    posteriors,
+    predictive,
+    priors,
+)
 
 
 @pytest.fixture
@@ -249,3 +258,29 @@ def test_predictive_checks_are_drawn(shape: tuple[int, ...]) -> None:
     figures.predictive_checks(axes, found)
     assert [ax.get_xlabel() for ax in axes[: len(found)]] == list(found)
     assert [ax.get_visible() for ax in axes] == [i < len(found) for i in range(3)]
+
+
+def test_units_show_what_each_carries(ax: Axes) -> None:
+    vae = LinearGaussian(latent_dim=3).vae
+    with torch.no_grad():
+        vae.posterior.encoder.body[1].weight[1] = 0  # of the first three rows, those of the means
+        found = diagnostics.diagnose(vae.model, vae.guide, torch.randn(200, 4).double())
+    figures.units(ax, found)
+    heights = [bar.get_height() for bar in ax.patches]
+    expected = found.kl["z"]
+    assert expected is not None and sorted(heights) == pytest.approx(sorted(expected.tolist()))
+    assert len(ax.containers) == 2 and len(ax.containers[1]) == 1
+    assert "2 of 3 units are active" in ax.get_title()
+
+
+def test_traversals_move_one_dimension_at_a_time(ax: Axes) -> None:
+    vae = make(3, 4)
+    with torch.no_grad():
+        vae.posterior.encoder.body[-1].weight[:2] = 0  # neither dimension moves with x
+        vae.posterior.encoder.body[-1].weight[1] = 5.0  # ... but the second
+    x = (torch.rand(100, 3, 4) < 0.5).float()
+    shown = picture(figures.traversals(ax, vae, x, steps=5))
+    assert shown.shape == (3, 5 * 5 - 1)  # one row, of the active dimension
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["$z_{2}$"]
+    images = shown.reshape(3, -1)[:, [c for c in range(24) if c % 5 < 4]].reshape(3, 5, 4)
+    assert all(np.abs(np.diff(images, axis=1)).max(axis=(0, 2)) > 0)

@@ -1,5 +1,9 @@
 """The objectives against Pyro's, against closed forms, and against each other."""
 
+import gc
+import inspect
+import math
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -11,9 +15,33 @@ from conftest import LinearGaussian
 from pyro.infer import ELBO as PyroELBO
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae import VAE, InputError, bounds, likelihoods, objectives, posteriors, priors
-from pyro_vae.objectives import ELBO, IWAE, AnalyticELBO
+from pyro_vae import (
+    VAE,
+    InputError,
+    bounds,
+    likelihoods,
+    networks,
+    objectives,
+    observations,
+    posteriors,
+    priors,
+)
+from pyro_vae.objectives import (
+    CIWAE,
+    CUBO,
+    ELBO,
+    IWAE,
+    MIWAE,
+    PIWAE,
+    RWS,
+    TVO,
+    AnalyticELBO,
+    Renyi,
+    TargetKL,
+)
+from pyro_vae.svi import EagerEngine
 
 
 @pytest.fixture
@@ -71,7 +99,9 @@ def test_weighted_elbo_by_hand(
 def test_elbo_is_pyros_at_beta_one(num_particles: int, x: Tensor) -> None:
     for ours, theirs in ((ELBO, Trace_ELBO), (AnalyticELBO, TraceMeanField_ELBO)):
         vae = make()
-        reference = theirs(num_particles=num_particles, vectorize_particles=num_particles > 1)
+        reference = theirs(
+            num_particles, max_plate_nesting=1, vectorize_particles=num_particles > 1
+        )
         first = value_and_gradients(ours(num_particles=num_particles), vae, x)
         assert_same(first, value_and_gradients(reference, vae, x))
 
@@ -172,18 +202,329 @@ def test_iwae_refuses_what_it_has_no_gradient_for() -> None:
         IWAE().loss_and_grads(Coin(True), Coin(False), torch.zeros(3))
 
 
-@pytest.mark.parametrize("make_objective", [ELBO, AnalyticELBO, IWAE])
+EVERY: dict[str, Callable[[], objectives.Objective]] = {
+    "ELBO": ELBO,
+    "ELBO, stl": partial(ELBO, 3, gradient="stl"),
+    "ELBO, free bits": partial(ELBO, 2, free_bits=0.1, group=0),
+    "AnalyticELBO": AnalyticELBO,
+    "TargetKL": partial(TargetKL, 5.0, 2),
+    "IWAE": IWAE,
+    "IWAE, dreg": partial(IWAE, 3, "dreg"),
+    "MIWAE": partial(MIWAE, 2, 2, "stl"),
+    "PIWAE": partial(PIWAE, 2, 2, "dreg"),
+    "CIWAE": partial(CIWAE, 3, 0.5, "dreg"),
+    "Renyi": partial(Renyi, 3, 0.5),
+    "CUBO": CUBO,
+    "TVO": TVO,
+    "RWS": partial(RWS, guide="both"),
+}
+EVERY_NAME = pytest.mark.parametrize("name", EVERY)
+
+
+def test_no_objective_is_forgotten() -> None:
+    classes = {type(make_objective()).__name__ for make_objective in EVERY.values()}
+    assert classes == set(objectives.__all__) - {"Objective"}
+
+
+POSTERIORS = [
+    posteriors.Normal,
+    posteriors.FullNormal,
+    posteriors.LowRankNormal,
+    partial(posteriors.IAF, layers=1, hidden=4, context=2),
+    partial(posteriors.SplineFlow, layers=1, hidden=4, context=2, bins=3),
+]
+REAL = [
+    priors.StandardNormal,
+    priors.LearnedNormal,
+    priors.StudentT,
+    priors.Laplace,
+    priors.AR1,
+    partial(priors.Mixture, components=3),
+    partial(priors.Vamp, components=3),
+    partial(priors.Exemplar, components=3),
+    partial(priors.Flow, layers=1, hidden=4),
+    priors.LARS,
+]
+PAIRS = [
+    *[(prior, posteriors.Normal) for prior in REAL],
+    *[(priors.StandardNormal, posterior) for posterior in POSTERIORS[1:]],
+    (partial(priors.Vamp, components=3), POSTERIORS[3]),
+    (priors.UniformSphere, posteriors.PowerSpherical),
+    (priors.Bernoulli, posteriors.Bernoulli),
+    (partial(priors.Categorical, categories=2), partial(posteriors.Categorical, categories=2)),
+    (priors.Hierarchical, partial(posteriors.Hierarchical, top_dim=2, features=4)),
+]
+
+
+def step(objective: objectives.Objective, vae: VAE, x: Tensor) -> None:
+    """One step of Pyro's own SVI moves decoder and encoder, and leaves all of it finite."""
+    before = {name: p.detach().clone() for name, p in vae.named_parameters()}
+    svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), objective)
+    assert math.isfinite(svi.step(x))
+    moved = {n for n, p in vae.named_parameters() if not torch.equal(p.detach(), before[n])}
+    assert all(p.isfinite().all() for p in vae.parameters())
+    for part in ("decoder", "encoder"):
+        assert any(part in parameter for parameter in moved), part
+    assert math.isfinite(svi.evaluate_loss(x))
+
+
+@EVERY_NAME
+def test_every_prior_and_posterior(name: str, x: Tensor) -> None:
+    refused = 0
+    for prior, posterior in PAIRS:
+        pyro.clear_param_store()
+        small = partial(networks.MLP, widths=[4])
+        vae = VAE(prior(2), likelihoods.Bernoulli(2, [5], small), posterior([5], 2, small))
+        try:
+            step(EVERY[name](), vae, x)
+        except InputError as error:
+            assert "no closed form: take --objective ELBO" in str(error)
+            refused += 1
+    assert refused == (13 if name == "AnalyticELBO" else 0)
+
+
+@EVERY_NAME
+def test_every_likelihood(name: str) -> None:
+    small = partial(networks.MLP, widths=[4])
+    for likelihood in (getattr(likelihoods, kind) for kind in likelihoods.__all__):
+        if not inspect.isclass(likelihood) or inspect.isabstract(likelihood):
+            continue
+        pyro.clear_param_store()
+        made = likelihood(2, [3, 2], small)
+        images = torch.randint(256, (7, 3, 2), dtype=torch.uint8)
+        vae = VAE(priors.StandardNormal(2), made, posteriors.Normal([3, 2], 2, small))
+        vae.initialize(observations.intensities(images))
+        step(EVERY[name](), vae, observations.observe(images, made.support))
+
+
+@EVERY_NAME
+def test_engines_take_every_objective(name: str, x: Tensor) -> None:
+    """The engine's step is SVI's, and its loss a proper bound, by the objective's own draws."""
+    ours, theirs = make(), make()
+    engine = EagerEngine(ours.model, ours.guide, EVERY[name](), lr=1e-2)
+    svi = pyro.infer.SVI(theirs.model, theirs.guide, pyro.optim.Adam({"lr": 1e-2}), EVERY[name]())
+    losses = []
+    for run in (engine, svi):
+        torch.manual_seed(0)
+        losses.append([run.step(x), run.step(x), run.evaluate_loss(x)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@EVERY_NAME
+def test_a_step_is_a_graph(name: str, x: Tensor) -> None:
+    """Loss and gradients can be traced, and the graph draws anew and follows the schedule."""
+    vae, objective = make(), EVERY[name]()
+    objective.loss(vae.model, vae.guide, x)  # looks at the programs once
+    parameters = list(vae.parameters())
+
+    def step(x: Tensor) -> list[Tensor]:
+        loss = objective.differentiable_loss(vae.model, vae.guide, x)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return [loss, *(g for g in gradients if g is not None)]
+
+    with pyro.validation_enabled(False):
+        graph = make_fx(step)(x)
+    weight = getattr(objective, "kl_weight", torch.zeros(()))
+    for value in (1.0, 0.3):
+        weight.fill_(value)
+        found = []
+        for run in (step, graph):
+            torch.manual_seed(1)
+            found.append(run(x.flip(0)))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@EVERY_NAME
+def test_a_step_leaves_nothing_behind(name: str, x: Tensor) -> None:
+    """What a step made is freed at once, and not when Python next looks for cycles."""
+    vae, objective = make(), EVERY[name]()
+    objective.loss(vae.model, vae.guide, x)
+    made: list[weakref.ref[Tensor]] = []
+    forward = vae.likelihood.decoder.forward
+
+    def watched(z: Tensor) -> Tensor:
+        made.append(weakref.ref(z))
+        return forward(z)
+
+    vae.likelihood.decoder.forward = watched
+    gc.disable()
+    try:
+        objective.loss_and_grads(vae.model, vae.guide, x)
+        assert made and all(ref() is None for ref in made)
+    finally:
+        gc.enable()
+
+
+@EVERY_NAME
+def test_what_is_measured_is_a_proper_bound(name: str, linear_gaussian: LinearGaussian) -> None:
+    """`loss` is -ELBO or -IWAE_K whatever is trained; its mean is what `bounds` says it is."""
+    vae, objective = linear_gaussian.vae, EVERY[name]()
+    x = linear_gaussian.marginal.sample((20,))
+    draws = torch.tensor([objective.loss(vae.model, vae.guide, x) / -20 for _ in range(150)])
+    error = draws.std().item() / 150**0.5
+    if isinstance(objective, ELBO | AnalyticELBO | TargetKL):
+        expected, slack = linear_gaussian.elbo(x).mean().item(), 0.0
+    else:
+        k = objective.num_particles
+        measured = bounds.evaluate(vae.model, vae.guide, x, 40 * k, ladder=[k]).iwae[k]
+        expected, slack = measured.mean, measured.mc_se
+    assert abs(draws.mean().item() - expected) < 4.5 * (error**2 + slack**2) ** 0.5
+    assert draws.mean().item() < linear_gaussian.marginal.log_prob(x).mean().item()
+
+
+REDUCTIONS = [
+    (partial(ELBO, free_bits=0.0), ELBO),
+    (partial(AnalyticELBO, free_bits=0.0), AnalyticELBO),
+    (partial(AnalyticELBO, free_bits=1e-30), AnalyticELBO),  # a KL in closed form is not below it
+    (partial(ELBO, beta=1.0), ELBO),
+    (partial(Renyi, 4, 1.0), partial(ELBO, 4)),
+    (partial(Renyi, 4, 0.0), partial(IWAE, 4)),
+    (partial(Renyi, 4, 1.0, "dreg"), partial(ELBO, 4, gradient="stl")),
+    (partial(Renyi, 4, 0.0, "dreg"), partial(IWAE, 4, "dreg")),
+    (partial(CIWAE, 4, 1.0), partial(ELBO, 4)),
+    (partial(CIWAE, 4, 0.0), partial(IWAE, 4)),
+    (partial(CIWAE, 4, 1.0, "dreg"), partial(ELBO, 4, gradient="stl")),
+    (partial(CIWAE, 4, 0.0, "dreg"), partial(IWAE, 4, "dreg")),
+    (partial(MIWAE, 1, 4), partial(ELBO, 4)),
+    (partial(MIWAE, 4, 1), partial(IWAE, 4)),
+    (partial(PIWAE, 4, 1), partial(IWAE, 4)),
+    (partial(IWAE, 1), ELBO),
+    (partial(IWAE, 1, "dreg"), partial(ELBO, gradient="stl")),
+    (partial(ELBO, warmup=3.0), ELBO),
+    (partial(ELBO, warmup=3.0, start=0.2), ELBO),
+    (partial(ELBO, warmup=1.0, cycles=2), ELBO),
+]
+
+
+@pytest.mark.parametrize(("special", "plain"), REDUCTIONS)
+def test_reductions_are_exact(
+    special: Callable[[], objectives.Objective],
+    plain: Callable[[], objectives.Objective],
+    x: Tensor,
+) -> None:
+    """Value and gradients, in double precision; a schedule at its end."""
+    vae, x = make(priors.LearnedNormal).double(), x.double()
+    found = []
+    for objective in (special(), plain()):
+        objective.anneal(100)
+        objective.loss(vae.model, vae.guide, x)  # looks at the programs once
+        found.append(value_and_gradients(objective, vae, x))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+
+
+def test_free_bits_by_hand() -> None:
+    """Per group of dimensions, in the mean over the batch; below the free bits there is no pull."""
+    torch.manual_seed(2)
+    vae = VAE(priors.LearnedNormal(5), likelihoods.Bernoulli(5, [5]), posteriors.Normal([5], 5))
+    with torch.no_grad():
+        vae.posterior.encoder.bias[0] = torch.tensor([0.0, 0.1, 0.2, 1.0, 2.0])
+        vae.posterior.encoder.bias[1] = 0.5  # scales near one
+    x = (torch.rand(30, 5) < 0.4).float()
+    for group, sizes in ((1, [1] * 5), (2, [2, 2, 1]), (4, [4, 1]), (0, [5])):
+        for objective, analytic in ((ELBO, False), (AnalyticELBO, True)):
+            first = value_and_gradients(objective(beta=0.7, free_bits=0.3, group=group), vae, x)
+            torch.manual_seed(4)
+            vae.zero_grad()
+            q, p = vae.posterior(x).base_dist, vae.prior().base_dist
+            z = q.rsample()
+            kl = (
+                torch.distributions.kl_divergence(q, p)
+                if analytic
+                else q.log_prob(z) - p.log_prob(z)
+            )
+            groups = torch.stack([part.sum() for part in kl.mean(0).split(sizes)])
+            assert (groups > 0.3).any() and ((groups < 0.3).any() or group in (0, 4))
+            loss = 0.7 * 30 * groups.clamp(min=0.3).sum() - vae.likelihood(z).log_prob(x).sum()
+            loss.backward()
+            grads = [p.grad for p in vae.parameters() if p.grad is not None]
+            assert_same(first, (loss.item(), grads))
+
+
+def test_free_bits_that_no_dimension_has(x: Tensor) -> None:
+    vae = make(priors.Mixture)
+    with pytest.raises(InputError, match=r"independent dimensions under NormalMixture.*group 0"):
+        ELBO(free_bits=1.0).differentiable_loss(vae.model, vae.guide, x)
+    assert ELBO(free_bits=1.0, group=0).differentiable_loss(vae.model, vae.guide, x).isfinite()
+
+
+def test_schedules() -> None:
+    """Linear, from above zero, and in cycles: up for `warmup` epochs, and up there for as long."""
+    weight = objectives.elbo.kl_weight
+    for epoch, expected in ((0, 0.2), (2.5, 0.6), (5, 1.0), (9.99, 1.0), (50, 1.0)):
+        assert weight(epoch, 0.2, 1.0, warmup=5, cycles=1) == pytest.approx(expected)
+    for epoch, expected in ((0, 0), (1, 0.5), (2, 1), (3.9, 1), (4, 0), (5, 0.5), (6, 1), (99, 1)):
+        assert weight(epoch, 0.0, 1.0, warmup=2, cycles=2) == pytest.approx(expected)
+
+
+def test_target_kl_is_held(x: Tensor) -> None:
+    """From both sides, and the multiplier goes with the checkpoint."""
+    for target in (0.5, 2.0):
+        vae = make()
+        objective = TargetKL(target, 8, rate=0.05)
+        engine = EagerEngine(vae.model, vae.guide, objective, lr=1e-2)
+        for _ in range(600):
+            engine.step(x)
+        vae.eval()
+        with torch.no_grad():
+            q = vae.posterior(x)
+            kl = torch.distributions.kl_divergence(q.base_dist, vae.prior().base_dist)
+        assert kl.sum(-1).mean().item() == pytest.approx(target, rel=0.2)
+        state = engine.state_dict()
+        other = TargetKL(target)
+        EagerEngine(vae.model, vae.guide, other).load_state_dict(state)
+        assert other.kl_weight.item() == objective.kl_weight.item() != 1
+
+
+@pytest.mark.parametrize(
+    "make_objective", [ELBO, AnalyticELBO, IWAE, MIWAE, PIWAE, CIWAE, Renyi, CUBO, TVO, RWS]
+)
 def test_particles_are_counted(make_objective: Callable[..., PyroELBO]) -> None:
-    with pytest.raises(InputError, match="num_particles"):
+    with pytest.raises(InputError, match="particles"):
         make_objective(num_particles=0)
 
 
-@pytest.mark.parametrize("bad", [partial(ELBO, beta=-1.0), partial(AnalyticELBO, warmup=-1.0)])
-def test_weights_are_checked(bad: Callable[[], PyroELBO]) -> None:
-    with pytest.raises(InputError, match="between 0 and 1e6"):
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (partial(ELBO, beta=-1.0), "beta has to be between 0 and 1e6"),
+        (partial(AnalyticELBO, warmup=-1.0), "warmup has to be between 0 and 1e6"),
+        (partial(ELBO, cycles=0), "cycles"),
+        (partial(ELBO, free_bits=-1.0), "free_bits"),
+        (partial(ELBO, free_bits=1.0, gradient="stl"), "do not go together"),
+        (partial(CIWAE, beta=1.1), "beta has to be between 0 and 1,"),
+        (partial(MIWAE, groups=0), "groups"),
+        (partial(CUBO, order=0.5), "order"),
+        (partial(Renyi, alpha=math.nan), "alpha"),
+        (partial(TVO, terms=0), "terms"),
+        (partial(TVO, num_particles=1), "two particles"),
+        (partial(RWS, num_particles=1), "two particles"),
+        (partial(TargetKL, target=0.0), "target"),
+    ],
+)
+def test_options_are_checked(bad: Callable[[], PyroELBO], said: str) -> None:
+    with pytest.raises(InputError, match=said):
         bad()
 
 
+def test_scales_are_refused(x: Tensor) -> None:
+    vae = make()
+    with pytest.raises(InputError, match="site 'z' has a scale"):
+        ELBO().loss(pyro.poutine.scale(vae.model, 2.0), vae.guide, x)
+
+
+def test_a_model_that_does_not_dream() -> None:
+    with pytest.raises(InputError, match=r"model\(size=n\)"):
+        RWS(guide="sleep").loss_and_grads(Coin(True), Coin(False), torch.zeros(3))
+
+
 def test_objectives_are_elbos() -> None:
-    for objective in (ELBO(), AnalyticELBO(), IWAE()):
+    for make_objective in EVERY.values():
+        objective = make_objective()
         assert isinstance(objective, PyroELBO) and isinstance(objective, objectives.Objective)
+        with pytest.raises(NotImplementedError):
+            objective._get_trace(None, None, (), {})

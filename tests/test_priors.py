@@ -48,6 +48,7 @@ CASES: dict[str, Callable[[int], Prior]] = {
     "UniformSphere": priors.UniformSphere,
     "Bernoulli": priors.Bernoulli,
     "Categorical": partial(priors.Categorical, categories=2),
+    "AR1": partial(priors.AR1, rate=0.5),
     "Hierarchical": priors.Hierarchical,
     "Hierarchical, Vamp": partial(priors.Hierarchical, top=partial(Vamp, components=3)),
     "Hierarchical, Exemplar": partial(priors.Hierarchical, top=partial(Exemplar, components=3)),
@@ -473,3 +474,26 @@ def test_supports_agree_or_are_refused(prior: str, posterior: str) -> None:
     else:
         with pytest.raises(InputError, match=r"the codes of the prior .*: choose two that agree"):
             VAE(p, likelihoods.Bernoulli(8, [4]), q)
+
+
+@pytest.mark.parametrize(("dim", "rate"), [(2, 1.5), (3, 0.3), (16, 5.0)])
+def test_committed_rate(dim: int, rate: float) -> None:
+    """The least KL from independent normals to AR1 is the rate: q's variances are 1 / precision."""
+    p = priors.AR1(dim, rate).double()()
+    covariance = p.scale_tril @ p.scale_tril.T
+    torch.testing.assert_close(covariance.diagonal(), torch.ones(dim).double(), atol=1e-5, rtol=0)
+
+    def kl(scale: Tensor) -> float:
+        q = torch.distributions.MultivariateNormal(p.loc, scale_tril=scale.diag())
+        return torch.distributions.kl_divergence(q, p).item()
+
+    best = torch.linalg.inv(covariance).diagonal().rsqrt()
+    assert kl(best) == pytest.approx(rate, rel=1e-4)
+    for _ in range(20):
+        assert kl(best * (0.3 * torch.randn(dim).double()).exp()) > rate
+
+
+def test_rates_that_cannot_be_committed() -> None:
+    for dim, rate in ((1, 0.5), (4, 0.0), (4, 5.0)):
+        with pytest.raises(InputError, match=r"AR1|rate"):
+            priors.AR1(dim, rate)

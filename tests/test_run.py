@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
-from pyro_vae import InputError, data, observations, options
+from pyro_vae import VAE, InputError, data, observations, options
 from pyro_vae.run import Run
 
 
@@ -68,3 +69,29 @@ def test_folder_is_made_once_and_whole(tmp_path: Path) -> None:
     assert Path(again["data_root"]).is_absolute()
     with pytest.raises(InputError, match="exists already"):
         run.create()
+
+
+@pytest.mark.parametrize("form", ["--objective IWAE", "--objective=IWAE", "--config own.yaml"])
+def test_a_class_that_is_named_has_its_own_defaults(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not those of the one that is taken by default, which has a single particle."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("objective: IWAE\n")
+    assert build(*form.split()).engine.objective.num_particles == 5
+    assert (
+        build(*form.split(), "--objective.num_particles", "3").engine.objective.num_particles == 3
+    )
+    assert build("--objective", "TVO").engine.objective.num_particles == 20
+    assert build().engine.objective.num_particles == 1
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "scripts/recipes").rglob("*.yaml")), ids=str)
+def test_recipes_are_understood(recipe: Path) -> None:
+    chosen = options.instantiate(options.parse(["--config", str(recipe)]))
+    assert chosen.data == "mnist"
+    prior, posterior = chosen.prior(4), chosen.posterior([28, 28], 4)
+    VAE(prior, chosen.likelihood(4, [28, 28]), posterior)
+    assert f"--config scripts/recipes/{recipe.relative_to(ROOT / 'scripts/recipes')}" in (
+        recipe.read_text()
+    )

@@ -83,12 +83,15 @@ def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
         "figures/reconstructions.png",
         "figures/interpolation.png",
         "figures/bounds.png",
+        "figures/units.png",
+        "figures/traversals.png",
+        "diagnostics.json",
     }
     content = json.loads((run / "bounds.json").read_text())
     assert content["unit"] == "nats" and content["support"] == "binary"
     assert content["num_examples"] == 30 and content["num_samples"] == 20
     assert set(content["elbo"]) == {"20"} and set(content["iwae"]) == {"1", "5", "20"}
-    for shown in ("ELBO", "IWAE_20", "IWAE_20 - ELBO", "units of z are active", "run"):
+    for shown in ("ELBO", "IWAE_20", "IWAE_20 - ELBO", "units are active", "run"):
         assert shown in out
     assert f"{content['gap']['20']['mean']:.3f}" in out
 
@@ -132,6 +135,7 @@ def test_resume(script: Script, tmp_path: Path) -> None:
         ["--objective", "AnalyticELBO", "--objective.warmup", 1, "--binarization", "static"],
         ["--prior", "Hierarchical", "--prior.top", "Vamp", "--posterior", "Hierarchical"],
         ["--prior", "UniformSphere", "--posterior", "PowerSpherical", "--likelihood", "Beta"],
+        ["--objective", "TVO", "--aggressive", 3, "--diagnose_every", 1],
         ["--prior", "Bernoulli", "--posterior", "Bernoulli", "--objective", "IWAE"],
         ["--prior", "Flow", "--posterior", "IAF", "--likelihood", "DiscretizedLogistic"],
         ["--prior", "LARS", "--likelihood", "Categorical", "--likelihood.decoder", "SkipMLP"],
@@ -236,7 +240,7 @@ REFUSED = [
     ),
     (["--likelihood.decoder.activation", "Softmax2d"], ["'Softmax2d' is no activation"]),
     (["--data", "last.npy", "--batch_size", 9], ["channels last", "[N, C, H, W]"]),
-    (["--objective", "VAE"], ["ELBO, AnalyticELBO, IWAE"]),
+    (["--objective", "VAE"], ["ELBO, AnalyticELBO, IWAE, MIWAE"]),
     (["--likelihood.decoder", "CNN"], ["--likelihood.decoder", "MLP, Linear, ConvEncoder"]),
     (["--prior", "nowhere.Prior"], ["--prior", "nowhere"]),
     (["--prior", "torch.nn.Linear"], ["--prior", "torch.nn.Linear"]),
@@ -257,6 +261,11 @@ REFUSED = [
     (["--objective", "AnalyticELBO", "--prior", "Mixture"], ["no closed form", "--objective ELBO"]),
     (["--objective", "IWAE", "--objective.num_particles", 0], ["num_particles"]),
     (["--objective.beta", -1], ["beta"]),
+    (["--objective.free_bits", 1, "--prior", "Vamp"], ["group 0"]),
+    (["--objective", "TVO", "--objective.terms", 0], ["terms"]),
+    (["--aggressive", -1], ["--aggressive cannot be negative"]),
+    (["--diagnose_every", -2], ["--diagnose_every cannot be negative"]),
+    (["--prior", "AR1", "--prior.rate", 99], ["rate of 99 nats"]),
     (["--binarization", "random"], ["--binarization", "dynamic", "static", "threshold"]),
     (["--nonsense", 3], ["--nonsense"]),
     (["--epochs", "x"], ["--epochs", "x"]),
@@ -434,6 +443,12 @@ def test_comparison(script: Script, tmp_path: Path) -> None:
     ours, theirs = (np.array(content["examples"]["iwae"]["values"]) for content in contents)
     paired = (theirs - ours).std(ddof=1) / 30**0.5
     assert f"{difference:+.3f} {paired:8.3f}" in out
+    for name in ("levels", "density"):
+        code_of = json.loads((tmp_path / name / "diagnostics.json").read_text())
+        row = next(line for line in out.splitlines() if line.endswith(code_of["verdict"]))
+        assert code_of["verdict"] in out and f"{code_of['active_units']}/{code_of['units']}" in row
+        assert f"{code_of['rate']['mean']:.2f}" in out and f"{code_of['gain']['mean']:.2f}" in out
+        assert f"{code_of['probe']['accuracy']:.1%}" in out
     assert paired < np.hypot(ours.std(ddof=1), theirs.std(ddof=1)) / 30**0.5
 
     assert_refused(script("compare", "levels"), "two runs or more")
@@ -444,6 +459,9 @@ def test_comparison(script: Script, tmp_path: Path) -> None:
     assert_refused(script("compare", "binary", "other"), "different test images, or binarised")
     script("evaluate", "density", "--num_samples", 9)
     assert_refused(script("compare", "levels", "density"), "20 and 9")
+    (tmp_path / "levels/diagnostics.json").unlink()
+    script("evaluate", "density", "--num_samples", 20)
+    assert_refused(script("compare", "levels", "density"), "diagnostics.json: evaluate the run")
     (tmp_path / "density/bounds.json").write_text('{"iwae": 3}')
     assert_refused(script("compare", "levels", "density"), "density", "evaluate the run anew")
 

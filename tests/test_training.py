@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae import VAE, DivergenceError, InputError, checkpoint, likelihoods, posteriors, priors
-from pyro_vae.objectives import ELBO, IWAE, AnalyticELBO, Objective
+from pyro_vae.objectives import ELBO, IWAE, RWS, TVO, AnalyticELBO, Objective, TargetKL
 from pyro_vae.observations import observe, observe_once
 from pyro_vae.svi import EagerEngine
-from pyro_vae.training import History, fit
+from pyro_vae.training import History, _held, fit
 
 IMAGES = torch.randint(
     256, (95, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -57,6 +58,10 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
         lambda: ELBO(num_particles=3),
         lambda: AnalyticELBO(num_particles=3),
         lambda: IWAE(num_particles=3),
+        lambda: IWAE(3, "dreg"),
+        lambda: TargetKL(1.0),
+        lambda: TVO(4),
+        lambda: RWS(3, "both"),
     ],
 )
 def test_resuming_is_exact(tmp_path: Path, objective: Callable[[], Objective]) -> None:
@@ -78,6 +83,88 @@ def test_resuming_is_exact(tmp_path: Path, objective: Callable[[], Objective]) -
     assert [float(row["validation_bound"]) for row in rows] == [
         row["validation_bound"] for row in history
     ]
+
+
+def test_resuming_is_exact_where_the_guide_leads(tmp_path: Path) -> None:
+    """Aggressive training and diagnoses too: what an epoch does depends on the row before it."""
+
+    def fitted(epochs: int, folder: Path | None = None) -> tuple[EagerEngine, History]:
+        engine = make_engine()
+        options = {"epochs": epochs, "folder": folder, "diagnose_every": 2, "aggressive": 3}
+        return engine, fit(
+            engine,
+            IMAGES,
+            VALIDATION,
+            lambda images: observe(images, "binary"),
+            batch_size=3,
+            progress=False,
+            **options,
+        )
+
+    whole, history = fitted(3)
+    fitted(1, tmp_path)
+    parts, resumed = fitted(3, tmp_path)
+    assert equal(parameters(parts), parameters(whole))
+    assert resumed == history
+    looked_at = {"kl", "mutual_information", "active_units"}
+    assert [looked_at <= row.keys() for row in history] == [False, True, False]
+    assert history[0]["guide_steps"] > 0
+    for before, after in pairwise(history):
+        assert before["lagging"] or after["guide_steps"] == 0
+    with (tmp_path / "metrics.csv").open() as file:
+        assert set(next(csv.DictReader(file))) == set(history[0]) | looked_at
+
+
+def test_the_guide_leads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before each step of the model the guide takes its own, and neither moves the other's."""
+    engine = make_engine()
+    moved = []
+    step = engine.step
+
+    def watched(x: Tensor) -> float:
+        before = [
+            [p.detach().clone() for p in m.parameters()] for m in (engine.model, engine.guide)
+        ]
+        loss = step(x)
+        after = [list(m.parameters()) for m in (engine.model, engine.guide)]
+        moved.append(tuple(not equal(b, a) for b, a in zip(before, after, strict=True)))
+        return loss
+
+    monkeypatch.setattr(engine, "step", watched)
+    history = fit(
+        engine,
+        IMAGES,
+        VALIDATION,
+        lambda images: observe(images, "binary"),
+        epochs=1,
+        batch_size=30,
+        progress=False,
+        aggressive=3,
+    )
+    assert moved == [(False, True), (False, True), (False, True), (True, False)] * 4
+    assert history[0]["guide_steps"] == 12 and history[0]["lagging"]
+    assert all(p.requires_grad for p in engine.model.parameters())
+
+
+def test_the_guide_leads_where_the_prior_is_made_of_it() -> None:
+    """A VampPrior's pseudo-inputs are the model's, and its posterior the guide's."""
+    vae = VAE(
+        priors.Vamp(2, components=3),
+        likelihoods.Bernoulli(2, [4, 3]),
+        posteriors.Normal([4, 3], 2),
+    )
+    engine = EagerEngine(vae.model, vae.guide, ELBO(), lr=1e-2)
+    pseudo_inputs = vae.prior.logits.detach().clone()
+    encoder = vae.posterior.encoder.bias.detach().clone()
+    with _held(p for p in vae.model.parameters() if p not in set(vae.guide.parameters())):
+        engine.step(VALIDATION)
+    assert torch.equal(vae.prior.logits, pseudo_inputs)
+    assert not torch.equal(vae.posterior.encoder.bias, encoder)
+    encoder = vae.posterior.encoder.bias.detach().clone()
+    with _held(vae.guide.parameters()):
+        engine.step(VALIDATION)
+    assert not torch.equal(vae.prior.logits, pseudo_inputs)
+    assert torch.equal(vae.posterior.encoder.bias, encoder)
 
 
 def test_it_learns_and_the_seed_decides() -> None:

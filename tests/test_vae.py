@@ -40,6 +40,7 @@ PAIRS: dict[str, tuple[Callable[[int], Prior], Callable[..., Posterior]]] = {
     "Exemplar": (partial(priors.Exemplar, components=20), posteriors.Normal),
     "Flow": (priors.Flow, posteriors.Normal),
     "LARS": (priors.LARS, posteriors.Normal),
+    "AR1": (priors.AR1, posteriors.Normal),
     "UniformSphere": (priors.UniformSphere, posteriors.PowerSpherical),
     "Bernoulli": (priors.Bernoulli, posteriors.Bernoulli),
     "Categorical": (priors.Categorical, posteriors.Categorical),

@@ -10,6 +10,7 @@ command line, `forward` returns the distribution of one z.
 """
 
 from pyro_vae.priors.base import Prior, check_support
+from pyro_vae.priors.committed import AR1
 from pyro_vae.priors.factorial import (
     Bernoulli,
     Categorical,
@@ -25,6 +26,7 @@ from pyro_vae.priors.lars import LARS
 from pyro_vae.priors.mixtures import Exemplar, Mixture, Vamp
 
 __all__ = [
+    "AR1",
     "LARS",
     "Bernoulli",
     "Categorical",
