@@ -5,7 +5,7 @@ what is measured, and is always the negative of a proper lower bound on log p(x)
 be chosen by it whatever they were trained with. Both are sums over the examples, in nats.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.infer
 import torch
@@ -19,7 +19,14 @@ from pyro_vae.errors import InputError
 
 
 class Objective(pyro.infer.ELBO):
-    """A training objective, which may change in the course of training."""
+    """A training objective, which may change in the course of training.
+
+    Attributes:
+        learns: whether a step changes the objective itself, so that no trace of one step can stand
+            for all of them.
+    """
+
+    learns: ClassVar[bool] = False
 
     def anneal(self, epoch: float) -> None:
         """Move to where the objective's schedule is after `epoch` epochs; most have none."""
@@ -80,7 +87,7 @@ class _WeighsKL(Objective):
         return super().differentiable_loss(*self._weigh(model, guide), *args, **kwargs)
 
     def _weigh(self, model: Program, guide: Program) -> tuple[Program, Program]:
-        if self.kl_weight == 1:
+        if self.beta == 1 and not self.warmup:  # else it may change, or have changed
             return model, guide
         weigh = _WeighLatents(self.kl_weight)
         return weigh(model), weigh(guide)

@@ -9,7 +9,6 @@ import io
 import math
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from pyro_vae import checkpoint
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.svi import EagerEngine
+from pyro_vae.svi import EagerEngine, Observe, as_they_are
 
 History = list[dict[str, Any]]
 
@@ -29,7 +28,7 @@ def fit(
     engine: EagerEngine,
     train: Tensor,
     validation: Tensor,
-    observe: Callable[[Tensor], Tensor] = lambda images: images,
+    observe: Observe = as_they_are,
     *,
     epochs: int,
     batch_size: int = 100,
@@ -111,7 +110,7 @@ def resume(engine: EagerEngine, folder: Path) -> History:
 def _train_epoch(
     engine: EagerEngine,
     train: Tensor,
-    observe: Callable[[Tensor], Tensor],
+    observe: Observe,
     epoch: int,
     batch_size: int,
     bar: tqdm,
@@ -122,7 +121,7 @@ def _train_epoch(
     batches = torch.randperm(len(train), device=train.device).split(batch_size)
     for step, batch in enumerate(batches, start=1):
         engine.objective.anneal(epoch - 1 + (step - 1) / len(batches))
-        loss = engine.step(observe(train[batch]))
+        loss = engine.step(train[batch], observe)
         if not math.isfinite(loss):
             raise DivergenceError(_diverged("loss", loss, epoch, step, folder))
         total += loss
