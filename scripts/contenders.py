@@ -50,7 +50,15 @@ def pyro_svi(images: Tensor, batch: int, draws: int) -> Epoch:
 def pyro_loader(images: Tensor, batch: int, draws: int) -> Epoch:
     """Pyro's SVI as in its VAE example: images by a DataLoader, one by one, in a worker."""
     step = _pyro_step(draws)
-    loader = DataLoader(_Pictures(images), batch, shuffle=True, num_workers=1)
+    # A worker that stays, and that is no fork of a process in which JAX runs.
+    loader = DataLoader(
+        _Pictures(images),
+        batch,
+        shuffle=True,
+        num_workers=1,
+        persistent_workers=True,
+        multiprocessing_context="spawn",
+    )
 
     def epoch() -> None:
         for x in loader:
