@@ -6,6 +6,7 @@ knows of variational autoencoders.
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -80,6 +81,7 @@ class _Program:
         self.closed_over = _lift(graph)
         flat = [x.detach() for x in [*pytree.tree_leaves(args), *self.closed_over]]
         options: dict[str, Any] = {"fallback_random": exact_noise}
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # of absent GPUs
         try:
             with torch.no_grad():
                 self.compiled = torch._inductor.compile(graph, flat, options=options)

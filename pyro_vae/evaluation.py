@@ -179,7 +179,10 @@ def report(run: Run, found: Evaluation) -> str:
         lines.append(f"\n{predictive.report(found.checks)}")
     lines.append(f"\n{units} are active.")
     if run.base_measure != "the unit interval":
-        bits = observations.bits_per_dim(_on_base_measure(run, best).mean, _dims(run))
+        mean = _on_base_measure(run, best).mean
+        if found.whole:  # the same for all images, by the difference on some
+            mean += found.whole.mean - best.mean
+        bits = observations.bits_per_dim(mean, _dims(run))
         lines.append(f"{run.base_measure} in {bits:.4f} bits per dimension, or fewer.")
     lines.append(f"Everything is in {run.folder}: bounds.json, metrics.csv, best.pt, figures/*.png")
     return "\n".join(lines)

@@ -5,11 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from conftest import LinearGaussian
 from torch import Tensor, nn
 
-from pyro_vae.bounds.batches import in_batches
+from pyro_vae import InputError, bounds
+from pyro_vae.bounds import Settings
+from pyro_vae.bounds.batches import fastest, in_batches
 
 
 def run(
@@ -86,3 +91,44 @@ def test_batches_have_noise_of_their_own() -> None:
     found, _ = run(torch.zeros(9))
     assert found.unique().numel() == 9
     assert not torch.equal(found, run(torch.zeros(9), seed=2)[0])
+
+
+# Compiled where it pays.
+
+
+def test_bounds_are_the_same_compiled() -> None:
+    """By importance sampling and by annealing, of a batch that is whole and one that is not."""
+    known = LinearGaussian(2)
+    x = known.marginal.sample((20,))
+    model, guide = known.vae.model, known.vae.guide
+    exact = known.marginal.log_prob(x)
+    before = torch.get_rng_state()
+    importance = bounds.evaluate(model, guide, x, 2000, chunk_size=1500, compile=True)
+    plain, annealed = (
+        bounds.anneal(model, guide, x, Settings(20), batch_size=15, compile=compile)
+        for compile in (False, True)
+    )
+    assert torch.equal(before, torch.get_rng_state())
+    assert abs(importance.iwae[2000].mean - exact.mean()) < 0.01 + 4.5 * importance.gap.mc_se
+    assert importance.elbo.mean < importance.iwae[5].mean < importance.iwae[2000].mean
+    # HMC's noise is drawn outside: the weights are the same, but for rounding.
+    torch.testing.assert_close(annealed.log_w, plain.log_w, rtol=1e-6, atol=1e-6)
+
+
+def test_what_cannot_be_compiled_is_said() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            scale = 1.0 if x.mean() > 0 else 2.0  # a structure that only the data tell
+            z = pyro.sample("z", dist.Normal(0.0, scale))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.5 * x, 1.0))
+
+    x = torch.randn(4)
+    with pytest.raises(InputError, match="cannot be compiled"):
+        bounds.evaluate(model, guide, x, 3, compile=True)
+    with pytest.warns(UserWarning, match="not compiled, and slower"):
+        plain = fastest(model, x, pixels=1e10, wanted=None)
+    assert plain is model and fastest(model, x, pixels=1.0, wanted=None) is model

@@ -4,7 +4,7 @@ import json
 import math
 import weakref
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pyro
 import pyro.distributions as dist
@@ -413,3 +413,75 @@ def test_plates_that_do_not_match_are_refused() -> None:
 
 def test_plate_nesting() -> None:
     assert weights.plate_nesting(robust_regression, robust_guide, torch.zeros(4, 3)) == 2
+
+
+# The jackknife, and what the weights' tails say.
+
+
+def test_jackknife_by_its_definition() -> None:
+    """Means over all subsets of K - 1 and K - 2 draws, with Nowozin's coefficients."""
+    log_w = 3 * torch.randn(9, 4, dtype=torch.float64)
+    k = len(log_w)
+    means = [
+        torch.stack(
+            [bounds.iwae(log_w[list(kept)]) for kept in combinations(range(k), k - j)]
+        ).mean(0)
+        for j in range(3)
+    ]
+    for order in (1, 2):
+        expected = sum(
+            (-1) ** j
+            * (k - j) ** order
+            / (math.factorial(order - j) * math.factorial(j))
+            * means[j]
+            for j in range(order + 1)
+        )
+        torch.testing.assert_close(bounds.jackknife(log_w, order), expected)
+    with pytest.raises(InputError, match="order 1 or 2"):
+        bounds.jackknife(log_w, 3)
+    with pytest.raises(InputError, match="more draws"):
+        bounds.jackknife(log_w[:2], 2)
+
+
+def test_jackknife_has_less_bias(linear_gaussian: LinearGaussian) -> None:
+    """At equal K it is closer to log p(x) than IWAE_K, and order 2 closer than order 1."""
+    x = linear_gaussian.marginal.sample((10,))
+    vae, exact = linear_gaussian.vae, linear_gaussian.marginal.log_prob(x)
+    log_w = bounds.log_weights(vae.model, vae.guide, x, 8 * 20_000).detach()
+    groups = log_w.reshape(8, -1, 10).movedim(1, 2).flatten(1)  # K = 8, 20,000 of each example
+    found = {
+        name: reduction(groups).reshape(10, -1) - exact[:, None]
+        for name, reduction in (
+            ("iwae", bounds.iwae),
+            ("first", bounds.jackknife),
+            ("second", lambda log_w: bounds.jackknife(log_w, 2)),
+        )
+    }
+    bias = {name: off.mean().item() for name, off in found.items()}
+    error = {name: (off.std() / off.numel() ** 0.5).item() for name, off in found.items()}
+    assert bias["iwae"] < -20 * error["iwae"]
+    assert abs(bias["first"]) + 4.5 * error["first"] < 0.5 * abs(bias["iwae"])
+    assert abs(bias["second"]) < abs(bias["first"]) + 4.5 * error["second"]
+
+
+@pytest.mark.parametrize("count", [2, 26, 3000])
+def test_jackknife_of_a_stream(linear_gaussian: LinearGaussian, count: int) -> None:
+    """From running sums and the largest weights, as from all of them."""
+    log_w = 3 * torch.randn(count, 5, dtype=torch.float64)
+    stream = importance._Stream([count], count)
+    for part in log_w.split(100):
+        stream.add(part)
+    torch.testing.assert_close(stream.jackknife(), bounds.jackknife(log_w), atol=1e-5, rtol=0)
+    torch.testing.assert_close(stream.results()["khat"], bounds.arviz.pareto_k(log_w.T))
+
+
+def test_verdict(linear_gaussian: LinearGaussian) -> None:
+    """A q that is too narrow has heavy weights; one that is too wide has not."""
+    for misfit, said in ((0.4, "is loose, and its MC error too small"), (1.3, "close to log p(x)")):
+        known = LinearGaussian(2, 4, misfit)
+        x = known.marginal.sample((40,))
+        found = bounds.evaluate(known.vae.model, known.vae.guide, x, 500)
+        assert said in found.verdict and f"{found.good_k:.2g}" in found.verdict
+        assert found.to_dict()["khat"]["share_above"] == found.heavy
+    alone = bounds.evaluate(known.vae.model, known.vae.guide, x, 5)
+    assert "too few" in alone.verdict

@@ -1,6 +1,7 @@
 """Bounds on log p(x) for any Pyro model and guide that share a data plate."""
 
 from pyro_vae.bounds.annealing import Annealed, Bidirectional, Settings, anneal, bidirectional
+from pyro_vae.bounds.arviz import elpd_data, inference_data
 from pyro_vae.bounds.comparison import Comparison, compare
 from pyro_vae.bounds.estimates import Corrected, Estimate, certified
 from pyro_vae.bounds.exact import enumeration, gaussian, quadrature
@@ -21,9 +22,11 @@ __all__ = [
     "certified",
     "compare",
     "elbo",
+    "elpd_data",
     "enumeration",
     "evaluate",
     "gaussian",
+    "inference_data",
     "iwae",
     "jackknife",
     "log_weights",

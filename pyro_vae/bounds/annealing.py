@@ -43,10 +43,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.bounds.arviz import good_k, pareto_k
-from pyro_vae.bounds.batches import in_batches
+from pyro_vae.bounds.batches import fastest, in_batches
 from pyro_vae.bounds.densities import Densities, Point, prior_of, simulate
 from pyro_vae.bounds.estimates import Estimate, certified, finite, leave_one_out
-from pyro_vae.bounds.weights import Program
+from pyro_vae.bounds.weights import Program, undisturbed
 from pyro_vae.errors import InputError
 
 ACCEPTANCE = 0.75  # what step sizes are adapted to
@@ -233,6 +233,7 @@ def anneal(
     plate: str = "data",
     seed: int = 0,
     batch_size: int = 50,
+    compile: bool | None = None,
     keep: Path | None = None,
     progress: bool = False,
 ) -> Annealed:
@@ -246,6 +247,8 @@ def anneal(
         plate: the name of the data plate.
         seed: of all noise; the global generators stay as they were.
         batch_size: how many examples are worked on at once, each with all its chains.
+        compile: whether to compile the programs; by default where that takes less time than it
+            saves.
         keep: a file to go on from if the call is interrupted; the caller removes it.
         progress: whether to show a progress bar.
 
@@ -255,7 +258,7 @@ def anneal(
     """
     settings = settings or Settings()
     start = guide if settings.start == "posterior" else prior_of(model)
-    run = _Run(model, start, x[:batch_size], settings, plate)
+    run = _Run(model, start, x[:batch_size], settings, plate, len(x), compile)
     results = in_batches(
         run.forward,
         x,
@@ -266,7 +269,7 @@ def anneal(
         description="annealing",
         progress=progress,
         keep=keep,
-        depends_on=["anneal", model, guide, settings],
+        depends_on=["anneal", model, guide, settings, run.is_compiled],
     )
     return Annealed(settings, results["log_w"].T, results["acceptance"])
 
@@ -280,6 +283,7 @@ def bidirectional(
     plate: str = "data",
     seed: int = 0,
     batch_size: int = 50,
+    compile: bool | None = None,
     keep: Path | None = None,
     progress: bool = False,
 ) -> Bidirectional:
@@ -293,6 +297,8 @@ def bidirectional(
         plate: the name of the data plate.
         seed: of all noise; the global generators stay as they were.
         batch_size: how many examples are worked on at once, each with all its chains.
+        compile: whether to compile the programs; by default where that takes less time than it
+            saves.
         keep: a file to go on from if the call is interrupted; the caller removes it.
         progress: whether to show a progress bar.
 
@@ -302,7 +308,7 @@ def bidirectional(
     """
     settings = settings or Settings()
     start = guide if settings.start == "posterior" else prior_of(model)
-    run = _Run(model, start, x[:batch_size], settings, plate)
+    run = _Run(model, start, x[:batch_size], settings, plate, len(x), compile)
     results = in_batches(
         run.both_ways,
         x,
@@ -313,7 +319,7 @@ def bidirectional(
         description="bidirectional",
         progress=progress,
         keep=keep,
-        depends_on=["bidirectional", model, guide, settings],
+        depends_on=["bidirectional", model, guide, settings, run.is_compiled],
     )
     forward = Annealed(settings, results["log_w"].T, results["acceptance"])
     back = lower(-results["log_w_back"].T)  # E[1 / w] = 1 / p(x)
@@ -335,7 +341,14 @@ class _Run:
     """Annealing of one batch after another."""
 
     def __init__(
-        self, model: Program, start: Program, x: Tensor, settings: Settings, plate: str
+        self,
+        model: Program,
+        start: Program,
+        x: Tensor,
+        settings: Settings,
+        plate: str,
+        num_examples: int = 0,
+        compile: bool | None = None,
     ) -> None:
         """Take a first batch x, to see how the programs are laid out."""
         if len(x) == 0:
@@ -346,6 +359,20 @@ class _Run:
         self.betas = settings.betas().tolist()
         self.densities = Densities(model, start, x, plate)
         self.units = (settings.chains + PILOT_CHAINS) * settings.temperatures
+        with undisturbed(x):
+            example = self.densities.draw(settings.chains, x)
+        self._point = fastest(
+            self.densities.point,
+            example,
+            x,
+            pixels=self.units * settings.leapfrog * num_examples * x[0].numel(),
+            wanted=compile,
+        )
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it is: the last digits differ."""
+        return self._point != self.densities.point
 
     def forward(self, x: Tensor, advance: Callable[[int], Any]) -> dict[str, Tensor]:
         """Return log-weights [batch, chains], and the mean acceptance of each example."""
@@ -390,7 +417,7 @@ class _Run:
             log w of each chain, `float64`, shape [chains, batch], and the mean acceptance, [batch].
             Of chains that go back, E[1 / w] = 1 / p(x).
         """
-        point = self.densities.point(u, x)
+        point = Point(*self._point(u, x))
         log_w = torch.zeros_like(point.log_p, dtype=torch.float64)
         acceptance = torch.zeros_like(log_w[0])
         last = len(self.betas) - 1
@@ -426,7 +453,7 @@ class _Run:
         new = point
         for _ in range(self.settings.leapfrog):
             momentum = momentum + 0.5 * reach * _between(new.grad_q, new.grad_p, beta)
-            new = self.densities.point(new.u + reach * momentum, x)
+            new = Point(*self._point(new.u + reach * momentum, x))
             momentum = momentum + 0.5 * reach * _between(new.grad_q, new.grad_p, beta)
         before, after = (_between(p.log_q, p.log_p, beta) for p in (point, new))
         log_ratio = after - before + 0.5 * (start.square() - momentum.square()).sum(-1)

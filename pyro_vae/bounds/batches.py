@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,47 @@ from tqdm import tqdm
 
 from pyro_vae import checkpoint
 from pyro_vae.bounds.weights import undisturbed
+from pyro_vae.compiling import CannotCompile, Compiled
 from pyro_vae.errors import InputError
 
 Results = dict[str, Tensor]
+
+
+WORTH_COMPILING = 2e9  # pixels decoded, over all draws: where it takes more seconds than compiling
+
+
+def fastest(
+    function: Callable[..., Any], *example: Tensor, pixels: float, wanted: bool | None
+) -> Callable[..., Any]:
+    """Return a function compiled, if that is wanted, or pays, and can be; as it is otherwise.
+
+    Args:
+        function: of tensors.
+        example: its arguments; for those of other shapes it is not compiled anew.
+        pixels: how many will be decoded in all calls together.
+        wanted: whether to compile; None leaves it to the number of pixels.
+
+    Raises:
+        InputError: if it was wanted, and cannot be.
+    """
+    if wanted is False or (wanted is None and (pixels < WORTH_COMPILING or example[0].is_cuda)):
+        return function
+    compiled = Compiled(function)
+    shapes = [argument.shape for argument in example]
+    try:
+        with undisturbed(example[0]):
+            compiled(*example)
+    except CannotCompile as error:
+        if wanted:
+            raise InputError(f"the programs cannot be compiled: {error}") from error
+        warnings.warn(f"not compiled, and slower for it: {error}", stacklevel=3)
+        return function
+
+    def call(*arguments: Tensor) -> Any:
+        same = [argument.shape for argument in arguments] == shapes
+        return (compiled if same else function)(*arguments)
+
+    return call
 
 
 def in_batches(

@@ -28,7 +28,7 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_vae.bounds.arviz import good_k, pareto_k, tail_length
-from pyro_vae.bounds.batches import Results, in_batches
+from pyro_vae.bounds.batches import Results, fastest, in_batches
 from pyro_vae.bounds.estimates import HEADER, Estimate, finite, leave_one_out, row
 from pyro_vae.bounds.weights import Program, log_weights, plate_nesting
 from pyro_vae.errors import InputError
@@ -176,6 +176,7 @@ def evaluate(
     seed: int = 0,
     chunk_size: int = 5000,
     adapt: Callable[[Tensor], Program] | None = None,
+    compile: bool | None = None,
     keep: Path | None = None,
     progress: bool = False,
 ) -> Bounds:
@@ -194,6 +195,8 @@ def evaluate(
         seed: of the draws; the global generators stay as they were.
         chunk_size: how many draws, over all examples, are in memory at once.
         adapt: makes a guide for each batch of examples, to be taken in the place of `guide`.
+        compile: whether to compile the programs; by default where that takes less time than it
+            saves. Draws are others then, of the same distribution.
         keep: a file to go on from if the call is interrupted; the caller removes it.
         progress: whether to show a progress bar.
 
@@ -215,19 +218,30 @@ def evaluate(
         raise InputError("chunk_size and the ladder's rungs have to be at least 1")
     rungs = sorted({k for k in ladder if k < num_samples} | {num_samples})
     batch_size = min(len(x), 50, chunk_size)
+    chunk = chunk_size // batch_size
     nesting = plate_nesting(model, guide, x[:batch_size])
+
+    def weigh(examples: Tensor, q: Program = guide, count: int = chunk) -> Tensor:
+        return log_weights(model, q, examples, count, plate=plate, max_plate_nesting=nesting)
+
+    def weigh_chunk(examples: Tensor) -> Tensor:
+        return weigh(examples)
+
+    pixels = num_samples * x.numel() if adapt is None else 0
+    fast = fastest(weigh_chunk, x[:batch_size], pixels=pixels, wanted=compile)
 
     @torch.no_grad()
     def reduce(examples: Tensor, advance: Callable[[int], Any]) -> Results:
         stream = _Stream(rungs, num_samples)
         q = guide if adapt is None else adapt(examples)
         checks = is_validation_enabled()
-        for drawn in range(0, num_samples, chunk_size // batch_size):
-            count = min(chunk_size // batch_size, num_samples - drawn)
+        for drawn in range(0, num_samples, chunk):
+            count = min(chunk, num_samples - drawn)
             with validation_enabled(checks and drawn == 0):
-                log_w = log_weights(
-                    model, q, examples, count, plate=plate, max_plate_nesting=nesting
-                )
+                if adapt is None and count == chunk:
+                    log_w = fast(examples)
+                else:
+                    log_w = weigh(examples, q, count)
             if log_w.shape[1] != len(examples):
                 raise ValueError(
                     f"the plate '{plate}' holds {log_w.shape[1]} of {len(examples)} examples: it "
@@ -247,7 +261,7 @@ def evaluate(
         description="bounds",
         progress=progress,
         keep=keep,
-        depends_on=["evaluate", model, guide, rungs, chunk_size, adapt],
+        depends_on=["evaluate", model, guide, rungs, chunk_size, adapt, fast is weigh_chunk],
     )
 
     def estimate(name: str) -> Estimate:

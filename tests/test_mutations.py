@@ -1,0 +1,170 @@
+"""Wrong estimators, each of which makes a test fail: what the tests are good for."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import test_annealing
+import test_bounds
+import torch
+from conftest import LinearGaussian
+from torch import Tensor
+
+from pyro_vae.bounds import annealing, estimates, importance, weights
+from pyro_vae.bounds.weights import log_prob_per_example
+
+Mutate = Callable[[pytest.MonkeyPatch], None]
+
+
+def reduce_by(wrong: Callable[[Tensor, int], Tensor]) -> Mutate:
+    """Take `wrong(sum of weights, K)` for the reduction of each rung of the ladder."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        class Rung(importance._Rung):
+            def mean(self) -> Tensor:
+                right = torch.as_tensor(self.sum) / self.groups
+                return right if self.size == 1 else wrong(right + math.log(self.size), self.size)
+
+        patch.setattr(importance, "_Rung", Rung)
+
+    return mutate
+
+
+def weight_by_softmax(patch: pytest.MonkeyPatch) -> None:
+    """Softmax-weighted log-weights, reported as the bound."""
+    results = importance._Stream.results
+
+    def wrong(self: Any) -> dict[str, Tensor]:
+        found = results(self)
+        return {**found, f"iwae_{self.num_samples}": torch.as_tensor(self.tilted)}
+
+    patch.setattr(importance._Stream, "results", wrong)
+
+
+def forget_a_latent(patch: pytest.MonkeyPatch) -> None:
+    """Leave log p(z) and log q(z|x) of one dimension out, as a KL that is forgotten does."""
+
+    def wrong(trace: Any, *args: Any) -> Tensor:
+        trace.compute_log_prob()
+        for name, node in trace.nodes.items():
+            if name == "z" and "unscaled_log_prob" in node:
+                base = node["fn"].base_dist
+                node["unscaled_log_prob"] = base.log_prob(node["value"])[..., 1:].sum(-1)
+                node["fn"] = _Known(node["unscaled_log_prob"], node["fn"])
+        return log_prob_per_example(trace, *args)
+
+    patch.setattr(weights, "log_prob_per_example", wrong)
+
+
+class _Known:
+    """A distribution whose log-probability is given."""
+
+    def __init__(self, log_prob: Tensor, fn: Any) -> None:
+        self.value = log_prob
+        self.fn = fn
+
+    def log_prob(self, *_: Any, **__: Any) -> Tensor:
+        return self.value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.fn, name)
+
+
+def share_noise(patch: pytest.MonkeyPatch) -> None:
+    """Draw one noise for all examples of a batch."""
+    normal = torch.normal
+
+    def shared(mean: Tensor, std: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if mean.dim() < 3:
+            return normal(mean, std, *args, **kwargs)
+        return mean + std * torch.randn_like(mean[:, :1])
+
+    patch.setattr("pyro.distributions.Normal.rsample", lambda self, shape=(): _shared(self, shape))
+    patch.setattr(torch, "normal", shared)
+
+
+def _shared(normal: Any, shape: Any) -> Tensor:
+    loc = normal.loc.expand(normal._extended_shape(shape))
+    return loc + normal.scale * torch.randn_like(loc[..., :1, :])
+
+
+def data_error_for_monte_carlo(patch: pytest.MonkeyPatch) -> None:
+    """The spread over examples in the place of that over draws."""
+    patch.setattr(estimates.Estimate, "mc_se", property(lambda self: self.se))
+
+
+def check_ladder() -> None:
+    torch.manual_seed(0)
+    test_bounds.test_linear_gaussian_ladder(LinearGaussian())
+
+
+def check_rungs() -> None:
+    torch.manual_seed(0)
+    test_bounds.test_evaluate_is_the_plain_reduction_of_the_same_weights()
+
+
+def check_errors() -> None:
+    torch.manual_seed(0)
+    test_bounds.test_monte_carlo_error_of_the_gap(LinearGaussian())
+
+
+def check_annealing() -> None:
+    torch.manual_seed(0)
+    test_annealing.test_linear_gaussian("posterior", "sigmoid")
+
+
+def annealing_without_log_c(patch: pytest.MonkeyPatch) -> None:
+    right = annealing.lower
+    patch.setattr(
+        annealing,
+        "lower",
+        lambda log_w: estimates.Estimate(
+            right(log_w).values + math.log(len(log_w)), right(log_w).mc_variance
+        ),
+    )
+
+
+def weights_after_the_move(patch: pytest.MonkeyPatch) -> None:
+    """Weigh z_t, which has been to f_t already, in the place of z_(t-1)."""
+    betas = annealing.Settings.betas
+
+    def shifted(self: annealing.Settings) -> Tensor:
+        right = betas(self)
+        return torch.cat([right[1:], right[-1:]]) - right[1] * (1 - right[1:].new_ones(1))
+
+    patch.setattr(annealing.Settings, "betas", shifted)
+
+
+def moves_without_rejection(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch, "rand_like", torch.zeros_like)
+
+
+@pytest.mark.parametrize(
+    ("mutate", "check"),
+    [
+        (reduce_by(lambda total, k: total), check_ladder),
+        (reduce_by(lambda total, k: total - math.log(k - 1)), check_rungs),
+        (reduce_by(lambda total, k: total - math.log(k + 0.05 * k)), check_ladder),
+        (weight_by_softmax, check_ladder),
+        (forget_a_latent, check_ladder),
+        (share_noise, check_errors),
+        (data_error_for_monte_carlo, check_ladder),
+        (annealing_without_log_c, check_annealing),
+        (weights_after_the_move, check_annealing),
+        (moves_without_rejection, check_annealing),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_wrong_estimator_is_caught(mutate: Mutate, check: Callable[[], None]) -> None:
+    """Where `test_annealing` has that of HMC that adapts in the run that counts."""
+    with pytest.MonkeyPatch.context() as patch:
+        mutate(patch)
+        with pytest.raises(AssertionError):
+            check()
+
+
+@pytest.mark.parametrize("check", [check_ladder, check_rungs, check_errors, check_annealing])
+def test_the_right_ones_pass(check: Callable[[], None]) -> None:
+    """The checks fail for the mutations, and for nothing else."""
+    check()
