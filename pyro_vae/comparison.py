@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pyro_vae import bounds, figures
-from pyro_vae.bounds import Comparison, Estimate
+from pyro_vae.bounds import Comparison, Estimate, Settings
 from pyro_vae.errors import InputError
 from pyro_vae.observations import bits_per_dim
 
@@ -83,14 +83,16 @@ def compare_runs(folders: Sequence[str]) -> RunComparison:
     annealed = all(content["ais"] for content in found.values())
     annealed = annealed and len({len(c["ais"]["values"]) for c in found.values()}) == 1
     agree = dict(MUST_AGREE)
-    if not annealed:
+    if annealed:
+        agree["settings"] = "AIS is tighter with more effort: evaluate both with the same --ais"
+    else:
         agree["num_samples"] = "IWAE_K grows with K: evaluate both anew with one --num_samples"
     for key, why in agree.items():
         for other, content in found.items():
             if about[key] != content[key]:
                 of = "" if key == "sha256" else f" ({about[key]} and {content[key]})"
                 raise InputError(f"{first} and {other} cannot be compared: {why}{of}")
-    names = [Path(folder).name for folder in found]
+    names = [Path(folder).resolve().name for folder in found]
     labels = names if len(set(names)) == len(names) else list(found)
     values = {
         label: _estimate(content["ais" if annealed else "iwae"])
@@ -101,9 +103,10 @@ def compare_runs(folders: Sequence[str]) -> RunComparison:
 
 
 def _estimate(content: dict[str, list[float | None]]) -> Estimate:
+    """Read what `evaluation` wrote: null is a bound of minus infinity, or an error not known."""
     values, variance = (
-        torch.tensor([math.nan if v is None else v for v in content[key]], dtype=torch.float64)
-        for key in ("values", "mc_variance")
+        torch.tensor([missing if v is None else v for v in content[key]], dtype=torch.float64)
+        for key, missing in (("values", -math.inf), ("mc_variance", math.nan))
     )
     return Estimate(values, variance)
 
@@ -158,6 +161,7 @@ def _read(folder: Path) -> dict[str, Any]:
             **{key: content[key] for key in ("base_measure", "num_samples", "dims")},
             **{key: examples[key] for key in ("sha256", "iwae")},
             "ais": examples.get("ais"),
+            "settings": {key: content.get("ais", {}).get(key) for key in vars(Settings())},
         }
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error

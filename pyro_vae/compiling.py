@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -209,8 +210,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, CannotCompile):
         return str(error)
     text = " ".join(str(error).split())
-    if isinstance(error, DataDependentOutputException | DynamicOutputShapeException) or (
-        "data-dependent" in text
-    ):
+    kinds = (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        GuardOnDataDependentSymNode,
+    )
+    if isinstance(error, kinds) or "data-dependent" in text:
         return f"it depends on the value of a tensor, by {getattr(error, 'func', 'bool or int')}"
     return f"{type(error).__name__}: {text[:200]}"

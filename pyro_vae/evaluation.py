@@ -1,8 +1,9 @@
 """What is measured of a run: bounds on log p(x) of its test images, and what to think of them."""
 
+import contextlib
 import hashlib
 import json
-import shutil
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from pyro_vae.options import Plan
 from pyro_vae.run import Run
 
 DRAWN = 50  # examples in bounds.nc
+KEPT = ".evaluation"  # what an interrupted evaluation goes on from
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Evaluation:
 
     Attributes:
         bounds: by importance sampling, on all images that were chosen.
-        refined: the same, with q(z|x) refined for each image.
-        annealed: by annealing, on the first of them.
-        simulated: chains both ways, on images drawn from the model.
-        checks: statistics of images drawn from the model, and of the data.
         diagnosis: of the latent code.
         smoothness: of the latent space, where codes are real or on the sphere.
+        refined: bounds with q(z|x) refined for each image.
+        annealed: by annealing, on the first of the images.
+        simulated: chains both ways, on images drawn from the model.
+        checks: statistics of images drawn from the model, and of the data.
+        draws: from model and guide, for ArviZ.
     """
 
     bounds: Bounds
@@ -46,6 +49,7 @@ class Evaluation:
     annealed: Annealed | None = None
     simulated: Bidirectional | None = None
     checks: dict[str, predictive.Check] | None = None
+    draws: Any = None
 
     @property
     def annealed_of(self) -> Tensor:
@@ -65,20 +69,20 @@ class Evaluation:
     def gaps(self) -> dict[str, Estimate]:
         """Where log p(x) - ELBO comes from, as far as was measured (Cremer et al. 2018).
 
-        In place of log p(x) is the best lower bound that there is.
+        In place of log p(x) is AIS, or else IWAE_K with the refined q(z|x).
         """
         elbo, best = self.bounds.elbo, self.bounds.iwae[self.bounds.num_samples]
         refined = self.refined.elbo if self.refined else None
+        if self.refined is not None:
+            best = self.refined.iwae[self.refined.num_samples]
         if self.annealed is not None:
             chosen = self.annealed_of
             elbo, best = elbo[chosen], self.annealed.lower
             refined = refined[chosen] if refined else None
-        # The ELBO and IWAE are of the same draws: their difference has its own Monte Carlo error.
-        total = best - elbo if self.annealed else self.bounds.gap
         if refined is None:
-            return {"log p - ELBO": total} if self.annealed else {}
+            return {"log p - ELBO": best - elbo} if self.annealed else {}
         return {
-            "log p - ELBO": total,
+            "log p - ELBO": best - elbo,
             "  approximation": best - refined,
             "  amortisation": refined - elbo,
         }
@@ -96,8 +100,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     model, guide = run.vae.model, run.vae.guide
     x = run.test[run.chosen.to(run.device)]
     seed = run.options.seed
-    keep = run.folder / ".evaluation"
-    keep.mkdir(exist_ok=True)
+    keep = run.folder / KEPT
     subset = len(x) if plan.subset is None else plan.subset
     if subset > len(x):
         raise InputError(f"--subset {subset} is more than the {len(x)} test images evaluated")
@@ -123,14 +126,15 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     found = measure(seed=seed, keep=keep / "bounds.pt")
     if plan.checks:
         white = observations.white(run.vae.likelihood.support)
-        drawn = _draw(run, plan.checks, keep / "drawn.pt")
+        drawn = _draw(run, plan.checks, keep / "checks.pt")
         checks = predictive.check(run.test / white, drawn / white)
+    draws = None
     if plan.draws:
-        chosen = x[:DRAWN]
         khat = found.khat[:DRAWN]
-        data = inference_data(model, guide, chosen, plan.draws, khat=khat, seed=seed)
-        save(data, run.folder / "bounds.nc")
-    return Evaluation(found, *_look_at_code(run, x[:1000]), refined, annealed, simulated, checks)
+        draws = inference_data(model, guide, x[:DRAWN], plan.draws, khat=khat, seed=seed)
+    return Evaluation(
+        found, *_look_at_code(run, x[:1000]), refined, annealed, simulated, checks, draws
+    )
 
 
 def _look_at_code(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:
@@ -198,7 +202,7 @@ def report(run: Run, found: Evaluation) -> str:
     if found.smoothness:
         lines.append(f"\n{found.smoothness}")
     lines.append(
-        f"\nEverything is in {run.folder}: bounds.json, diagnostics.json, metrics.csv, best.pt, "
+        f"\nEverything is in {run.folder}: bounds.*, diagnostics.json, metrics.csv, best.pt, "
         "figures/*.png"
     )
     return "\n".join(lines)
@@ -224,13 +228,18 @@ def _annealed(found: Evaluation) -> str:
         f"{ais.ess.min():.1f} (least) of {chains}; {ais.acceptance.mean():.0%} of moves are "
         "accepted.",
     ]
-    if ais.upper_flaw:
-        lines.append(f"Do not rely on the upper bound: {ais.upper_flaw}. Take more temperatures.")
+    flaw = ais.upper_flaw
+    if not flaw and ais.upper.mean < iwae.mean - 4 * math.hypot(ais.upper.mc_se, iwae.mc_se):
+        flaw = "it is below IWAE"
+    if flaw:
+        lines.append(f"Do not rely on the upper bound: {flaw}. Take more temperatures, or chains.")
+    if ais.chain_flaw:
+        lines.append(f"The bounds may be loose: {ais.chain_flaw}. Take more temperatures.")
     if simulated:
         lines.append(
             f"On {len(simulated.gap.values)} images drawn from the model the bounds are "
-            f"{simulated.gap.mean:.3f} nats apart (MC error {simulated.gap.mc_se:.3f}), by chains "
-            "both ways."
+            f"{simulated.gap.mean:.3f} nats apart (se {simulated.gap.se:.3f}), by chains both "
+            "ways."
         )
     if found.whole:
         whole = found.whole
@@ -243,7 +252,9 @@ def _annealed(found: Evaluation) -> str:
 
 
 def write(run: Run, found: Evaluation) -> None:
-    """Write `bounds.json` and `diagnostics.json`, and draw the figures.
+    """Write `bounds.json`, `bounds.nc` and `diagnostics.json`, and draw the figures.
+
+    Nothing is left there of another evaluation.
 
     Beside the bounds, `bounds.json` holds what a comparison needs: each example's bounds on the
     base measure, with their Monte Carlo variances, and a fingerprint of the examples.
@@ -278,6 +289,12 @@ def write(run: Run, found: Evaluation) -> None:
             for name, c in found.checks.items()
         }
         run.draw("predictive", (9, 3), partial(figures.predictive_checks, checks=found.checks), 3)
+    else:  # nothing that another evaluation left
+        (run.folder / "figures" / "predictive.png").unlink(missing_ok=True)
+    if found.draws is not None:
+        save(found.draws, run.folder / "bounds.nc")
+    else:
+        (run.folder / "bounds.nc").unlink(missing_ok=True)
     run.draw(
         "bounds",
         (9.5, 4.2),
@@ -292,12 +309,16 @@ def write(run: Run, found: Evaluation) -> None:
     for name, part in (("bounds", content), ("diagnostics", code)):
         text = json.dumps(part, indent=2, allow_nan=False) + "\n"
         checkpoint.write(run.folder / f"{name}.json", text.encode())
-    shutil.rmtree(run.folder / ".evaluation", ignore_errors=True)
+    for name in ("bounds", "refined", "annealed", "simulated", "checks"):
+        if getattr(found, name) is not None:
+            (run.folder / KEPT / f"{name}.pt").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # another evaluation may have been interrupted
+        (run.folder / KEPT).rmdir()
 
 
 def _rounded(estimate: Estimate) -> dict[str, Any]:
     return {
-        "values": [round(value, 5) for value in estimate.values.tolist()],
+        "values": [finite(round(value, 5)) for value in estimate.values.tolist()],
         "mc_variance": [finite(float(f"{v:.4g}")) for v in estimate.mc_variance.tolist()],
     }
 

@@ -262,7 +262,11 @@ def ladder(ax: Axes, found: Bounds, annealed: Annealed | None = None) -> Axes:
 
 def pareto_k(ax: Axes, found: Bounds) -> Axes:
     """Draw how the Pareto k-hat of the weights is spread over images."""
-    finite = found.khat[found.khat.isfinite()].cpu().numpy()
+    finite = found.khat[found.khat.isfinite()].numpy()
+    if len(finite) == 0:
+        ax.text(0.5, 0.5, "too few draws to tell", ha="center", transform=ax.transAxes)
+        ax.set(xlabel=f"Pareto k-hat of {found.num_samples} weights", xticks=[], yticks=[])
+        return ax
     ax.hist(finite, bins=40, color="C0", alpha=0.7)
     ax.axvline(found.good_k, color="k", ls="--", lw=1, label=f"reliable up to {found.good_k:.2f}")
     ax.set(xlabel=f"Pareto k-hat of {found.num_samples} weights", ylabel="images")

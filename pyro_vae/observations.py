@@ -144,10 +144,7 @@ def could_show(x: Tensor, images: Tensor, support: Support) -> Tensor:
         deviation = (images * (1 - images) * logit.square()).sum(1).sqrt()
         return (contradicted == 0) & (x @ logit.T - (images * logit).sum(1) > -6 * deviation - 1e-3)
     nearest = 1 / 255 if support == "unit_interval" else 0.5 / 255  # in any one pixel
-    near = torch.cdist(x, images) < 1.01 * nearest * math.sqrt(x.shape[1]) + 1e-2  # few, and cheap
-    rows, columns = near.nonzero(as_tuple=True)
-    near[rows, columns] = ((x[rows] - images[columns]).abs() < nearest).all(-1)
-    return near
+    return torch.cdist(x, images, p=math.inf) < nearest
 
 
 def binarize(images: Tensor, method: Binarization, support: Support, seed: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Literal, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_vae import likelihoods, objectives, posteriors, priors
+from pyro_vae import likelihoods, objectives, posteriors, priors, svi
 from pyro_vae.bounds import Settings
 from pyro_vae.errors import DivergenceError, InputError
 from pyro_vae.likelihoods import Likelihood
@@ -57,6 +57,8 @@ class Options:
         epochs: The number of passes over the training images.
         batch_size: The number of images in a step.
         lr: The learning rate of Adam.
+        engine: What takes the steps; auto compiles where training is long enough to pay for it.
+        precision: Of matrix products in training; bfloat16 is faster where the machine knows it.
         seed: Seed of the initial parameters and of all noise in training and evaluation.
         diagnose_every: After how many epochs, each time, the latent code is diagnosed; 0 for never.
         aggressive: How many steps the guide may take alone before each of the model's, while the
@@ -80,6 +82,8 @@ class Options:
     epochs: int = 200
     batch_size: int = 100
     lr: float = 1e-3
+    engine: Literal["auto", "compiled", "eager"] = "auto"
+    precision: svi.Precision = "float32"
     seed: int = 0
     diagnose_every: int = 5
     aggressive: int = 0
@@ -133,8 +137,12 @@ class Plan:
         for name in ("simulated", "refine", "checks", "draws"):
             if getattr(self, name) < 0:
                 raise InputError(f"--{name} cannot be negative, and {getattr(self, name)} is")
+        if self.checks == 1:
+            raise InputError("--checks takes two images or more, or 0")
         if self.subset is not None and self.subset < 2:
             raise InputError(f"--subset has to be at least 2, and {self.subset} is not")
+        if self.subset is not None and self.method != "ais":
+            raise InputError("--subset is of images to anneal: it goes with --method ais")
 
 
 class _Parser(ArgumentParser):

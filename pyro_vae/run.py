@@ -1,5 +1,6 @@
 """A run: a folder, the options in it, and the data and the model that they describe."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -21,9 +22,11 @@ from pyro_vae import (
     training,
 )
 from pyro_vae.errors import InputError
-from pyro_vae.svi import EagerEngine
+from pyro_vae.svi import CompiledEngine, EagerEngine
 from pyro_vae.training import History
 from pyro_vae.vae import VAE
+
+COMPILING_PAYS = 3000  # steps, of a few ms less each, for which 10 s of compiling are a good price
 
 
 class Run:
@@ -81,7 +84,7 @@ class Run:
         self.train = train.to(self.device)
         self.validation = observations.observe_once(validation, support, seeds[1]).to(self.device)
         self.test = observations.observe_once(test, support, seeds[2]).to(self.device)
-        self.engine = EagerEngine(self.vae.model, self.vae.guide, chosen.objective(), chosen.lr)
+        self.engine = self._choose_engine()
         self.engine.check(self.validation[:2])  # refuses parts that do not go together
         self.measured = self.test if self.base_measure == "binary pixels" else test
 
@@ -89,8 +92,25 @@ class Run:
         shape = " x ".join(map(str, self.train.shape[1:]))
         return (
             f"{self.options.data}: {len(self.train)} training, {len(self.validation)} validation, "
-            f"{len(self.test)} test examples of {shape}, on {self.device}, into {self.folder}"
+            f"{len(self.test)} test examples of {shape}, on {self.device} {self._by}, into "
+            f"{self.folder}"
         )
+
+    def _choose_engine(self) -> EagerEngine:
+        """Make the engine, and note in the options which it is: a resumed run goes on with it."""
+        chosen = self.options
+        steps = chosen.epochs * math.ceil(len(self.train) / chosen.batch_size)
+        self._by = f"by the {chosen.engine} engine"
+        if chosen.engine == "auto":
+            pays = self.device.type == "cpu" and steps >= COMPILING_PAYS
+            self.namespace.engine = "compiled" if pays else "eager"
+            self._by = f"by the {self.namespace.engine} engine ({steps} steps)"
+        parts = self.vae.model, self.vae.guide, chosen.objective(), chosen.lr, chosen.precision
+        if self.namespace.engine == "eager":
+            return EagerEngine(*parts)
+        # Where a run that is resumed cannot be compiled, it was not compiled before.
+        fall_back = chosen.engine == "auto" or bool(self.namespace.get("resume"))
+        return CompiledEngine(*parts, fall_back=fall_back)
 
     @classmethod
     def open(cls, folder: str | Path, **changes: Any) -> "Run":

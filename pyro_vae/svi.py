@@ -1,14 +1,16 @@
 """Engines: what takes a step of stochastic variational inference.
 
 An engine has `step(x)` and `evaluate_loss(x)`, as `pyro.infer.SVI` does, and a state to save. The
-eager one is `pyro.infer.SVI`.
+eager one is `pyro.infer.SVI`. The compiled one does the same in one graph: showing the images to
+the likelihood, the loss, its gradients, and Adam.
 """
 
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -16,8 +18,18 @@ from pyro.infer import SVI
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
+from pyro_vae.bounds.weights import undisturbed
+from pyro_vae.compiling import CannotCompile, Compiled
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
+
+Precision = Literal["float32", "bfloat16"]
+Observe = Callable[[Tensor], Tensor]
+
+
+def as_they_are(images: Tensor) -> Tensor:
+    """Show images as they are stored."""
+    return images
 
 
 class _OneOptimizer(PyroOptim):
@@ -31,12 +43,15 @@ class _OneOptimizer(PyroOptim):
         }
 
     def __call__(self, params: set[Tensor], *args: Any, **kwargs: Any) -> None:
+        self.require_known(params)
+        self.optimizer.step()
+
+    def require_known(self, params: set[Tensor]) -> None:
         if params - self.known:
             raise InputError(
                 "the programs have a pyro.param that is no parameter of their modules, and would "
                 "never be trained or saved: make it a torch.nn.Parameter"
             )
-        self.optimizer.step()
 
 
 class EagerEngine:
@@ -49,26 +64,35 @@ class EagerEngine:
         guide: the same.
         objective: what is trained.
         lr: the learning rate of Adam.
+        precision: of matrix products in training; all else is in the parameters' own.
     """
 
     def __init__(
-        self, model: nn.Module, guide: nn.Module, objective: Objective, lr: float = 1e-3
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        objective: Objective,
+        lr: float = 1e-3,
+        precision: Precision = "float32",
     ) -> None:
         self.model = model
         self.guide = guide
         self.objective = objective
+        self.precision = precision
         shared = dict.fromkeys([*model.parameters(), *guide.parameters()])  # each once, in order
         parameters = [parameter for parameter in shared if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=lr)
-        self._svi = SVI(model, guide, _OneOptimizer(self.optimizer), loss=objective)
+        self._optim = _OneOptimizer(self.optimizer)
+        self._svi = SVI(model, guide, self._optim, loss=objective)
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._checked = False
 
-    def step(self, x: Tensor) -> float:
+    def step(self, x: Tensor, observe: Observe = as_they_are) -> float:
         """Take a gradient step.
 
         Args:
             x: a batch, shape [batch, *event].
+            observe: turns it into what the likelihood sees.
 
         Returns:
             The objective before the step, summed over the batch, in nats.
@@ -76,8 +100,8 @@ class EagerEngine:
         Raises:
             InputError: if the programs have a `pyro.param` that is not one of their modules'.
         """
-        with self._running(training=True):
-            return self._svi.step(x)
+        with self._running(training=True), self._lowered():
+            return self._svi.step(observe(x))
 
     def evaluate_loss(self, x: Tensor) -> float:
         """Estimate the negative of the bound on log p(x) that goes with the objective.
@@ -101,7 +125,7 @@ class EagerEngine:
         """
         buffers = [*self.model.buffers(), *self.guide.buffers()]
         before = [buffer.clone() for buffer in buffers]
-        with self._running(training=True):
+        with self._running(training=True), self._lowered():
             loss = self.objective.differentiable_loss(self.model, self.guide, x)
         self._checked = False  # nor have Pyro's checks been made in evaluation mode
         self.evaluate_loss(x)
@@ -123,6 +147,11 @@ class EagerEngine:
             yield
         self._checked = True
 
+    def _lowered(self) -> contextlib.AbstractContextManager[None]:
+        """Compute matrix products in the precision of training."""
+        device = next(iter(self._optim.known)).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of model, guide, optimiser and objective."""
         return {
@@ -138,3 +167,109 @@ class EagerEngine:
         self.guide.load_state_dict(state["guide"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would share it
         self.objective.load_state_dict(state["objective"])
+
+
+class CompiledEngine(EagerEngine):
+    """Takes the steps of `EagerEngine` as one compiled graph each.
+
+    It is compiled for the size of the first batch; smaller ones, the last of an epoch, and losses
+    that are only evaluated, are run by the eager engine, which shares the optimiser. The noise is
+    as good, and not the same. Objectives that learn are always run eagerly.
+
+    Args:
+        model: a Pyro program that is a module and registers its parameters with Pyro.
+        guide: the same.
+        objective: what is trained.
+        lr: the learning rate of Adam.
+        precision: of matrix products in training; all else is in the parameters' own.
+        fall_back: whether to go on eagerly, with a warning, where compiling is not possible.
+        exact_noise: draw the noise of the eager engine, which is slower.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        objective: Objective,
+        lr: float = 1e-3,
+        precision: Precision = "float32",
+        *,
+        fall_back: bool = False,
+        exact_noise: bool = False,
+    ) -> None:
+        super().__init__(model, guide, objective, lr, precision)
+        self.fall_back = fall_back
+        self.exact_noise = exact_noise
+        self._graphs: dict[Any, Compiled] = {}  # by what is trained, and how images are shown
+        self._shape: torch.Size | None = None
+
+    def step(self, x: Tensor, observe: Observe = as_they_are) -> float:
+        """Take a gradient step; see `EagerEngine`.
+
+        Raises:
+            InputError: if it cannot be compiled, and is not to fall back on the eager engine.
+        """
+        self._shape = x.shape if self._shape is None else self._shape
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        trained = [parameter for parameter in trained if parameter.requires_grad]
+        if x.shape != self._shape or self.objective.learns or not trained:
+            return super().step(x, observe)
+        key = (observe, *map(id, trained))
+        if key not in self._graphs:
+            with undisturbed(x):  # Pyro's checks, which no trace makes
+                self.check(observe(x[:2]))
+            self._graphs[key] = Compiled(self._whole_step(trained, observe), self.exact_noise)
+        lr = torch.tensor(self.optimizer.param_groups[0]["lr"], dtype=torch.float64)
+        try:
+            with self._running(training=True):
+                return self._graphs[key](x, lr, *self._moments(trained)).item()
+        except CannotCompile as error:
+            if not self.fall_back:
+                raise InputError(
+                    f"the step cannot be compiled, {error}: take --engine eager"
+                ) from error
+            warnings.warn(f"the eager engine is taken: {error}", stacklevel=2)
+            self._shape = torch.Size()  # no batch's
+            return super().step(x, observe)
+
+    def _whole_step(self, trained: list[nn.Parameter], observe: Observe) -> Callable[..., Tensor]:
+        """Return a step as a function of images, learning rate, and Adam's state."""
+        group = self.optimizer.param_groups[0]
+        (beta1, beta2), eps = group["betas"], group["eps"]
+
+        def step(
+            x: Tensor, lr: Tensor, means: list[Tensor], squares: list[Tensor], counts: list[Tensor]
+        ) -> Tensor:
+            with pyro.poutine.trace(param_only=True) as captured, self._lowered():
+                loss = self.objective.differentiable_loss(self.model, self.guide, observe(x))
+            sites = captured.trace.nodes.values()
+            self._optim.require_known({site["value"].unconstrained() for site in sites})
+            gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+            with torch.no_grad():  # Adam (Kingma & Ba 2015, algorithm 1), as torch.optim has it
+                for parameter, gradient, mean, square, count in zip(
+                    trained, gradients, means, squares, counts, strict=True
+                ):
+                    if gradient is None:
+                        continue
+                    count.add_(1)
+                    mean.lerp_(gradient, 1 - beta1)
+                    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+                    size = (lr / (1 - beta1 ** count.double())).to(parameter)
+                    correction = (1 - beta2 ** count.double()).sqrt().to(parameter)
+                    parameter.sub_(size * mean / (square.sqrt() / correction + eps))
+            return loss
+
+        return step
+
+    def _moments(self, parameters: list[nn.Parameter]) -> tuple[list[Tensor], ...]:
+        """Return Adam's running means, those of squares, and its counts, as the optimiser's own."""
+        for parameter in parameters:
+            state = self.optimizer.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        return tuple(
+            [self.optimizer.state[parameter][name] for parameter in parameters]
+            for name in ("exp_avg", "exp_avg_sq", "step")
+        )

@@ -10,7 +10,7 @@ import io
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from pyro_vae import checkpoint, diagnostics
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.svi import EagerEngine
+from pyro_vae.svi import EagerEngine, Observe, as_they_are
 
 History = list[dict[str, Any]]
 
@@ -31,7 +31,7 @@ def fit(
     engine: EagerEngine,
     train: Tensor,
     validation: Tensor,
-    observe: Callable[[Tensor], Tensor] = lambda images: images,
+    observe: Observe = as_they_are,
     *,
     epochs: int,
     batch_size: int = 100,
@@ -132,7 +132,7 @@ def resume(engine: EagerEngine, folder: Path) -> History:
 def _train_epoch(
     engine: EagerEngine,
     train: Tensor,
-    observe: Callable[[Tensor], Tensor],
+    observe: Observe,
     epoch: int,
     batch_size: int,
     bar: tqdm,
@@ -144,12 +144,12 @@ def _train_epoch(
     batches = torch.randperm(len(train), device=train.device).split(batch_size)
     for step, batch in enumerate(batches, start=1):
         engine.objective.anneal(epoch - 1 + (step - 1) / len(batches))
+        held: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if lead is not None and lead.lagging:
             lead.take()
-            with _held(engine.guide.parameters()):
-                loss = engine.step(observe(train[batch]))
-        else:
-            loss = engine.step(observe(train[batch]))
+            held = _held(engine.guide.parameters())
+        with held:
+            loss = engine.step(train[batch], observe)
         if not math.isfinite(loss):
             raise DivergenceError(_diverged("loss", loss, epoch, step, folder))
         total += loss
@@ -171,7 +171,7 @@ class _Lead:
         engine: EagerEngine,
         train: Tensor,
         validation: Tensor,
-        observe: Callable[[Tensor], Tensor],
+        observe: Observe,
         batch_size: int,
         most: int,
     ) -> None:
@@ -194,7 +194,7 @@ class _Lead:
         with _held(p for p in self.engine.model.parameters() if p not in guides):
             while len(losses) < self.most:
                 batch = torch.randint(len(self.train), (self.batch_size,), device=self.train.device)
-                losses.append(self.engine.step(self.observe(self.train[batch])))
+                losses.append(self.engine.step(self.train[batch], self.observe))
                 rounds, rest = divmod(len(losses), 10)
                 if rounds > 1 and not rest and sum(losses[-10:]) >= sum(losses[-20:-10]):
                     break

@@ -1,5 +1,6 @@
 """Annealed importance sampling against exact answers: from below, from above, and how often."""
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from pyro_vae import VAE, InputError, bounds, likelihoods, posteriors, priors
 from pyro_vae.bounds import Annealed, Estimate, Settings, annealing, densities
 from pyro_vae.bounds.densities import Densities
 
-REPETITIONS = 100
+REPETITIONS = 300
 
 
 def errors(estimate: Estimate, exact: Tensor) -> tuple[float, float]:
@@ -31,7 +32,7 @@ def assert_both_sides(found: Annealed, exact: Tensor, within: float = 0.05) -> N
     high, high_error = errors(found.upper, exact)
     assert low < 4.5 * low_error and high > -4.5 * high_error
     assert abs(low) < within + 4.5 * low_error and abs(high) < within + 4.5 * high_error
-    # The errors that it states are of the size of those that there are.
+    # The errors that it states are of the size of those that there are: from 16 chains, and skewed.
     assert found.lower.mc_se == pytest.approx(low_error, rel=0.5)
 
 
@@ -84,22 +85,25 @@ def test_weights_are_unbiased() -> None:
 
 
 def test_intervals_cover() -> None:
-    """The Monte Carlo interval of the lower bound covers log p(x) in 90 to 99 % of repetitions."""
+    """The Monte Carlo intervals cover mean log p(x) in 90 to 99 % of repetitions, of 20 examples.
+
+    All repetitions are made at once: examples are independent of each other.
+    """
     known = LinearGaussian(2)
-    x = known.marginal.sample((20,))
-    exact = known.marginal.log_prob(x).mean().item()
-    covered = {"lower": 0, "upper": 0, "certified": 0}
-    for seed in range(REPETITIONS):
-        found = bounds.anneal(
-            known.vae.model, known.vae.guide, x, Settings(temperatures=20, leapfrog=2), seed=seed
-        )
-        for side in ("lower", "upper"):
-            bound = getattr(found, side)
-            covered[side] += abs(bound.mean - exact) < 1.96 * bound.mc_se
-        covered["certified"] += found.certified(0.05) <= exact
-    for side in ("lower", "upper"):
-        assert 0.90 * REPETITIONS <= covered[side] <= 0.99 * REPETITIONS, covered
-    assert covered["certified"] >= 0.95 * REPETITIONS
+    x = known.marginal.sample((20 * REPETITIONS,))
+    settings = Settings(temperatures=20, leapfrog=2)
+    found = bounds.anneal(known.vae.model, known.vae.guide, x, settings, batch_size=2000)
+    off = known.marginal.log_prob(x).reshape(REPETITIONS, 20)
+    for bound in (found.lower, found.upper):
+        means = (bound.values.reshape(REPETITIONS, 20) - off).mean(1)
+        errors = bound.mc_variance.reshape(REPETITIONS, 20).sum(1).sqrt() / 20
+        covered = (means.abs() < 1.96 * errors).double().mean()
+        assert 0.90 <= covered <= 0.99, covered
+    held = [
+        bounds.certified(values, 0.05) <= exact.mean().item()
+        for values, exact in zip(found.lower.values.split(20), off, strict=True)
+    ]
+    assert sum(held) >= 0.95 * REPETITIONS
 
 
 def test_upper_bound_of_known_weights() -> None:
@@ -125,12 +129,19 @@ def test_upper_bound_of_known_weights() -> None:
 
 
 def test_upper_bounds_without_a_variance_are_flagged() -> None:
-    """Raw importance weights: the upper bound came out below a lower one, and says so."""
+    """Raw importance weights, whose Y / X has no mean to speak of; and too few of any weights."""
     known = LinearGaussian(10, 20, misfit=0.5)  # a q that is too narrow
     x = known.marginal.sample((100,))
     log_w = bounds.log_weights(known.vae.model, known.vae.guide, x, 16).detach().double()
     raw = Annealed(Settings(temperatures=1), log_w, torch.ones(100))
-    assert raw.upper_flaw is not None and raw.upper_k > 0.7
+    assert "too heavy" in raw.upper_flaw and raw.upper_k > 0.7
+    few = Annealed(Settings(chains=2), log_w[:2, :1], torch.ones(1))
+    assert "too few weights" in few.upper_flaw
+    same = Annealed(Settings(), torch.zeros(16, 10).double(), torch.ones(10))
+    assert same.upper_flaw is None and same.upper.mean == pytest.approx(same.lower.mean)
+    nothing = Annealed(Settings(), torch.full((16, 10), -math.inf).double(), torch.zeros(10))
+    assert "not finite" in nothing.upper_flaw and "of moves" in nothing.chain_flaw
+    json.dumps(nothing.to_dict(), allow_nan=False)
     known = LinearGaussian(10, 20)
     x = known.marginal.sample((100,))
     annealed = bounds.anneal(known.vae.model, known.vae.guide, x, Settings(temperatures=60))
@@ -157,6 +168,7 @@ def test_bidirectional(nonlinear: VAE) -> None:
     off, error = errors(found.upper, exact)
     assert -4.5 * error < off < 0.05 + 4.5 * error
     assert found.gap.mean == pytest.approx(found.upper.mean - found.forward.lower.mean)
+    assert math.isnan(found.gap.mc_se) and found.to_dict()["gap"]["mc_se"] is None
     assert found.to_dict()["gap"]["mean"] == found.gap.mean
 
 
@@ -290,7 +302,7 @@ def test_bidirectional_with_constrained_sites() -> None:
     x = torch.zeros(60, 3)
     settings = Settings(temperatures=60)
     found = bounds.bidirectional(positive_model, positive_guide, x, settings, plate="examples")
-    assert -4.5 * found.gap.mc_se < found.gap.mean < 0.1 + 4.5 * found.gap.mc_se
+    assert -4.5 * found.gap.se < found.gap.mean < 0.1 + 4.5 * found.gap.se
 
 
 def test_autoguides() -> None:
@@ -319,13 +331,13 @@ def test_autoguides() -> None:
     ],
 )
 def test_parts_of_a_vae(prior: Callable, posterior: Callable) -> None:
-    """The two sides agree, whatever the parts; twice the chains bring them together."""
+    """The two sides agree with each other, and with IWAE, whatever the parts."""
     vae = VAE(prior(3), likelihoods.Bernoulli(3, [4, 4]), posterior([4, 4], 3)).eval()
     x = vae.model(size=30).detach()
     found = bounds.anneal(vae.model, vae.guide, x, Settings(temperatures=40, leapfrog=2))
     iwae = bounds.evaluate(vae.model, vae.guide, x, 2000).iwae[2000]
     noise = math.hypot(found.lower.mc_se, found.upper.mc_se)
-    assert -4.5 * noise < found.upper.mean - found.lower.mean < 0.1 + 4.5 * noise
+    assert found.upper.mean - found.lower.mean < 0.1 + 4.5 * noise
     assert abs(found.lower.mean - iwae.mean) < 0.05 + 4.5 * math.hypot(noise, iwae.mc_se)
 
 
@@ -373,7 +385,7 @@ def test_what_is_refused(nonlinear: VAE) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match="observes x at one site"):
+    with pytest.raises(InputError, match="observes x at one site"):
         densities.simulate(unobserved, x)
 
 

@@ -87,10 +87,18 @@ def test_nothing_goes_on_from_what_is_different(tmp_path: Path) -> None:
     assert run(x, keep, depends_on=[module, "a", function])[1] == 4
 
 
-def test_batches_have_noise_of_their_own() -> None:
+def test_noise_of_ones_own() -> None:
+    """Of each batch, seed, kind of work, and module."""
     found, _ = run(torch.zeros(9))
     assert found.unique().numel() == 9
-    assert not torch.equal(found, run(torch.zeros(9), seed=2)[0])
+    for changes in ({"seed": 2}, {"description": "other"}, {"depends_on": [nn.Linear(2, 2)]}):
+        assert not torch.isin(run(torch.zeros(9), **changes)[0], found).any()
+
+
+def test_functions_with_a_state_keep_nothing(tmp_path: Path) -> None:
+    for program in (lambda: tmp_path, nn.Linear(2, 2).forward):
+        with pytest.raises(InputError, match="have to be modules"):
+            run(torch.zeros(9), tmp_path / "kept.pt", depends_on=[program])
 
 
 # Compiled where it pays.

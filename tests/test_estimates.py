@@ -17,6 +17,12 @@ def exactly(values: Tensor) -> Estimate:
     return Estimate(values.double(), torch.zeros(len(values), dtype=torch.float64))
 
 
+def noisy(values: Tensor, error: float) -> Estimate:
+    """Values with Monte Carlo noise, and its variance."""
+    noise = error * torch.randn(len(values), dtype=torch.float64)
+    return Estimate(values + noise, torch.full_like(values, error**2))
+
+
 def corrected(size: int, chosen: int) -> tuple[Corrected, Tensor]:
     """Examples that differ by 20 nats, and two bounds that differ by 1.5, give or take 0.5."""
     costly = -90 + 20 * torch.randn(size, dtype=torch.float64)
@@ -42,8 +48,27 @@ def test_a_subset_corrects_the_whole() -> None:
     for covered in (over_population, over_subset):
         assert 0.90 * REPETITIONS <= covered <= 0.99 * REPETITIONS
     estimate, _ = corrected(300, 60)
-    assert estimate.se == pytest.approx(math.hypot(20 / 300**0.5, exact), rel=0.35)
+    assert estimate.se == pytest.approx(
+        math.hypot(20 / 300**0.5, exact), rel=4.5 / math.sqrt(2 * 60)
+    )
     assert estimate.to_dict()["subset"] == 60
+
+
+def test_monte_carlo_error_of_a_corrected_mean() -> None:
+    """That of reruns on the same examples, with fresh noise in both bounds."""
+    costly, chosen = torch.randn(30, dtype=torch.float64), torch.arange(8)
+    means = []
+    for _ in range(REPETITIONS):
+        first = Estimate(
+            costly - 1 + 0.3 * torch.randn(30).double(), torch.full((30,), 0.09).double()
+        )
+        second = Estimate(
+            costly[:8] + 0.1 * torch.randn(8).double(), torch.full((8,), 0.01).double()
+        )
+        estimate = Corrected(first, second, chosen)
+        means.append(estimate.mean)
+    spread = torch.tensor(means).std().item()
+    assert estimate.mc_se == pytest.approx(spread, rel=4.5 / math.sqrt(2 * REPETITIONS))
 
 
 def test_a_subset_that_is_the_whole() -> None:
@@ -61,10 +86,17 @@ def test_certified_bounds_hold() -> None:
     for estimates in (log_normal, pareto):
         failed = sum(bounds.certified(row, delta) > 0 for row in estimates)
         assert failed <= delta * REPETITIONS
-    # It is the inequality's own: one example of probability delta reaches it.
-    edge = torch.where(torch.rand(10_000) < delta, -math.log(delta), -math.inf).double()
-    reached = sum(bounds.certified(one[None], delta + 1e-12) > -1e-9 for one in edge)
-    assert abs(reached / 10_000 - delta) < 4.5 * (delta / 10_000) ** 0.5
+    # It is the inequality's own: of an image, or two, whose estimate is 1 / delta or nothing, the
+    # bound is reached just as often as it says, and would be exceeded without its last term.
+    for count in (1, 2):
+        each = delta ** (1 / count)
+        on = torch.rand(20_000, count) < each
+        estimates = torch.where(on, torch.tensor(-math.log(each), dtype=torch.float64), -math.inf)
+        reached = estimates.sum(1).isfinite()
+        assert abs(reached.double().mean() - delta) < 4.5 * (delta / 20_000) ** 0.5
+        assert bounds.certified(estimates[reached][0], delta) == pytest.approx(0, abs=1e-12)
+    values = torch.tensor([1.0, 2.0, 6.0, 7.0]).double()
+    assert bounds.certified(values, 0.05) == pytest.approx(4 - math.log(20) / 4)
     with pytest.raises(InputError, match="delta"):
         bounds.certified(log_p[0], 0.0)
 

@@ -73,15 +73,7 @@ class _Known:
 
 def share_noise(patch: pytest.MonkeyPatch) -> None:
     """Draw one noise for all examples of a batch."""
-    normal = torch.normal
-
-    def shared(mean: Tensor, std: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if mean.dim() < 3:
-            return normal(mean, std, *args, **kwargs)
-        return mean + std * torch.randn_like(mean[:, :1])
-
     patch.setattr("pyro.distributions.Normal.rsample", lambda self, shape=(): _shared(self, shape))
-    patch.setattr(torch, "normal", shared)
 
 
 def _shared(normal: Any, shape: Any) -> Tensor:
@@ -127,13 +119,19 @@ def annealing_without_log_c(patch: pytest.MonkeyPatch) -> None:
 
 def weights_after_the_move(patch: pytest.MonkeyPatch) -> None:
     """Weigh z_t, which has been to f_t already, in the place of z_(t-1)."""
-    betas = annealing.Settings.betas
 
-    def shifted(self: annealing.Settings) -> Tensor:
-        right = betas(self)
-        return torch.cat([right[1:], right[-1:]]) - right[1] * (1 - right[1:].new_ones(1))
+    class Run(annealing._Run):
+        def _lead(self, u: Tensor, x: Tensor, moves: Any, *_: Any, **__: Any) -> Any:
+            point = self.densities.point(u, x)
+            log_w = torch.zeros_like(point.log_p, dtype=torch.float64)
+            for t in range(1, len(self.betas)):
+                step = moves.steps[min(t, len(moves.steps) - 1)]
+                point, _ = self._move(point, x, self.betas[t], step, moves.scale)
+                width = self.betas[t] - self.betas[t - 1]
+                log_w += width * (point.log_p - point.log_q).double()
+            return log_w, torch.ones_like(log_w[0])
 
-    patch.setattr(annealing.Settings, "betas", shifted)
+    patch.setattr(annealing, "_Run", Run)
 
 
 def moves_without_rejection(patch: pytest.MonkeyPatch) -> None:

@@ -518,6 +518,13 @@ def test_annealing(script: Script, tmp_path: Path) -> None:
     assert code == 0 and out.startswith("IWAE_20 of 30")
 
     assert_refused(script("evaluate", "first", *chains, "--subset", 31), "31 is more than the 30")
+    assert_refused(script("evaluate", "first", "--subset", 10), "goes with --method ais")
+    assert_refused(script("evaluate", "first", "--checks", 1), "two images or more")
+    assert script("evaluate", "first", *chains, "--ais.temperatures", 10)[0] == 0
+    assert_refused(script("compare", "first", "second"), "AIS is tighter with more effort")
+    assert script("evaluate", "first", "--checks", 0, "--draws", 0)[0] == 0
+    assert not (tmp_path / "first/bounds.nc").exists()  # of another evaluation
+    assert not (tmp_path / "first/figures/predictive.png").exists()
     assert_refused(script("evaluate", "first", "--ais.chains", 1), "chains have to be at least 2")
     assert_refused(script("evaluate", "first", "--ais.start", "middle"), "posterior", "middle")
     assert_refused(script("evaluate", "first", "--method", "mcmc"), "--method", "ais")

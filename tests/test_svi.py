@@ -1,4 +1,8 @@
-"""The engine: it is SVI, it keeps to itself, and it can be put back to where it was."""
+"""The engines: SVI, to themselves, and put back to where they were; compiled, the same numbers."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -6,11 +10,13 @@ import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from pyro_vae import VAE, InputError, likelihoods, posteriors, priors
 from pyro_vae.networks import Network
-from pyro_vae.objectives import ELBO
-from pyro_vae.svi import EagerEngine
+from pyro_vae.objectives import ELBO, IWAE, Objective
+from pyro_vae.observations import observe
+from pyro_vae.svi import CompiledEngine, EagerEngine
 
 
 def make(prior: type[priors.Prior] = priors.StandardNormal) -> VAE:
@@ -142,3 +148,111 @@ def test_fixed_parameters_stay(x: Tensor) -> None:
     before = likelihood.log_scale.item()
     engine.step(x)
     assert likelihood.log_scale.item() == before
+
+
+@pytest.mark.parametrize(
+    ("objective", "dtype", "tolerance"),
+    [(lambda: ELBO(warmup=4), torch.double, 1e-10), (lambda: IWAE(3), torch.float, 1e-5)],
+)
+def test_compiled_steps_are_the_eager_ones(
+    objective: Callable[[], Objective], dtype: torch.dtype, tolerance: float
+) -> None:
+    """With the same noise: the loss, the gradients by way of Adam's means, and all else."""
+    images = torch.randint(256, (30, 5), dtype=torch.uint8)
+    states, losses = [], []
+
+    def show(batch: Tensor) -> Tensor:
+        return observe(batch, "binary").to(dtype)
+
+    for kind in (EagerEngine, partial(CompiledEngine, exact_noise=True)):
+        vae = make(priors.Vamp).to(dtype)
+        engine = kind(vae.model, vae.guide, objective(), lr=1e-2)
+        torch.manual_seed(0)
+        losses.append([])
+        for epoch in range(4):
+            engine.objective.anneal(epoch)  # the schedule is an input
+            engine.optimizer.param_groups[0]["lr"] = 0.01 / (1 + epoch)  # and so is the rate
+            for batch in images.split(12):  # the last one is of 6
+                losses[-1].append(engine.step(batch, show))
+        states.append(engine.state_dict())
+    assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+    assert len(engine._graphs) == 1
+    for first, second in zip(*map(tensors, states), strict=True):
+        slack = tolerance * first.abs().max().item()
+        torch.testing.assert_close(second, first, rtol=tolerance, atol=slack)
+
+
+def tensors(state: dict[str, Any]) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
+
+
+def test_compiled_state_round_trip(x: Tensor) -> None:
+    """Between the engines too: the state is one."""
+    vaes = make(priors.Vamp), make(priors.Vamp)
+    compiled = CompiledEngine(vaes[0].model, vaes[0].guide, ELBO(), lr=1e-2, exact_noise=True)
+    eager = engine_of(vaes[1])
+    for first, second in ((compiled, eager), (eager, compiled)):
+        for _ in range(3):
+            first.step(x)
+        second.load_state_dict(first.state_dict())
+        losses = []
+        for engine in (first, second):
+            torch.manual_seed(1)
+            losses.append([engine.step(x) for _ in range(3)])
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class Peeking(priors.Prior):
+    """A prior whose structure depends on its parameters."""
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.zeros(latent_dim))
+
+    def forward(self) -> dist.Distribution:
+        scale = 1.0 if self.loc.sum() > -1e9 else 2.0
+        return dist.Normal(self.loc, scale).to_event(1)
+
+
+def test_what_cannot_be_compiled(x: Tensor) -> None:
+    vaes = [make(Peeking) for _ in range(3)]
+    refusing = CompiledEngine(vaes[0].model, vaes[0].guide, ELBO(), lr=1e-2)
+    with pytest.raises(InputError, match=r"depends on the value of a tensor.*take --engine eager"):
+        refusing.step(x)
+    eager = engine_of(vaes[1])
+    torch.manual_seed(0)
+    expected = [eager.step(x) for _ in range(3)]
+    falling = CompiledEngine(vaes[2].model, vaes[2].guide, ELBO(), lr=1e-2, fall_back=True)
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="the eager engine is taken: it depends on the value"):
+        losses = [falling.step(x)]
+    assert losses + [falling.step(x) for _ in range(2)] == expected  # said once
+    with pytest.raises(InputError, match=r"make it a torch\.nn\.Parameter"):
+        vae = make(WithParam)
+        CompiledEngine(vae.model, vae.guide, ELBO()).step(x)
+
+
+def test_held_parameters_stay_where_they_are(x: Tensor) -> None:
+    """What is trained may change from step to step, as when the guide steps alone."""
+    vae = make()
+    engine = CompiledEngine(vae.model, vae.guide, ELBO(), lr=1e-2)
+    engine.step(x)
+    vae.model.requires_grad_(False)
+    before = [p.clone() for p in vae.parameters()]
+    engine.step(x)
+    moved = [not torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True)]
+    assert moved == [p.requires_grad for p in vae.parameters()]
+
+
+def test_lower_precision_is_near(x: Tensor) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        vae = make()
+        engine = CompiledEngine(
+            vae.model, vae.guide, ELBO(), lr=1e-2, precision=precision, exact_noise=True
+        )
+        torch.manual_seed(0)
+        losses[precision] = [engine.step(x) for _ in range(5)]
+        assert all(p.dtype == torch.float32 for p in vae.parameters())
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=2**-6)
+    assert losses["bfloat16"] != pytest.approx(losses["float32"], rel=1e-6)

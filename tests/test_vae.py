@@ -10,10 +10,12 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from pyro_vae import (
     VAE,
     bounds,
+    compiling,
     data,
     likelihoods,
     networks,
@@ -165,6 +167,41 @@ def test_every_prior_is_in_a_pair() -> None:
         if inspect.isclass(cls) and issubclass(cls, Prior) and cls is not Prior
     }
     assert public == set(PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("prior", "likelihood"),
+    [(prior, "Bernoulli") for prior in PAIRS]
+    + [("Exemplar", likelihood) for likelihood in EVERY_LIKELIHOOD if likelihood != "Bernoulli"],
+)
+def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> None:
+    """As traced, not compiled, which would take long: it takes the eager engine's step."""
+    make_prior, make_posterior = PAIRS[prior]
+    after = []
+    for kind in (svi.EagerEngine, svi.CompiledEngine):
+        torch.manual_seed(2)
+        vae = VAE(
+            make_prior(8),
+            getattr(likelihoods, likelihood)(8, [8, 8]),
+            make_posterior([8, 8], 8),
+        )
+        vae.initialize(observations.intensities(digits))
+        engine = kind(vae.model, vae.guide, objectives.ELBO(), lr=2e-3)
+        show = partial(observations.observe, support=vae.likelihood.support)
+        engine.check(show(digits[:2]))
+        if isinstance(engine, svi.CompiledEngine):
+            trained = [p for p in vae.parameters() if p.requires_grad]
+            arguments = [torch.tensor(2e-3), *engine._moments(trained)]
+            with engine._running(training=True):
+                graph, _ = compiling._trace(engine._whole_step(trained, show), [digits, *arguments])
+            torch.manual_seed(1)
+            with torch.no_grad():
+                (loss,) = graph(*tree_leaves([digits, *arguments]))
+        else:
+            torch.manual_seed(1)
+            loss = torch.tensor(engine.step(digits, show))
+        after.append([loss, *vae.parameters(), *vae.buffers()])
+    torch.testing.assert_close(after[0], after[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("prior", PAIRS)

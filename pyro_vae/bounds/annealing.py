@@ -42,7 +42,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyro_vae.bounds.arviz import good_k, pareto_k
+from pyro_vae.bounds.arviz import good_k, pareto_k, tail_length
 from pyro_vae.bounds.batches import fastest, in_batches
 from pyro_vae.bounds.densities import Densities, Point, prior_of, simulate
 from pyro_vae.bounds.estimates import Estimate, certified, finite, leave_one_out
@@ -123,8 +123,12 @@ class Annealed:
 
     @property
     def ess(self) -> Tensor:
-        """The effective number of chains, (sum w)^2 / sum w^2, of each example, shape [N]."""
-        return (2 * self.log_w.logsumexp(0) - (2 * self.log_w).logsumexp(0)).exp()
+        """The effective number of chains, (sum w)^2 / sum w^2, of each example, shape [N].
+
+        How well they agree: all of them where all weights are alike, 0 where there is no weight.
+        """
+        ess = (2 * self.log_w.logsumexp(0) - (2 * self.log_w).logsumexp(0)).exp()
+        return ess.nan_to_num(0.0)
 
     @property
     def upper_k(self) -> float:
@@ -138,10 +142,22 @@ class Annealed:
     def upper_flaw(self) -> str | None:
         """What is wrong with the upper bound, in words; None if nothing is known to be."""
         k, good = self.upper_k, good_k(self.log_w.numel())
+        if tail_length(self.log_w.numel()) < 5:
+            return "there are too few weights to tell how heavy their tails are"
+        if not math.isfinite(self.upper.mean):
+            return "it is not finite"
         if k > good:
             return f"the weights' tails are too heavy (k-hat {k:.2f}, above {good:.2f})"
-        if self.upper.mean < self.lower.mean:
-            return "it lies below the lower bound"
+        return None
+
+    @property
+    def chain_flaw(self) -> str | None:
+        """What is wrong with the chains, in words; None if they move, and agree."""
+        chains = self.settings.chains
+        if self.acceptance.mean() < 0.4 and self.settings.temperatures > 1:
+            return f"only {self.acceptance.mean():.0%} of moves are accepted"
+        if self.ess.median() < chains / 4:
+            return f"{self.ess.median():.1f} of {chains} chains have nearly all the weight"
         return None
 
     def certified(self, delta: float = 0.05) -> float:
@@ -157,7 +173,7 @@ class Annealed:
             "upper": self.upper.to_dict(),
             "upper_khat": finite(self.upper_k),
             "upper_flaw": self.upper_flaw,
-            "certified95": self.certified(),
+            "certified95": finite(self.certified()),
             "acceptance": self.acceptance.mean().item(),
             "ess": {"min": self.ess.min().item(), "median": self.ess.median().item()},
         }
@@ -169,7 +185,8 @@ class Bidirectional:
 
     Attributes:
         forward: chains from f_0 to f_1; its `lower` is a bound in expectation.
-        upper: from chains back, from the exact draw.
+        upper: from chains back, from the exact draw. Its Monte Carlo variance is unknown: the
+            chains of an example all begin at the one z that it was made from.
     """
 
     forward: Annealed
@@ -177,7 +194,10 @@ class Bidirectional:
 
     @property
     def gap(self) -> Estimate:
-        """The upper bound less the lower one: no bound is looser than that, for these x."""
+        """The upper bound less the lower one: neither is looser than that, for such x.
+
+        All of its noise shows in its spread over examples: its error is `se`.
+        """
         return self.upper - self.forward.lower
 
     def to_dict(self) -> dict[str, Any]:
@@ -269,7 +289,7 @@ def anneal(
         description="annealing",
         progress=progress,
         keep=keep,
-        depends_on=["anneal", model, guide, settings, run.is_compiled],
+        depends_on=[model, guide, plate, settings, run.is_compiled],
     )
     return Annealed(settings, results["log_w"].T, results["acceptance"])
 
@@ -292,7 +312,8 @@ def bidirectional(
     Args:
         model: a Pyro program, called as `model(x)`, which observes x at one site.
         guide: a Pyro program, called as `guide(x)`, whose sites are continuous.
-        x: says how many examples to draw, and of what shape; the values do not matter.
+        x: as many examples as are to be drawn, of their shape, and such as the programs take; the
+            values do not matter else.
         settings: how chains are led.
         plate: the name of the data plate.
         seed: of all noise; the global generators stay as they were.
@@ -319,11 +340,11 @@ def bidirectional(
         description="bidirectional",
         progress=progress,
         keep=keep,
-        depends_on=["bidirectional", model, guide, settings, run.is_compiled],
+        depends_on=[model, guide, plate, settings, run.is_compiled],
     )
     forward = Annealed(settings, results["log_w"].T, results["acceptance"])
-    back = lower(-results["log_w_back"].T)  # E[1 / w] = 1 / p(x)
-    return Bidirectional(forward, Estimate(-back.values, back.mc_variance))
+    values = -lower(-results["log_w_back"].T).values  # E[1 / w] = 1 / p(x)
+    return Bidirectional(forward, Estimate(values, torch.full_like(values, math.nan)))
 
 
 @dataclass(frozen=True)
@@ -392,8 +413,8 @@ class _Run:
     def _pilot(self, x: Tensor, advance: Callable[[int], Any]) -> _Moves:
         """Find a scale for each coordinate, and a step size for each example and temperature.
 
-        The scale is that of f_0. Step sizes follow the acceptance (Robbins & Monro 1951) as the
-        pilot's chains go from one temperature to the next.
+        The scale is that of f_0. Step sizes follow the acceptance as the pilot's chains go from one
+        temperature to the next.
         """
         scale = self.densities.draw(32, x).std(0)
         scale = scale.clamp(min=torch.finfo(scale.dtype).tiny ** 0.5)

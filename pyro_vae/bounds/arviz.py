@@ -44,15 +44,19 @@ def pareto_k(log_w: Tensor, num_samples: int | None = None) -> Tensor:
 
     Returns:
         k-hat, `float64`, shape [N]: 1 / k-hat is how many moments the weights have. Infinite where
-        the tail is of four weights or fewer, or weights are all alike.
+        the tail is of four weights or fewer; 0 where they are all alike.
     """
     log_w = log_w.detach().double().cpu()
     num_samples = num_samples or log_w.shape[1]
     tail = tail_length(num_samples)
     k = torch.full((len(log_w),), math.inf, dtype=torch.float64)
     largest = log_w.topk(min(tail + 1, log_w.shape[1])).values
-    fitted = (largest[:, 0] > largest[:, min(tail, largest.shape[1]) - 1]).nonzero()[:, 0]
-    if tail < 5 or len(fitted) == 0:
+    if tail < 5:
+        return k
+    alike = largest[:, 0] - largest[:, tail - 1] < 1e-4  # as rounding makes weights differ
+    k[alike] = 0.0
+    fitted = (~alike).nonzero()[:, 0]
+    if len(fitted) == 0:
         return k
     # ArviZ fits to the largest 3 sqrt(S / r_eff) of S weights, rounded up in 0.x and down in 1.x,
     # and to S / 5 at most. The fit is blind to what is below the largest tail + 1.

@@ -75,8 +75,9 @@ def in_batches(
 ) -> Results:
     """Do some work on each batch of examples, and put the results together.
 
-    Every batch draws from a random stream of its own, made from the seed and its number: what was
-    interrupted and goes on gives what it would have given. The global generators stay as they were.
+    Every batch draws from a random stream of its own, made from the seed, its number, and what is
+    done: what was interrupted and goes on gives what it would have given, and any two pieces of
+    work are independent. The global generators stay as they were.
 
     Args:
         work: called with a batch, and with a function to be told of progress; returns tensors whose
@@ -91,11 +92,26 @@ def in_batches(
         keep: a file for the results so far, from which an interrupted call goes on; it stays there,
             for the caller to remove.
         depends_on: what else the results depend on: modules, and all that `repr` tells apart.
+
+    Returns:
+        The results, on the CPU.
+
+    Raises:
+        InputError: if results are to be kept, and depend on functions whose state is not known.
     """
     parts: list[Results] = []
-    about = _fingerprint([x, batch_size, seed, *depends_on])
-    if keep is not None and keep.exists():
-        parts = _kept(keep, about)
+    depends_on = list(depends_on)
+    # Other work, and other modules, draw other noise: their errors are independent.
+    noise = _fingerprint([description, *(d for d in depends_on if isinstance(d, nn.Module))])
+    about = _fingerprint([x, batch_size, seed, noise, *depends_on])
+    if keep is not None:
+        for program in depends_on:
+            if getattr(program, "__closure__", None) or hasattr(program, "__self__"):
+                raise InputError(
+                    f"to go on with what was kept, programs have to be modules: {program} is not"
+                )
+        if keep.exists():
+            parts = _kept(keep, about)
     bar = tqdm(
         total=units * len(x),
         initial=units * sum(len(next(iter(part.values()))) for part in parts),
@@ -111,11 +127,13 @@ def in_batches(
         for number, batch in enumerate(x.split(batch_size)):
             if number < len(parts):
                 continue
-            torch.manual_seed(_stream(seed, number))
+            torch.manual_seed(_stream(seed, number, noise))
             with pyro.validation_enabled(checks and number == 0):  # Pyro's checks, once
-                parts.append(work(batch, bar.update))
+                part = work(batch, bar.update)
+            parts.append({name: value.cpu() for name, value in part.items()})
             last = number == (len(x) - 1) // batch_size
             if keep is not None and (last or time.monotonic() - saved > 2):
+                keep.parent.mkdir(exist_ok=True)
                 checkpoint.save(keep, {"about": about, "parts": parts})
                 saved = time.monotonic()
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -138,12 +156,12 @@ def _fingerprint(everything: Iterable[Any]) -> str:
         elif isinstance(item, tuple):
             item = _fingerprint(item)
         if isinstance(item, nn.Module):
-            digest.update(type(item).__name__.encode())
+            digest.update(f"{type(item).__name__} {item.training}".encode())
             tensors = list(item.state_dict().values())
         elif isinstance(item, Tensor):
             tensors = [item]
         else:
-            # Functions have no state to tell apart, and an address that changes.
+            # A function's address changes; those that have a state are refused above.
             digest.update(getattr(item, "__qualname__", repr(item)).encode())
             tensors = []
         for tensor in tensors:
@@ -152,6 +170,7 @@ def _fingerprint(everything: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _stream(seed: int, number: int) -> int:
+def _stream(seed: int, number: int, noise: str) -> int:
     """Seed of the random stream of a batch."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
+    sequence = np.random.SeedSequence([seed, number, int(noise, 16)])
+    return int(sequence.generate_state(1, np.uint64)[0])

@@ -199,7 +199,7 @@ def simulate(model: Program, x: Tensor, plate: str = "data") -> tuple[dict[str, 
         The latent sites, and the data, shaped as x.
 
     Raises:
-        ValueError: if the model does not observe x at one site.
+        InputError: if the model does not observe x at one site.
     """
     with torch.no_grad():
         observed = [
@@ -209,7 +209,7 @@ def simulate(model: Program, x: Tensor, plate: str = "data") -> tuple[dict[str, 
         ]
         trace = poutine.trace(poutine.uncondition(model)).get_trace(x)
     if len(observed) != 1 or trace.nodes[observed[0]]["value"].shape != x.shape:
-        raise ValueError(
+        raise InputError(
             f"data can be simulated from a model that observes x at one site, and this one has "
             f"{', '.join(observed) or 'none'}"
         )

@@ -102,6 +102,15 @@ class Corrected:
         return self.difference.se * math.sqrt(left_out) if left_out else 0.0
 
     @property
+    def mc_se(self) -> float:
+        """The Monte Carlo error of the mean, for these examples; part of `subset_se`, too."""
+        size, count = len(self.cheap.values), len(self.chosen)
+        weights = torch.full_like(self.cheap.mc_variance, 1 / size)
+        weights[self.chosen] -= 1 / count
+        variance = (self.cheap.mc_variance * weights.square()).sum()
+        return (variance + self.costly.mc_variance.sum() / count**2).sqrt().item()
+
+    @property
     def se(self) -> float:
         """The standard error of the mean, as one over the population that all N are from.
 
@@ -123,6 +132,7 @@ class Corrected:
             "se": finite(self.se),
             "ci95": [finite(end) for end in self.ci95],
             "subset_se": finite(self.subset_se),
+            "mc_se": finite(self.mc_se),
         }
 
 

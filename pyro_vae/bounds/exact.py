@@ -89,7 +89,7 @@ def quadrature(
     return log_p
 
 
-def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float = 1e-4) -> Tensor:
+def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float = 1e-8) -> Tensor:
     """Integrate latent variables out whose joint density with x is Gaussian in them.
 
     With log p(x, z) = c + g'z - z'Hz / 2, log p(x) = c + g'H^-1 g / 2 - log|H / 2 pi| / 2. That is
@@ -108,22 +108,29 @@ def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float
 
     Raises:
         InputError: if a latent site is discrete, or constrained in a way that is unknown.
-        ValueError: if the log-density is not quadratic, or has no maximum.
+        ValueError: if the log-density is not quadratic, or has no maximum, or is not in double
+            precision.
     """
     densities = Densities(model, prior_of(model), x[:2], plate)
-    dims = densities.dims
     with undisturbed(x):
         torch.manual_seed(0)
-        probes = densities.draw(4, x)
+        parts = [_gaussian(densities, part, tolerance) for part in x.split(100)]
+    return torch.cat(parts)
+
+
+def _gaussian(densities: Densities, x: Tensor, tolerance: float) -> Tensor:
+    dims = densities.dims
+    probes = densities.draw(4, x)
     # At the origin, and at one from it along each axis: of a quadratic that is all there is.
     axes = torch.eye(dims, dtype=probes.dtype, device=x.device)[:, None].expand(-1, len(x), -1)
     at = densities.point(torch.cat([torch.zeros_like(axes[:1]), axes, probes]), x)
-    constant, gradient = at.log_p[0].double(), at.grad_p[0].double()
-    precision = (gradient - at.grad_p[1 : dims + 1].double()).movedim(0, 1)  # [N, D, D]
-    u = probes.double()
-    expected = constant + (u * gradient).sum(-1)
-    expected = expected - torch.einsum("knd,nde,kne->kn", u, precision, u) / 2
-    found = at.log_p[dims + 1 :].double()
+    if at.log_p.dtype != torch.float64:
+        raise ValueError("single precision does not do: make the model, and x, double")
+    constant, gradient = at.log_p[0], at.grad_p[0]
+    precision = (gradient - at.grad_p[1 : dims + 1]).movedim(0, 1)  # [N, D, D]
+    expected = constant + (probes * gradient).sum(-1)
+    expected = expected - torch.einsum("knd,nde,kne->kn", probes, precision, probes) / 2
+    found = at.log_p[dims + 1 :]
     if not ((found - expected).abs() <= tolerance * (1 + found.abs())).all():
         raise ValueError("log p(x, z) is not quadratic in the latent variables")
     factor, failed = torch.linalg.cholesky_ex((precision + precision.mT) / 2)
@@ -150,8 +157,8 @@ def enumeration(
         log p(x_i) in nats, `float64`, shape [len(x)].
 
     Raises:
-        ValueError: if a latent site is not discrete, or in another plate, or there are too many
-            values.
+        ValueError: if a latent site is not discrete, or in another plate, or its values depend on
+            those of another site, or there are too many.
     """
     with torch.no_grad(), undisturbed(x):
         supports = {}
@@ -165,7 +172,8 @@ def enumeration(
         total = math.prod(sizes)
         if total > max_values:
             raise ValueError(_too_many(total, max_values))
-        result = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+        nothing = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+        result, mass = nothing, nothing
         for part in torch.arange(total, device=x.device).split(max(1, 200_000 // len(x))):
             index = torch.unravel_index(part, sizes)
             values = {
@@ -176,6 +184,13 @@ def enumeration(
             trace = poutine.trace(particles(poutine.condition(model, values))).get_trace(x)
             log_joint = log_prob_per_example(trace, plate, 2).double()
             result = result.logaddexp(log_joint.logsumexp(0))
+            for name, _ in sample_sites(trace):
+                if name not in supports:
+                    trace.remove_node(name)
+            log_prior = log_prob_per_example(trace, plate, 2).double().expand_as(log_joint)
+            mass = mass.logaddexp(log_prior.logsumexp(0))
+    if not (mass.abs() < 1e-4).all():
+        raise ValueError("the values of one latent site depend on another's: not all were found")
     return result
 
 

@@ -101,7 +101,8 @@ class Bounds:
         elbo: the ELBO, from all K draws.
         iwae: IWAE_k at each rung k of the ladder, the last of them K.
         gap: IWAE_K - ELBO: what the ELBO is known to be loose by.
-        jackknife: the jackknife estimate of order 1 from all K draws, which is no bound.
+        jackknife: the jackknife estimate of order 1 from all K draws, which is no bound. Its Monte
+            Carlo error is that of IWAE_K, which it is to first order only.
         ess: the effective sample size of each example's weights, (sum w)^2 / sum w^2, shape [N].
         khat: the Pareto k-hat of each example's weights, shape [N].
     """
@@ -125,17 +126,27 @@ class Bounds:
         return (self.khat > self.good_k).double().mean().item()
 
     @property
+    def looseness(self) -> float:
+        """How far IWAE_K is below log p(x) to first order, Var(w) / 2 K E[w]^2, in nats.
+
+        From the draws at hand: too small, perhaps by far, where the weights are heavy-tailed.
+        """
+        return ((1 / self.ess - 1 / self.num_samples) / 2).mean().item()
+
+    @property
     def verdict(self) -> str:
         """What the weights' tails say of the bound, in words."""
         name, limit = f"IWAE_{self.num_samples}", f"{self.good_k:.2g}"
-        if self.num_samples < 25:
+        if tail_length(self.num_samples) < 5:
             return f"{self.num_samples} draws are too few to tell how loose {name} is."
-        if self.heavy == 0:
-            return f"k-hat is below {limit} on all images: {name} is close to log p(x)."
-        share = f"k-hat is above {limit} on {self.heavy:.0%} of the images"
-        if self.heavy < 0.05:
-            return f"{share}: {name} is close to log p(x) on the others."
-        return f"{share}: {name} is loose, and its MC error too small."
+        share = f"{self.heavy:.0%} of the examples" if self.heavy else "none of the examples"
+        found = f"k-hat is above {limit} on {share}"
+        if self.heavy >= 0.05:
+            return f"{found}: {name} is loose, and its MC error too small."
+        return (
+            f"{found}: the MC error can be relied on, and {name} is about {self.looseness:.2g} "
+            "nats below log p(x)."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `bounds.json` holds of it; keys are strings, numbers in nats."""
@@ -148,6 +159,7 @@ class Bounds:
             "gap": {str(self.num_samples): self.gap.to_dict()},
             "jackknife": {str(self.num_samples): self.jackknife.to_dict()},
             "ess": {"min": self.ess.min().item(), "median": self.ess.median().item()},
+            "looseness": finite(self.looseness),
             "khat": {
                 "good": self.good_k,
                 "share_above": self.heavy,
@@ -261,7 +273,7 @@ def evaluate(
         description="bounds",
         progress=progress,
         keep=keep,
-        depends_on=["evaluate", model, guide, rungs, chunk_size, adapt, fast is weigh_chunk],
+        depends_on=[model, guide, plate, rungs, chunk_size, adapt, fast is weigh_chunk],
     )
 
     def estimate(name: str) -> Estimate:
@@ -380,7 +392,7 @@ class _Stream:
         count, elbo, top = self.num_samples, self.elbo.mean(), self.rungs[-1].mean()
         found = {"elbo": elbo, "gap": top - elbo, "ess": self.ess()}
         found |= {f"iwae_{rung.size}": rung.mean() for rung in self.rungs}
-        found["khat"] = pareto_k(self._kept().T, count).to(elbo.device)
+        found["khat"] = pareto_k(self._kept().T, count)
         if count == 1:
             unknown = torch.full_like(elbo, math.nan)
             names = ("elbo", "gap", "iwae_1")

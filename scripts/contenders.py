@@ -1,0 +1,283 @@
+"""What the benchmark compares: an epoch of training of the same VAE, by each contender's own means.
+
+The architecture is 784-200-200-50 with tanh, N(0, I), Bernoulli pixels that are drawn anew in every
+step, Adam at 1e-3, one draw of z for each image. Each function takes `uint8` images, [N, 784], the
+size of a batch, and K, builds what it needs, and returns a function that trains for one epoch.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pyro
+import torch
+from PIL import Image
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import to_tensor
+
+from pyro_vae import VAE, likelihoods, networks, objectives, observations, posteriors, priors, svi
+
+PIXELS, HIDDEN, LATENT = 784, 200, 50
+Epoch = Callable[[], Any]
+show = partial(observations.observe, support="binary")
+
+
+def ours(images: Tensor, batch: int, draws: int, precision: svi.Precision = "float32") -> Epoch:
+    """pyro_vae as `svi_train.py` runs it, between checkpoints."""
+    vae = _vae()
+    objective = objectives.ELBO() if draws == 1 else objectives.IWAE(draws)
+    engine = svi.CompiledEngine(vae.model, vae.guide, objective, precision=precision)
+    return partial(_epoch, images, batch, lambda x: engine.step(x, show))
+
+
+def ours_bf16(images: Tensor, batch: int, draws: int) -> Epoch:
+    """The same with --precision bfloat16."""
+    return ours(images, batch, draws, "bfloat16")
+
+
+def pyro_svi(images: Tensor, batch: int, draws: int) -> Epoch:
+    """Pyro's SVI on resident data, validation off; with several draws RenyiELBO at alpha = 0."""
+    step = _pyro_step(draws)
+    return partial(_epoch, images, batch, lambda x: step(show(x)))
+
+
+def pyro_loader(images: Tensor, batch: int, draws: int) -> Epoch:
+    """Pyro's SVI as in its VAE example: images by a DataLoader, one by one, in a worker."""
+    step = _pyro_step(draws)
+    # A worker that stays, and that is no fork of a process in which JAX runs.
+    loader = DataLoader(
+        _Pictures(images),
+        batch,
+        shuffle=True,
+        num_workers=1,
+        persistent_workers=True,
+        multiprocessing_context="spawn",
+    )
+
+    def epoch() -> None:
+        for x in loader:
+            step(torch.bernoulli(x.reshape(len(x), -1)))
+
+    return epoch
+
+
+def plain_torch(images: Tensor, batch: int, draws: int) -> Epoch:
+    """PyTorch by hand, eagerly, on resident data; the KL by Monte Carlo, as elsewhere."""
+    encoder, decoder = _mlp(PIXELS, 2 * LATENT), _mlp(LATENT, PIXELS)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
+
+    def step(x: Tensor) -> float:
+        x = show(x)
+        loc, raw = encoder(x).chunk(2, -1)
+        scale = softplus(raw) + 1e-5
+        noise = torch.randn(draws, *loc.shape)
+        z = loc + scale * noise
+        logits = decoder(z)
+        log_x = -binary_cross_entropy_with_logits(
+            logits, x.expand_as(logits), reduction="none"
+        ).sum(-1)
+        log_w = log_x - 0.5 * (z**2 - noise**2).sum(-1) + scale.log().sum(-1)
+        loss = -(log_w.logsumexp(0) - math.log(draws)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return partial(_epoch, images, batch, step)
+
+
+def pythae(images: Tensor, batch: int, draws: int) -> Epoch:
+    """Pythae's trainer, on its own data loader."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE as PythaeVAE
+    from pythae.models import VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    if draws != 1:
+        raise NotImplementedError
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = _mlp(PIXELS, 2 * LATENT)
+
+        def forward(self, x: Tensor) -> Any:
+            loc, log_variance = self.body(x).chunk(2, -1)
+            return ModelOutput(embedding=loc, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = _mlp(LATENT, PIXELS)
+
+        def forward(self, z: Tensor) -> Any:
+            return ModelOutput(reconstruction=self.body(z).sigmoid())
+
+    config = VAEConfig(input_dim=(PIXELS,), latent_dim=LATENT, reconstruction_loss="bce")
+    trainer = BaseTrainer(
+        PythaeVAE(config, Encoder(), Decoder()),
+        BaseDataset(show(images), torch.zeros(len(images))),
+        training_config=BaseTrainerConfig(
+            output_dir=tempfile.mkdtemp(),
+            num_epochs=1,
+            learning_rate=1e-3,
+            per_device_train_batch_size=batch,
+            no_cuda=True,
+        ),
+    )
+    trainer.prepare_training()
+    return partial(trainer.train_step, 1)
+
+
+def numpyro(images: Tensor, batch: int, draws: int) -> Epoch:
+    """NumPyro with an epoch in one jitted loop; data resident, pixels drawn in the loop."""
+    import jax
+    import jax.numpy as jnp
+    from numpyro import distributions as dist
+    from numpyro import infer, optim, param, plate, sample
+
+    def mlp(name: str, sizes: list[int], x: Any) -> Any:
+        for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+            key = jax.random.PRNGKey(i)
+            bound = fan_in**-0.5
+            weight = jax.random.uniform(key, (fan_in, fan_out), minval=-bound, maxval=bound)
+            x = x @ param(f"{name}.w{i}", weight) + param(f"{name}.b{i}", jnp.zeros(fan_out))
+            x = jnp.tanh(x) if i < len(sizes) - 2 else x
+        return x
+
+    def model(x: Any) -> None:
+        with plate("data", len(x)):
+            z = sample("z", dist.Normal(jnp.zeros(LATENT), 1.0).to_event(1))
+            logits = mlp("decoder", [LATENT, HIDDEN, HIDDEN, PIXELS], z)
+            sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+    def guide(x: Any) -> None:
+        with plate("data", len(x)):
+            loc, raw = jnp.split(
+                mlp("encoder", [PIXELS, HIDDEN, HIDDEN, 2 * LATENT], x), 2, axis=-1
+            )
+            sample("z", dist.Normal(loc, jax.nn.softplus(raw) + 1e-5).to_event(1))
+
+    loss = infer.Trace_ELBO() if draws == 1 else infer.RenyiELBO(alpha=0.0, num_particles=draws)
+    inference = infer.SVI(model, guide, optim.Adam(1e-3), loss)
+    stored = jnp.asarray(images.numpy())
+    batches = len(images) // batch
+    state = inference.init(jax.random.PRNGKey(0), (stored[:batch] > 127).astype(jnp.float32))
+
+    @jax.jit
+    def run(state: Any, key: Any) -> Any:
+        order = jax.random.permutation(key, len(stored))
+
+        def body(i: Any, carry: Any) -> Any:
+            state, total = carry
+            levels = stored[jax.lax.dynamic_slice_in_dim(order, i * batch, batch)]
+            noise = jax.random.randint(jax.random.fold_in(key, i), levels.shape, 0, 255)
+            state, value = inference.update(state, (noise < levels).astype(jnp.float32))
+            return state, total + value
+
+        return jax.lax.fori_loop(0, batches, body, (state, 0.0))
+
+    keys = iter(range(10**9))
+
+    def epoch() -> float:
+        nonlocal state
+        state, total = run(state, jax.random.PRNGKey(next(keys)))
+        return float(total)
+
+    return epoch
+
+
+def bare_products(images: Tensor, batch: int, draws: int) -> Epoch:
+    """The matrix products of the step, and nothing else."""
+    encoder = [(batch, *pair) for pair in _layers(PIXELS, 2 * LATENT)]
+    decoder = [(batch * draws, *pair) for pair in _layers(LATENT, PIXELS)]
+    products = []
+    for i, (rows, fan_in, fan_out) in enumerate([*encoder, *decoder]):
+        x, weight, out = (
+            torch.randn(rows, fan_in),
+            torch.randn(fan_out, fan_in),
+            torch.randn(rows, fan_out),
+        )
+        products += [(x, weight.T, out), (out.T, x, torch.empty_like(weight))]
+        if i:
+            products.append((out, weight, torch.empty_like(x)))
+
+    def epoch() -> None:
+        for _ in range(len(images) // batch):
+            for left, right, out in products:
+                torch.mm(left, right, out=out)
+
+    return epoch
+
+
+CONTENDERS = (
+    ours,
+    ours_bf16,
+    pyro_svi,
+    pyro_loader,
+    plain_torch,
+    pythae,
+    numpyro,
+    bare_products,
+)
+
+
+def _epoch(images: Tensor, batch: int, step: Callable[[Tensor], float]) -> float:
+    return sum(step(images[chosen]) for chosen in torch.randperm(len(images)).split(batch))
+
+
+def _vae() -> VAE:
+    network = partial(networks.MLP, widths=[HIDDEN, HIDDEN], activation="Tanh")
+    return VAE(
+        priors.StandardNormal(LATENT),
+        likelihoods.Bernoulli(LATENT, [PIXELS], network),
+        posteriors.Normal([PIXELS], LATENT, network),
+    )
+
+
+def _pyro_step(draws: int) -> Callable[[Tensor], float]:
+    """A step of Pyro's SVI, in a parameter store of its own."""
+    vae = _vae()
+    loss = (
+        Trace_ELBO()
+        if draws == 1
+        else RenyiELBO(alpha=0, num_particles=draws, vectorize_particles=True)
+    )
+    inference = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), loss)
+    store: dict[str, Any] = {"params": {}, "constraints": {}}
+
+    def step(x: Tensor) -> float:
+        with pyro.get_param_store().scope(store), pyro.validation_enabled(False):
+            return inference.step(x)
+
+    return step
+
+
+def _layers(first: int, last: int) -> list[tuple[int, int]]:
+    return [(first, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, last)]
+
+
+def _mlp(first: int, last: int) -> nn.Module:
+    a, b, c = (nn.Linear(*pair) for pair in _layers(first, last))
+    return nn.Sequential(a, nn.Tanh(), b, nn.Tanh(), c)
+
+
+class _Pictures(Dataset):
+    """Pictures as torchvision's MNIST gives them: one at a time, from PIL, as floats."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images.reshape(-1, 28, 28).numpy()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return to_tensor(Image.fromarray(self.images[index]))
