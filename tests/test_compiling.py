@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import torch._inductor.config
 from torch import Tensor, nn
 
 from pyro_vae.compiling import CannotCompile, Compiled
@@ -94,7 +95,7 @@ def test_noise_is_new_at_each_call_and_repeatable(x: Tensor) -> None:
     torch.testing.assert_close(noise, draw(x).detach())
 
 
-def test_one_compilation_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_compilation_for_each_shape() -> None:
     traced = []
 
     def function(a: Tensor, b: list[Tensor]) -> dict[str, Tensor]:
@@ -151,10 +152,9 @@ def test_items_stay_tensors() -> None:
         torch.testing.assert_close(compiled(x), x - x.sum() + 1)
 
 
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    with pytest.raises(CannotCompile):
+def test_no_compiler() -> None:
+    settings = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}
+    with torch._inductor.config.patch(settings), pytest.raises(CannotCompile):
         Compiled(lambda x: x.sin() + 1.2345)(torch.ones(3))
 
 

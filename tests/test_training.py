@@ -125,11 +125,11 @@ def test_the_guide_leads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     moved = []
     step = engine.step
 
-    def watched(x: Tensor) -> float:
+    def watched(x: Tensor, observe: Observe) -> float:
         before = [
             [p.detach().clone() for p in m.parameters()] for m in (engine.model, engine.guide)
         ]
-        loss = step(x)
+        loss = step(x, observe)
         after = [list(m.parameters()) for m in (engine.model, engine.guide)]
         moved.append(tuple(not equal(b, a) for b, a in zip(before, after, strict=True)))
         return loss
