@@ -191,7 +191,8 @@ def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> N
         engine.check(show(digits[:2]))
         if isinstance(engine, svi.CompiledEngine):
             trained = [p for p in vae.parameters() if p.requires_grad]
-            arguments = [torch.tensor(2e-3), *engine._moments(trained)]
+            moments = engine._moments(trained)
+            arguments = [engine._sizes(moments[-1], trained[0]), *moments]
             with engine._running(training=True):
                 graph, _ = compiling._trace(engine._whole_step(trained, show), [digits, *arguments])
             torch.manual_seed(1)
