@@ -174,7 +174,7 @@ class CompiledEngine(EagerEngine):
 
     It is compiled for the size of the first batch; smaller ones, the last of an epoch, and losses
     that are only evaluated, are run by the eager engine, which shares the optimiser. The noise is
-    as good, and not the same. Objectives that learn are always run eagerly.
+    the same. Objectives that learn are always run eagerly.
 
     Args:
         model: a Pyro program that is a module and registers its parameters with Pyro.
@@ -183,7 +183,6 @@ class CompiledEngine(EagerEngine):
         lr: the learning rate of Adam.
         precision: of matrix products in training; all else is in the parameters' own.
         fall_back: whether to go on eagerly, with a warning, where compiling is not possible.
-        exact_noise: draw the noise of the eager engine, which is slower.
     """
 
     def __init__(
@@ -195,11 +194,9 @@ class CompiledEngine(EagerEngine):
         precision: Precision = "float32",
         *,
         fall_back: bool = False,
-        exact_noise: bool = False,
     ) -> None:
         super().__init__(model, guide, objective, lr, precision)
         self.fall_back = fall_back
-        self.exact_noise = exact_noise
         self._graphs: dict[Any, Compiled] = {}  # by what is trained, and how images are shown
         self._shape: torch.Size | None = None
 
@@ -218,11 +215,12 @@ class CompiledEngine(EagerEngine):
         if key not in self._graphs:
             with undisturbed(x):  # Pyro's checks, which no trace makes
                 self.check(observe(x[:2]))
-            self._graphs[key] = Compiled(self._whole_step(trained, observe), self.exact_noise)
-        lr = torch.tensor(self.optimizer.param_groups[0]["lr"], dtype=torch.float64)
+            self._graphs[key] = Compiled(self._whole_step(trained, observe))
+        means, squares, counts = self._moments(trained)
+        sizes = self._sizes(counts, trained[0])
         try:
             with self._running(training=True):
-                return self._graphs[key](x, lr, *self._moments(trained)).item()
+                return self._graphs[key](x, sizes, means, squares, counts).item()
         except CannotCompile as error:
             if not self.fall_back:
                 raise InputError(
@@ -233,12 +231,16 @@ class CompiledEngine(EagerEngine):
             return super().step(x, observe)
 
     def _whole_step(self, trained: list[nn.Parameter], observe: Observe) -> Callable[..., Tensor]:
-        """Return a step as a function of images, learning rate, and Adam's state."""
+        """Return a step as a function of images, `_sizes`, and Adam's state."""
         group = self.optimizer.param_groups[0]
         (beta1, beta2), eps = group["betas"], group["eps"]
 
         def step(
-            x: Tensor, lr: Tensor, means: list[Tensor], squares: list[Tensor], counts: list[Tensor]
+            x: Tensor,
+            sizes: Tensor,
+            means: list[Tensor],
+            squares: list[Tensor],
+            counts: list[Tensor],
         ) -> Tensor:
             with pyro.poutine.trace(param_only=True) as captured, self._lowered():
                 loss = self.objective.differentiable_loss(self.model, self.guide, observe(x))
@@ -246,20 +248,31 @@ class CompiledEngine(EagerEngine):
             self._optim.require_known({site["value"].unconstrained() for site in sites})
             gradients = torch.autograd.grad(loss, trained, allow_unused=True)
             with torch.no_grad():  # Adam (Kingma & Ba 2015, algorithm 1), as torch.optim has it
-                for parameter, gradient, mean, square, count in zip(
-                    trained, gradients, means, squares, counts, strict=True
+                for parameter, gradient, mean, square, count, (size, correction) in zip(
+                    trained, gradients, means, squares, counts, sizes, strict=True
                 ):
                     if gradient is None:
                         continue
                     count.add_(1)
                     mean.lerp_(gradient, 1 - beta1)
                     square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-                    size = (lr / (1 - beta1 ** count.double())).to(parameter)
-                    correction = (1 - beta2 ** count.double()).sqrt().to(parameter)
-                    parameter.sub_(size * mean / (square.sqrt() / correction + eps))
+                    parameter.sub_(size * mean / (square.sqrt() * correction + eps))
             return loss
 
         return step
+
+    def _sizes(self, counts: list[Tensor], like: Tensor) -> Tensor:
+        """Return the next step's size for each parameter, and what corrects its mean of squares.
+
+        In the graph they would be computed anew for each element, in double precision.
+        """
+        group = self.optimizer.param_groups[0]
+        beta1, beta2 = group["betas"]
+        rows = [
+            (group["lr"] / (1 - beta1 ** (count + 1)), (1 - beta2 ** (count + 1)) ** -0.5)
+            for count in torch.stack(counts).tolist()
+        ]
+        return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
     def _moments(self, parameters: list[nn.Parameter]) -> tuple[list[Tensor], ...]:
         """Return Adam's running means, those of squares, and its counts, as the optimiser's own."""

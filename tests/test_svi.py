@@ -1,7 +1,6 @@
 """The engines: SVI, to themselves, and put back to where they were; compiled, the same numbers."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pyro
@@ -164,7 +163,7 @@ def test_compiled_steps_are_the_eager_ones(
     def show(batch: Tensor) -> Tensor:
         return observe(batch, "binary").to(dtype)
 
-    for kind in (EagerEngine, partial(CompiledEngine, exact_noise=True)):
+    for kind in (EagerEngine, CompiledEngine):
         vae = make(priors.Vamp).to(dtype)
         engine = kind(vae.model, vae.guide, objective(), lr=1e-2)
         torch.manual_seed(0)
@@ -189,7 +188,7 @@ def tensors(state: dict[str, Any]) -> list[Tensor]:
 def test_compiled_state_round_trip(x: Tensor) -> None:
     """Between the engines too: the state is one."""
     vaes = make(priors.Vamp), make(priors.Vamp)
-    compiled = CompiledEngine(vaes[0].model, vaes[0].guide, ELBO(), lr=1e-2, exact_noise=True)
+    compiled = CompiledEngine(vaes[0].model, vaes[0].guide, ELBO(), lr=1e-2)
     eager = engine_of(vaes[1])
     for first, second in ((compiled, eager), (eager, compiled)):
         for _ in range(3):
@@ -248,9 +247,7 @@ def test_lower_precision_is_near(x: Tensor) -> None:
     losses = {}
     for precision in ("float32", "bfloat16"):
         vae = make()
-        engine = CompiledEngine(
-            vae.model, vae.guide, ELBO(), lr=1e-2, precision=precision, exact_noise=True
-        )
+        engine = CompiledEngine(vae.model, vae.guide, ELBO(), lr=1e-2, precision=precision)
         torch.manual_seed(0)
         losses[precision] = [engine.step(x) for _ in range(5)]
         assert all(p.dtype == torch.float32 for p in vae.parameters())
