@@ -208,7 +208,7 @@ def evaluate(
         chunk_size: how many draws, over all examples, are in memory at once.
         adapt: makes a guide for each batch of examples, to be taken in the place of `guide`.
         compile: whether to compile the programs; by default where that takes less time than it
-            saves. Draws are others then, of the same distribution.
+            saves. The draws are the same.
         keep: a file to go on from if the call is interrupted; the caller removes it.
         progress: whether to show a progress bar.
 
