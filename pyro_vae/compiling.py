@@ -77,7 +77,7 @@ class _Program:
         graph, self.structure = _trace(function, args)
         self.closed_over = _lift(graph)
         flat = [x.detach() for x in [*pytree.tree_leaves(args), *self.closed_over]]
-        # PyTorch draws twenty times as fast as Inductor on a CPU, and what the function would draw.
+        # PyTorch draws normals faster than Inductor on a CPU, and draws what the function would.
         options: dict[str, Any] = {"fallback_random": True}
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # of absent GPUs
         try:

@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from pyro_vae import VAE, InputError, data, observations, options
 from pyro_vae.run import Run
+from pyro_vae.svi import CompiledEngine, EagerEngine
 
 
 def build(*arguments: str) -> Run:
@@ -95,3 +96,21 @@ def test_recipes_are_understood(recipe: Path) -> None:
     assert f"--config scripts/recipes/{recipe.relative_to(ROOT / 'scripts/recipes')}" in (
         recipe.read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "epochs", "taken", "falls_back"),
+    [
+        ("auto", "466", "eager", None),  # 6,990 steps of the 15 in an epoch
+        ("auto", "467", "compiled", True),
+        ("compiled", "1", "compiled", False),
+        ("eager", "1000", "eager", None),
+    ],
+)
+def test_the_engine(asked: str, epochs: str, taken: str, falls_back: bool | None) -> None:
+    run = build("--engine", asked, "--epochs", epochs, "--precision", "bfloat16")
+    kind = {"eager": EagerEngine, "compiled": CompiledEngine}[taken]
+    assert type(run.engine) is kind and run.engine.precision == "bfloat16"
+    assert getattr(run.engine, "fall_back", None) is falls_back
+    assert f"by the {taken} engine" in str(run)
+    assert run.namespace.engine == taken  # which a resumed run goes on with
