@@ -22,7 +22,7 @@ estimate of p without bias that is independent of X,
 
 (Struski et al. 2022). Here Y is the weight of one chain and X the mean of the others, for each
 chain in turn. The mean of Y / X is only estimated as well as the tails of w / p allow: on raw
-importance weights the result lies below lower bounds. The tails are checked by their Pareto k-hat.
+importance weights it comes out below better lower bounds. The tails are checked by their k-hat.
 
 **From above, on data drawn from the model** (bidirectional Monte Carlo, Grosse, Ghahramani & Adams
 2015; Grosse, Ancha & Roy 2016). The z that x was made from is an exact draw from p(z|x). A chain
@@ -43,7 +43,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.bounds.arviz import good_k, pareto_k, tail_length
-from pyro_vae.bounds.batches import fastest, in_batches
+from pyro_vae.bounds.batches import Results, fastest, in_batches
 from pyro_vae.bounds.densities import Densities, Point, prior_of, simulate
 from pyro_vae.bounds.estimates import Estimate, certified, finite, leave_one_out
 from pyro_vae.bounds.weights import Program, undisturbed
@@ -277,19 +277,8 @@ def anneal(
         ValueError: if a site is not in the data plate, or model and guide do not match.
     """
     settings = settings or Settings()
-    start = guide if settings.start == "posterior" else prior_of(model)
-    run = _Run(model, start, x[:batch_size], settings, plate, len(x), compile)
-    results = in_batches(
-        run.forward,
-        x,
-        batch_size=batch_size,
-        seed=seed,
-        units=run.units,
-        unit="move",
-        description="annealing",
-        progress=progress,
-        keep=keep,
-        depends_on=[model, guide, plate, settings, run.is_compiled],
+    results = _run(
+        "annealing", model, guide, x, settings, plate, seed, batch_size, compile, keep, progress
     )
     return Annealed(settings, results["log_w"].T, results["acceptance"])
 
@@ -328,23 +317,43 @@ def bidirectional(
         ValueError: as `anneal`; and if the model does not observe x at one site.
     """
     settings = settings or Settings()
-    start = guide if settings.start == "posterior" else prior_of(model)
-    run = _Run(model, start, x[:batch_size], settings, plate, len(x), compile)
-    results = in_batches(
-        run.both_ways,
-        x,
-        batch_size=batch_size,
-        seed=seed,
-        units=2 * run.units,
-        unit="move",
-        description="bidirectional",
-        progress=progress,
-        keep=keep,
-        depends_on=[model, guide, plate, settings, run.is_compiled],
+    results = _run(
+        "bidirectional", model, guide, x, settings, plate, seed, batch_size, compile, keep, progress
     )
     forward = Annealed(settings, results["log_w"].T, results["acceptance"])
     values = -lower(-results["log_w_back"].T).values  # E[1 / w] = 1 / p(x)
     return Bidirectional(forward, Estimate(values, torch.full_like(values, math.nan)))
+
+
+def _run(
+    work: Literal["annealing", "bidirectional"],
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    settings: Settings,
+    plate: str,
+    seed: int,
+    batch_size: int,
+    compile: bool | None,
+    keep: Path | None,
+    progress: bool,
+) -> Results:
+    """Lead chains one way, or both, for all examples."""
+    start = guide if settings.start == "posterior" else prior_of(model)
+    run = _Run(model, start, x[:batch_size], settings, plate, len(x), compile)
+    one_way = work == "annealing"
+    return in_batches(
+        run.forward if one_way else run.both_ways,
+        x,
+        batch_size=batch_size,
+        seed=seed,
+        units=run.units if one_way else 2 * run.units,
+        unit="move",
+        description=work,
+        progress=progress,
+        keep=keep,
+        depends_on=[model, guide, plate, settings, run.is_compiled],
+    )
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ def simulate(model: Program, x: Tensor, plate: str = "data") -> tuple[dict[str, 
 
     Args:
         model: a Pyro program, called as `model(x)`, which observes x at one site, as it is.
-        x: how many examples there are, and of what shape and type; its values do not matter.
+        x: how many examples to draw, of what shape and type; such values as the model takes.
         plate: the name of the data plate.
 
     Returns:
