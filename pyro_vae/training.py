@@ -149,7 +149,7 @@ def _train_epoch(
             lead.take()
             held = _held(engine.guide.parameters())
         with held:
-            loss = engine.step(train[batch], observe)
+            loss = engine.step(train.index_select(0, batch), observe)
         if not math.isfinite(loss):
             raise DivergenceError(_diverged("loss", loss, epoch, step, folder))
         total += loss
@@ -194,7 +194,7 @@ class _Lead:
         with _held(p for p in self.engine.model.parameters() if p not in guides):
             while len(losses) < self.most:
                 batch = torch.randint(len(self.train), (self.batch_size,), device=self.train.device)
-                losses.append(self.engine.step(self.train[batch], self.observe))
+                losses.append(self.engine.step(self.train.index_select(0, batch), self.observe))
                 rounds, rest = divmod(len(losses), 10)
                 if rounds > 1 and not rest and sum(losses[-10:]) >= sum(losses[-20:-10]):
                     break

@@ -231,7 +231,8 @@ CONTENDERS = (
 
 
 def _epoch(images: Tensor, batch: int, step: Callable[[Tensor], float]) -> float:
-    return sum(step(images[chosen]) for chosen in torch.randperm(len(images)).split(batch))
+    batches = torch.randperm(len(images)).split(batch)
+    return sum(step(images.index_select(0, chosen)) for chosen in batches)
 
 
 def _vae() -> VAE:

@@ -23,8 +23,19 @@ def test_binarisation_has_the_grey_value_as_its_mean(images: torch.Tensor) -> No
 
 def test_black_and_white_are_certain() -> None:
     for images in (torch.tensor([0, 255], dtype=torch.uint8), torch.tensor([0.0, 1.0])):
-        shown = observe(images.expand(10_000, 2), "binary")
+        shown = observe(images.expand(1_000_000, 2), "binary")  # of 16 random bits, 15 such pixels
         assert (shown[:, 0] == 0).all() and (shown[:, 1] == 1).all()
+
+
+def test_pixels_are_drawn_apart() -> None:
+    """Those of one word of random bits, of neighbouring words, and of one look and the next."""
+    rows = 20_000
+    images = torch.full((rows, 11), 100, dtype=torch.uint8)  # rows begin anywhere in a word
+    shown = torch.cat([observe(images, "binary"), observe(images, "binary")], 1).double()
+    correlation = shown.T.corrcoef() - torch.eye(22)
+    assert correlation.abs().max() < 4.5 * rows**-0.5
+    along = torch.stack([shown[:, 10][:-1], shown[:, 0][1:]]).corrcoef()[0, 1]
+    assert along.abs() < 4.5 * rows**-0.5
 
 
 def test_dequantisation_stays_in_the_level() -> None:
