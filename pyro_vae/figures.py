@@ -175,7 +175,7 @@ def traversals(ax: Axes, vae: VAE, x: Tensor, most: int = 12, steps: int = 9) ->
 
 
 def units(ax: Axes, diagnosis: Diagnosis) -> Axes:
-    """Draw what each dimension of the code carries, largest first: its KL, or else its variance."""
+    """Draw what each dimension carries, largest first: its KL, or else what x explains of it."""
     offset = 0
     for site, variance in diagnosis.variances.items():
         kl = diagnosis.kl[site]
@@ -190,7 +190,9 @@ def units(ax: Axes, diagnosis: Diagnosis) -> Axes:
     shared = all(kl is not None for kl in diagnosis.kl.values())
     ax.set(
         xlabel="dimension of the code, sorted",
-        ylabel="KL, nats" if shared else "variance of the posterior mean (KL, where it is known)",
+        ylabel="KL, nats"
+        if shared
+        else "share of its variance that x explains (KL, where it is known)",
         title=f"{diagnosis.verdict}: {diagnosis.active} of {diagnosis.units} units are active",
         xticks=[],
     )

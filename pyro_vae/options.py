@@ -101,6 +101,8 @@ class Options:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise InputError(f"--{name} has to be positive, and {value} is not")
+        if self.num_examples < 2:
+            raise InputError("--num_examples has to be at least 2: one has no standard error")
         for name in ("diagnose_every", "aggressive"):
             if getattr(self, name) < 0:
                 raise InputError(f"--{name} cannot be negative, and {getattr(self, name)} is")

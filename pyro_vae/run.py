@@ -86,6 +86,12 @@ class Run:
         self.test = observations.observe_once(test, support, seeds[2]).to(self.device)
         self.engine = self._choose_engine()
         self.engine.check(self.validation[:2])  # refuses parts that do not go together
+        training.check(
+            self.engine,
+            self.validation,
+            diagnose_every=chosen.diagnose_every,
+            aggressive=chosen.aggressive,
+        )
         self.measured = self.test if self.base_measure == "binary pixels" else test
 
     def __str__(self) -> str:

@@ -59,26 +59,26 @@ def fit(
         diagnose_every: after how many epochs, each time, the latent code is diagnosed on validation
             images; 0 for never.
         aggressive: how many steps the guide takes alone, at most, before each step of the model
-            (He et al. 2019); 0 for none. It ends once the mutual information of x and z has ceased
-            to grow.
+            (He et al. 2019); 0 for none. It ends once the mutual information of x and z, looked at
+            every 50 steps of the model, has ceased to grow.
 
     Returns:
         A row for each epoch: `epoch`, from 1; `train_loss`, the objective; `validation_bound`, the
         bound on log p(x) that goes with it, both means over examples, in nats. Where the code was
         diagnosed, also `kl` and `mutual_information`, in nats, and `active_units`; with aggressive
-        training, `guide_steps`, those that the guide took alone, and `lagging`, whether it is still
-        held to lag behind.
+        training, `guide_steps`, those that the guide took alone, `lagging`, whether it is still
+        held to lag behind, and `led_to`, the mutual information when last looked at, in nats.
 
     Raises:
-        InputError: if a batch is larger than the data, or the checkpoint cannot be read.
+        InputError: if a batch is larger than the data, there are too few validation images, the
+            objective learns and the guide is to lead, or the checkpoint cannot be read.
         DivergenceError: if the loss is not finite; the last checkpoint stays as it was.
     """
     if not 1 <= batch_size <= len(train):
         raise InputError(
             f"a batch of {batch_size} cannot be drawn from {len(train)} training images"
         )
-    if len(validation) == 0:
-        raise InputError("there are no validation images")
+    check(engine, validation, diagnose_every=diagnose_every, aggressive=aggressive)
     history: History = []
     if folder is not None and (folder / "checkpoint.pt").exists():
         history = resume(engine, folder)
@@ -97,9 +97,11 @@ def fit(
         for epoch in range(len(history) + 1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
             torch.manual_seed(_stream(seed, epoch))
+            before = history[-1] if history else {}
             lead = None
-            if aggressive and (not history or history[-1]["lagging"]):
-                lead = _Lead(engine, train, validation, observe, batch_size, aggressive)
+            if aggressive and before.get("lagging", True):
+                so_far = before.get("led_to")
+                lead = _Lead(engine, train, validation, observe, batch_size, aggressive, so_far)
             loss = _train_epoch(engine, train, observe, epoch, batch_size, bar, folder, lead)
             torch.manual_seed(_stream(seed, 0))  # the same noise each time: epochs are compared
             bound = -sum(engine.evaluate_loss(x) for x in validation.split(1000)) / len(validation)
@@ -109,6 +111,7 @@ def fit(
             if aggressive:
                 row["guide_steps"] = lead.steps if lead else 0
                 row["lagging"] = lead is not None and lead.lagging
+                row["led_to"] = lead.information if lead else before["led_to"]
             if diagnose_every and epoch % diagnose_every == 0:
                 row |= _look_at_code(engine, validation)
             history.append(row)
@@ -116,6 +119,24 @@ def fit(
             if folder is not None:
                 _save(engine, folder, history)
     return history
+
+
+def check(engine: EagerEngine, validation: Tensor, *, diagnose_every: int, aggressive: int) -> None:
+    """Refuse what cannot be trained together; see `fit`.
+
+    Raises:
+        InputError: if there are too few validation images, or the guide is to lead and the
+            objective learns.
+    """
+    if len(validation) == 0:
+        raise InputError("there are no validation images")
+    if len(validation) < 2 and (diagnose_every or aggressive):
+        raise InputError("one validation image is too little to diagnose the code by")
+    if aggressive and engine.objective.learns:
+        raise InputError(
+            f"{type(engine.objective).__name__} learns in each step, and the guide's own, of "
+            "aggressive training, would mislead it: take one of the two"
+        )
 
 
 def resume(engine: EagerEngine, folder: Path) -> History:
@@ -145,8 +166,7 @@ def _train_epoch(
     for step, batch in enumerate(batches, start=1):
         engine.objective.anneal(epoch - 1 + (step - 1) / len(batches))
         held: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if lead is not None and lead.lagging:
-            lead.take()
+        if lead is not None and lead.take((epoch - 1) * len(batches) + step):
             held = _held(engine.guide.parameters())
         with held:
             loss = engine.step(train.index_select(0, batch), observe)
@@ -162,8 +182,9 @@ class _Lead:
 
     Early on q(z|x) lags behind the p(z|x) of the moment, and the model learns to do without z. The
     guide steps until ten steps are no better than the ten before, or it has taken as many as it
-    may. All that ends as soon as the mutual information, measured every 50 steps of the model,
-    falls (the paper looks once an epoch, of some thousand steps).
+    may: always so many, if that is less than twenty. All that ends as soon as the mutual
+    information, measured every 50 steps of the model, falls (the paper looks once an epoch, of some
+    thousand steps).
     """
 
     def __init__(
@@ -174,21 +195,26 @@ class _Lead:
         observe: Observe,
         batch_size: int,
         most: int,
+        information: float | None,
     ) -> None:
         self.engine, self.train, self.validation = engine, train, validation
         self.observe, self.batch_size, self.most = observe, batch_size, most
         self.lagging = True
         self.steps = 0
-        self._models = 0  # steps of the model
-        self._information = -math.inf
+        self.information = information  # of x and z, in nats, when last looked at
 
-    def take(self) -> None:
-        """Take the guide's steps before one of the model's."""
-        self._models += 1
-        if self._models % 50 == 0:
+    def take(self, step: int) -> bool:
+        """Take the guide's steps before one of the model's, which are counted from 1.
+
+        Returns:
+            Whether there were any: else the guide steps along with the model.
+        """
+        if step % 50 == 0:
             found = _look_at_code(self.engine, self.validation)["mutual_information"]
-            self.lagging = found > self._information
-            self._information = found
+            self.lagging = self.information is None or found > self.information
+            self.information = found
+        if not self.lagging:
+            return False
         guides = set(self.engine.guide.parameters())
         losses: list[float] = []
         with _held(p for p in self.engine.model.parameters() if p not in guides):
@@ -199,6 +225,7 @@ class _Lead:
                 if rounds > 1 and not rest and sum(losses[-10:]) >= sum(losses[-20:-10]):
                     break
         self.steps += len(losses)
+        return True
 
 
 @contextlib.contextmanager
@@ -217,14 +244,10 @@ def _held(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 def _look_at_code(engine: EagerEngine, validation: Tensor) -> dict[str, float]:
     """Diagnose the latent code on a few validation images, which is cheap."""
-    modules = (engine.model, engine.guide)
-    modes = [module.training for module in modules]
-    for module in modules:
-        module.eval()
+    engine.model.eval()  # the engine's next step puts them back
+    engine.guide.eval()
     with pyro.get_param_store().scope():
         found = diagnostics.diagnose(engine.model, engine.guide, validation[:500])
-    for module, mode in zip(modules, modes, strict=True):
-        module.train(mode)
     return {
         "kl": found.information.rate.mean().item(),
         "mutual_information": found.information.mutual_information.mean().item(),

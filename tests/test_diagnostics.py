@@ -1,6 +1,7 @@
 """Diagnoses, of codes whose information is known, and of runs made to be healthy or not."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -27,7 +28,66 @@ def test_active_units() -> None:
     assert diagnostics.active_units(guide, x, threshold=0.5) == {"z": 1}
     assert diagnostics.active_units(guide, x[:1].expand(1000, 3)) == {"z": 0}
     found = diagnostics.unit_variances(guide, x)["z"]
-    torch.testing.assert_close(found, torch.tensor([1, 0.0225, 0.0025]), atol=3e-3, rtol=0.04)
+    within = posterior(x[:1]).variance[0].detach()
+    between = torch.tensor([1, 0.0225, 0.0025])
+    torch.testing.assert_close(found, between / (between + within), atol=2e-3, rtol=0.04)
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.0, 5.0])
+def test_units_are_counted_on_any_scale(scale: float) -> None:
+    """A prior that learns may shrink or stretch z: what is alive, and what is dead, stays so."""
+    posterior = posteriors.Normal([3], 20, Linear)
+    with torch.no_grad():
+        weight = posterior.encoder.body[1].weight.zero_()
+        weight[0, 0] = weight[1, 1] = scale
+        posterior.encoder.bias[1] = math.log(math.expm1(scale))
+    guide = VAE(priors.StandardNormal(20), likelihoods.Gaussian(20, [3]), posterior).guide
+    assert diagnostics.active_units(guide, torch.randn(1000, 3)) == {"z": 2}
+
+
+def test_units_on_a_sphere_of_many_dimensions() -> None:
+    """No coordinate has a variance above 1 / D, and all may be in use."""
+    torch.manual_seed(0)
+    posterior = posteriors.PowerSpherical([150], 150, Linear)
+    with torch.no_grad():
+        posterior.encoder.body[1].weight.zero_()[:150] = torch.eye(150)
+        posterior.encoder.bias[1] = 8.0
+    vae = VAE(priors.UniformSphere(150), likelihoods.Gaussian(150, [150]), posterior)
+    assert diagnostics.active_units(vae.guide, torch.randn(500, 150))["z"] > 140
+
+
+def test_units_of_scalar_sites_and_of_autoguides() -> None:
+    import pyro
+
+    def program(observes: bool) -> Callable[[Tensor], None]:
+        def run(x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", pyro.distributions.Normal(0.0 if observes else x, 1.0))
+                if observes:
+                    pyro.sample("x", pyro.distributions.Normal(z, 1.0), obs=x)
+
+        return run
+
+    x = torch.randn(200)
+    found = diagnostics.diagnose(program(True), program(False), x)
+    assert (found.units, found.active) == (1, 1)
+    guide = pyro.infer.autoguide.AutoNormal(program(True))
+    guide(x)
+    assert diagnostics.kl_per_unit(program(True), guide, x) == {"z": None}
+
+
+def test_two_examples_by_hand(linear_gaussian: LinearGaussian) -> None:
+    """Of two, the others' mean is the other one, and the mean of all is of both."""
+    vae, x = linear_gaussian.vae, linear_gaussian.marginal.sample((2,))
+    found = diagnostics.measure(vae.model, vae.guide, x, seed=3)
+    torch.manual_seed(3)
+    q = vae.posterior(x)
+    z = q.sample()
+    pairs = vae.posterior(x).log_prob(z[:, None])  # [code, example]
+    own, other = pairs.diagonal(), pairs.flip(1).diagonal()
+    torch.testing.assert_close(found.mutual_information_above, own - other)
+    below = own - torch.logaddexp(own, other) + math.log(2)
+    torch.testing.assert_close(found.mutual_information, below)
 
 
 def test_both_layers_are_counted() -> None:
@@ -148,6 +208,16 @@ def test_probe() -> None:
     assert diagnostics.probe(vae.guide, (x[:50], torch.ones(50)), sets[1]) is None
 
 
+def test_the_probe_is_scored_on_what_it_was_not_fitted_to() -> None:
+    """Thirty examples of forty dimensions can be told apart at will, and mean nothing."""
+    guide = VAE(
+        priors.StandardNormal(40), likelihoods.Gaussian(40, [40]), posteriors.Normal([40], 40)
+    ).guide
+    x, labels = torch.randn(2030, 40), torch.arange(2030) % 2
+    found = diagnostics.probe(guide, (x[:30], labels[:30]), (x[30:], labels[30:]))
+    assert found is not None and abs(found.accuracy - 0.5) < 4.5 * found.se
+
+
 @pytest.mark.parametrize(
     ("active", "information", "gain", "verdict"),
     [
@@ -156,6 +226,7 @@ def test_probe() -> None:
         (0, 0.0, 0.0, "collapsed"),
         (0, 3.0, 9.0, "collapsed"),
         (4, 0.2, 9.0, "collapsed"),
+        (4, math.nan, math.nan, "collapsed"),
         (4, 3.0, 0.1, "collapsed"),  # a code that the decoder does not use
     ],
 )
@@ -201,13 +272,17 @@ def test_what_is_refused(linear_gaussian: LinearGaussian) -> None:
     with pytest.raises(InputError, match="more than 10 examples"):
         diagnostics.smoothness(vae, torch.zeros(10, 4).double())
     binary = VAE(priors.Bernoulli(2), likelihoods.Gaussian(2, [4]), posteriors.Bernoulli([4], 2))
+    with pytest.raises(InputError, match="three points or more"):
+        diagnostics.smoothness(vae, torch.zeros(20, 4).double(), steps=2)
     with pytest.raises(InputError, match="codes that are real, not binary"):
         diagnostics.smoothness(binary, torch.zeros(20, 4))
 
 
 def test_a_linear_decoder_is_smooth(linear_gaussian: LinearGaussian) -> None:
-    """Straight, even paths; and what noise costs, in closed form."""
+    """Straight, even paths; and what noise costs, in closed form, in each dimension's own units."""
     vae = linear_gaussian.vae
+    with torch.no_grad():
+        vae.posterior.encoder.body[1].weight[0] *= 3
     with torch.no_grad():  # pixels in [0, 1], where pictures are not clipped, do not matter here
         found = diagnostics.smoothness(vae, linear_gaussian.marginal.sample((2000,)))
     assert found.detour is not None and found.jump is not None and found.turning is not None
@@ -221,6 +296,30 @@ def test_a_linear_decoder_is_smooth(linear_gaussian: LinearGaussian) -> None:
         assert scale == 0 or near(cost, expected.item(), slack=0.06 * expected.item())
     assert found.noise[0.0].abs().max() == 0
     assert "times as long" in str(found) and found.to_dict()["detour"]["mean"] > 0.99
+
+
+def test_paths_on_the_sphere_are_even() -> None:
+    """The codes themselves as images: arcs, at an even pace."""
+    vae = VAE(
+        priors.UniformSphere(3),
+        likelihoods.Gaussian(3, [3], Linear),
+        posteriors.PowerSpherical([3], 3, Linear),
+    )
+    with torch.no_grad():
+        vae.likelihood.decoder.body[1].weight.copy_(torch.eye(3))
+        vae.likelihood.decoder.bias.zero_()
+    found = diagnostics.smoothness(vae, torch.randn(200, 3))
+    assert found.jump is not None and found.detour is not None and found.detour.max() > 1.01
+    torch.testing.assert_close(found.jump, torch.ones(100), atol=1e-3, rtol=0)
+
+
+def test_a_decoder_that_is_dead_has_no_paths(linear_gaussian: LinearGaussian) -> None:
+    vae = linear_gaussian.vae
+    with torch.no_grad():
+        vae.likelihood.decoder.body[1].weight.zero_()
+        found = diagnostics.smoothness(vae, linear_gaussian.marginal.sample((30,)))
+    assert "the same image of different codes" in str(found)
+    assert found.to_dict()["detour"]["mean"] is None
 
 
 def test_neighbours_and_bent_paths() -> None:

@@ -445,6 +445,127 @@ def test_free_bits_by_hand() -> None:
             assert_same(first, (loss.item(), grads))
 
 
+def test_free_bits_of_several_draws_and_sites() -> None:
+    """Draws are averaged before the free bits are taken off, and sites have each their own."""
+    torch.manual_seed(2)
+    small = partial(networks.MLP, widths=[4])
+    vae = VAE(
+        priors.Hierarchical(2),
+        likelihoods.Bernoulli(2, [5], small),
+        posteriors.Hierarchical([5], 2, small, top_dim=2, features=4),
+    )
+    x = (torch.rand(30, 5) < 0.4).float()
+    for free in (0.02, 0.2, 5.0):
+        objective = ELBO(3, free_bits=free, group=0)
+        objective.loss(vae.model, vae.guide, x)  # looks at the programs once
+        torch.manual_seed(4)
+        draws = objective.draw(vae.model, vae.guide, x)
+        torch.manual_seed(4)
+        loss = objective.differentiable_loss(vae.model, vae.guide, x)
+        price = 0.0
+        for name in ("z", "z_top"):
+            of_site = partial(lambda name, site: site["name"] == name, name)
+            kl = draws.sum(draws.guide, of_site) - draws.sum(draws.model, of_site)
+            assert kl.shape == (3, 30)
+            price += 30 * max(kl.mean().item(), free)
+        expected = price - draws.sum(draws.model, lambda s: s["is_observed"]).mean(0).sum().item()
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+class Masked(nn.Module):
+    """A program in which only some of the examples count."""
+
+    def __init__(self, program: nn.Module, counted: Tensor) -> None:
+        super().__init__()
+        self.program, self.counted = program, counted
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.poutine.mask(mask=self.counted):
+            self.program(x)
+
+
+def test_masks(linear_gaussian: LinearGaussian) -> None:
+    """An example that is masked has no part in the loss; free bits refuse masks."""
+    vae, x = linear_gaussian.vae, linear_gaussian.marginal.sample((3,))
+    counted = torch.tensor([True, False, True])
+    model, guide = (Masked(part, counted) for part in (vae.model, vae.guide))
+    for objective in (ELBO(2), AnalyticELBO(2), IWAE(3), TVO(3)):
+        objective.loss(model, guide, x)  # looks at the programs once
+        found = []
+        for second in (x[1], x[1] + 9):
+            torch.manual_seed(1)
+            found.append(objective.loss(model, guide, torch.stack([x[0], second, x[2]])))
+        assert found[0] == pytest.approx(found[1])
+        torch.manual_seed(1)
+        assert objective.loss(vae.model, vae.guide, x) > found[0] + 0.1
+    for objective in (ELBO(free_bits=0.1), AnalyticELBO(free_bits=0.1, group=0)):
+        with pytest.raises(InputError, match="'z' is masked"):
+            objective.differentiable_loss(model, guide, x)
+
+
+@pytest.mark.parametrize(
+    "objective", [AnalyticELBO(), ELBO(free_bits=0.1, group=0), AnalyticELBO(free_bits=0.1)]
+)
+def test_sites_without_a_kl_of_their_own(objective: objectives.Objective, x: Tensor) -> None:
+    """Those of Pyro's autoguides are points; `ELBO` knows their auxiliary sites."""
+    model = make().model
+    guide = pyro.infer.autoguide.AutoNormal(model)
+    guide(x)
+    with pytest.raises(InputError, match="has no KL of its own: take --objective ELBO"):
+        objective.differentiable_loss(model, guide, x)
+    assert math.isfinite(ELBO().loss(model, guide, x))
+
+
+class Plates(nn.Module):
+    """A model, or a guide, with a plate beside that of the data."""
+
+    def __init__(self, observes: bool) -> None:
+        super().__init__()
+        self.observes = observes
+        self.loc = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("inner", 3, dim=-1), pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(self.loc, 1.0))
+            if self.observes:
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def test_weights_that_do_not_fit_plates_are_refused() -> None:
+    model, guide, x = Plates(True), Plates(False), torch.randn(3, 3)
+    for taken in (IWAE(3), MIWAE(2, 2), CUBO(3), TVO(3), IWAE(1)):
+        assert taken.differentiable_loss(model, guide, x).isfinite()
+    for refused in (PIWAE(2, 2), IWAE(3, "dreg"), IWAE(3, "stl"), IWAE(1, "dreg")):
+        with pytest.raises(InputError, match="no plate but that of the data"):
+            refused.differentiable_loss(model, guide, x)
+
+
+@EVERY_NAME
+def test_training_raises_the_evidence(name: str) -> None:
+    """From a decoder that is all but dead, to log p(x) itself, exact, and a guide that is near."""
+    truth = LinearGaussian()
+    x = truth.marginal.sample((500,))
+    torch.manual_seed(5)
+    vae = LinearGaussian().vae
+    with torch.no_grad():
+        vae.likelihood.decoder.body[1].weight.mul_(0.05)
+
+    def evidence() -> float:
+        weight = vae.likelihood.decoder.body[1].weight.detach()
+        covariance = weight @ weight.T + truth.scale**2 * torch.eye(4)
+        loc = vae.likelihood.decoder.bias.detach()
+        marginal = torch.distributions.MultivariateNormal(loc, covariance)
+        return marginal.log_prob(x).mean().item()
+
+    before, best = evidence(), truth.marginal.log_prob(x).mean().item()
+    engine = EagerEngine(vae.model, vae.guide, EVERY[name](), lr=2e-2)
+    for batch in torch.randint(500, (400, 100)):
+        engine.step(x[batch])
+    after = evidence()
+    assert after > before + 0.8 * (best - before)
+    assert -engine.evaluate_loss(x) / 500 > after - 1
+
+
 def test_free_bits_that_no_dimension_has(x: Tensor) -> None:
     vae = make(priors.Mixture)
     with pytest.raises(InputError, match=r"independent dimensions under NormalMixture.*group 0"):
@@ -498,7 +619,10 @@ def test_particles_are_counted(make_objective: Callable[..., PyroELBO]) -> None:
         (partial(ELBO, free_bits=1.0, gradient="stl"), "do not go together"),
         (partial(CIWAE, beta=1.1), "beta has to be between 0 and 1,"),
         (partial(MIWAE, groups=0), "groups"),
-        (partial(CUBO, order=0.5), "order"),
+        (partial(CUBO, order=1.0), "order"),
+        (partial(CUBO, num_particles=1), "two particles"),
+        (partial(ELBO, start=0.3), "warm-up"),
+        (partial(AnalyticELBO, cycles=2), "warm-up"),
         (partial(Renyi, alpha=math.nan), "alpha"),
         (partial(TVO, terms=0), "terms"),
         (partial(TVO, num_particles=1), "two particles"),

@@ -476,7 +476,7 @@ def test_supports_agree_or_are_refused(prior: str, posterior: str) -> None:
             VAE(p, likelihoods.Bernoulli(8, [4]), q)
 
 
-@pytest.mark.parametrize(("dim", "rate"), [(2, 1.5), (3, 0.3), (16, 5.0)])
+@pytest.mark.parametrize(("dim", "rate"), [(2, 1.5), (3, 0.3), (16, 5.0), (20, 12.5)])
 def test_committed_rate(dim: int, rate: float) -> None:
     """The least KL from independent normals to AR1 is the rate: q's variances are 1 / precision."""
     p = priors.AR1(dim, rate).double()()
@@ -494,6 +494,6 @@ def test_committed_rate(dim: int, rate: float) -> None:
 
 
 def test_rates_that_cannot_be_committed() -> None:
-    for dim, rate in ((1, 0.5), (4, 0.0), (4, 5.0)):
+    for dim, rate in ((1, 0.5), (4, 0.0), (4, 8.0), (20, 13.0), (40, 40.0)):
         with pytest.raises(InputError, match=r"AR1|rate"):
             priors.AR1(dim, rate)

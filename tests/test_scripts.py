@@ -264,6 +264,8 @@ REFUSED = [
     (["--objective.free_bits", 1, "--prior", "Vamp"], ["group 0"]),
     (["--objective", "TVO", "--objective.terms", 0], ["terms"]),
     (["--aggressive", -1], ["--aggressive cannot be negative"]),
+    (["--aggressive", 2, "--objective", "TargetKL"], ["TargetKL learns in each step"]),
+    (["--num_examples", 1], ["--num_examples has to be at least 2"]),
     (["--diagnose_every", -2], ["--diagnose_every cannot be negative"]),
     (["--prior", "AR1", "--prior.rate", 99], ["rate of 99 nats"]),
     (["--binarization", "random"], ["--binarization", "dynamic", "static", "threshold"]),

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_vae import VAE, DivergenceError, InputError, checkpoint, likelihoods, posteriors, priors
+from pyro_vae import (
+    VAE,
+    DivergenceError,
+    InputError,
+    checkpoint,
+    likelihoods,
+    posteriors,
+    priors,
+    training,
+)
 from pyro_vae.objectives import ELBO, IWAE, RWS, TVO, AnalyticELBO, Objective, TargetKL
 from pyro_vae.observations import observe, observe_once
 from pyro_vae.svi import CompiledEngine, EagerEngine, Observe
@@ -148,6 +157,65 @@ def test_the_guide_leads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert moved == [(False, True), (False, True), (False, True), (True, False)] * 4
     assert history[0]["guide_steps"] == 12 and history[0]["lagging"]
     assert all(p.requires_grad for p in engine.model.parameters())
+
+
+def test_the_lead_ends_when_the_information_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at every 50 steps of the model, however short an epoch is."""
+    seen = iter([1.0, 2.0, 2.5, 2.4])
+    monkeypatch.setattr(training, "_look_at_code", lambda *_: {"mutual_information": next(seen)})
+    history = fit(
+        make_engine(),
+        IMAGES,
+        VALIDATION,
+        lambda images: observe(images, "binary"),
+        epochs=12,
+        batch_size=5,  # 19 steps an epoch: looks after 50, 100, 150, and 200, in epoch 11
+        progress=False,
+        aggressive=1,
+    )
+    assert [row["lagging"] for row in history] == [True] * 10 + [False] * 2
+    found = [row["led_to"] for row in history]
+    assert found == [None] * 2 + [1.0] * 3 + [2.0] * 2 + [2.5] * 3 + [2.4] * 2
+    assert [row["guide_steps"] for row in history] == [19] * 10 + [9, 0]
+
+
+def test_the_lead_ends_when_the_guide_has_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for losses, steps in (([3.0], 20), ([3.0] * 10 + [2.0] * 10 + [2.5], 30)):
+        engine = make_engine()
+        found = iter(losses + losses[-1:] * 100)
+        monkeypatch.setattr(engine, "step", lambda *_, found=found: next(found))
+        history = fit(
+            engine, IMAGES, VALIDATION, epochs=1, batch_size=95, progress=False, aggressive=100
+        )
+        assert history[0]["guide_steps"] == steps
+
+
+def test_going_on_with_a_lead(tmp_path: Path) -> None:
+    """A run that was begun without one."""
+    train(make_engine(), 1, tmp_path)
+    history = fit(
+        make_engine(),
+        IMAGES,
+        VALIDATION,
+        lambda images: observe(images, "binary"),
+        epochs=2,
+        batch_size=30,
+        folder=tmp_path,
+        progress=False,
+        aggressive=2,
+    )
+    assert history[1]["guide_steps"] == 8
+
+
+def test_leads_that_are_refused() -> None:
+    engine = make_engine()
+    learning = EagerEngine(engine.model, engine.guide, TargetKL())
+    for trained, held_out, said in (
+        (learning, VALIDATION, "TargetKL learns in each step"),
+        (engine, VALIDATION[:1], "one validation image is too little"),
+    ):
+        with pytest.raises(InputError, match=said):
+            fit(trained, IMAGES, held_out, epochs=1, batch_size=5, progress=False, aggressive=1)
 
 
 def test_the_guide_leads_where_the_prior_is_made_of_it() -> None:

@@ -38,7 +38,8 @@ class Diagnosis:
 
     Attributes:
         information: rate, distortion and mutual information.
-        variances: of the posterior means of each dimension, by the name of the site.
+        variances: of the posterior means of each dimension, as shares of its whole variance, by
+            the name of the site.
         kl: of each dimension, in nats, by the name of the site; None where it cannot be shared out.
         probe: of labels, where there are any.
     """
@@ -81,7 +82,7 @@ class Diagnosis:
             **self.information.to_dict(),
             "sites": {
                 name: {
-                    "variance_of_mean": _rounded(variance),
+                    "share_of_means": _rounded(variance),
                     "kl": None if self.kl[name] is None else _rounded(self.kl[name]),
                 }
                 for name, variance in self.variances.items()
@@ -147,7 +148,7 @@ def judge(active: int, units: int, mutual_information: float, gain: float) -> Ve
         less than that to the decoder; `partly collapsed` if some units are not active; `healthy` if
         all are.
     """
-    if active == 0 or mutual_information < LITTLE or gain < LITTLE:
+    if active == 0 or not (mutual_information >= LITTLE and gain >= LITTLE):  # NaN is no health
         return "collapsed"
     return "healthy" if active == units else "partly collapsed"
 

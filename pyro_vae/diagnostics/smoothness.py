@@ -27,7 +27,7 @@ class Smoothness:
     Attributes:
         detour: the length of the decoded straight path between two codes, over the distance between
             its ends: 1 if the images change evenly into each other; shape [pairs]. None where the
-            likelihood has no mean to draw a path of.
+            likelihood has no mean to draw a path of; NaN where both ends are the same image.
         jump: the longest of its steps, over the mean one: 1 if they are even; shape [pairs].
         turning: the mean angle between one step and the next, in radians: the path's curvature,
             in images; shape [pairs].
@@ -56,7 +56,9 @@ class Smoothness:
             return f"{values.mean():.2f} ± {values.double().std() / len(values) ** 0.5:.2f}"
 
         lines = []
-        if self.detour is not None and self.jump is not None and self.turning is not None:
+        if self.detour is not None and self.detour.isnan().any():
+            lines.append("The decoder draws the same image of different codes: there are no paths")
+        elif self.detour is not None and self.jump is not None and self.turning is not None:
             lines.append(
                 f"Decoded paths are {mean(self.detour)} times as long as the straight way between "
                 f"images,\ntheir longest step is {mean(self.jump)} times the mean one, and they "
@@ -97,10 +99,13 @@ def smoothness(
         seed: of the noise.
 
     Raises:
-        InputError: if the codes are discrete, or in two layers, or there are too few examples.
+        InputError: if the codes are discrete, or in two layers, or there are too few examples or
+            points on a path.
     """
     if vae.posterior.support not in ("real", "sphere"):
         raise InputError(f"smoothness is of codes that are real, not {vae.posterior.support}")
+    if steps < 3:
+        raise InputError(f"a path has three points or more, and {steps} are not")
     if len(x) <= neighbours:
         raise InputError(f"{neighbours} nearest neighbours need more than {len(x)} examples")
     sphere = vae.posterior.support == "sphere"
@@ -131,9 +136,11 @@ def _paths(
     """Return the detour, the longest step and the mean turn of the paths between codes."""
     half = min(len(z) // 2, 200)
     way = torch.linspace(0, 1, steps, device=z.device)[:, None, None]
-    codes = (1 - way) * z[:half] + way * z[-half:]
-    if sphere:
-        codes = normalize(codes, dim=-1)
+    start, end = z[:half], z[-half:]
+    codes = (1 - way) * start + way * end
+    if sphere:  # at an even pace along the great circle (Shoemake 1985)
+        angle = (start * end).sum(-1, keepdim=True).clamp(-1, 1).acos().clamp(1e-4, 3.1415)
+        codes = (((1 - way) * angle).sin() * start + (way * angle).sin() * end) / angle.sin()
     try:
         images = torch.stack(
             [
@@ -145,10 +152,11 @@ def _paths(
         return None, None, None
     steps_taken = images.diff(dim=0)  # [steps - 1, pairs, pixels]
     lengths = steps_taken.norm(dim=-1)
-    straight = (images[-1] - images[0]).norm(dim=-1).clamp(min=1e-9)
+    straight = (images[-1] - images[0]).norm(dim=-1)
+    straight = straight.where(straight > 1e-6, torch.nan)  # no way, where all images are the same
     cosine = cosine_similarity(steps_taken[1:], steps_taken[:-1], dim=-1).clamp(-1, 1)
-    jump = lengths.max(0).values / lengths.mean(0).clamp(min=1e-9)
-    return lengths.sum(0) / straight, jump, cosine.acos().mean(0)
+    turning = cosine.acos().mean(0).where(straight.isfinite(), torch.nan)
+    return lengths.sum(0) / straight, lengths.max(0).values * (steps - 1) / lengths.sum(0), turning
 
 
 def _log_likelihood(vae: VAE, z: Tensor, x: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Objective(pyro.infer.ELBO):
 
     def draw(self, model: Program, guide: Program, x: Tensor, *, path: bool = True) -> Draws:
         """Draw from the guide, and weigh with both programs."""
-        if self.num_particles > 1 and self._pair != (model, guide):
+        if self._pair != (model, guide):
             self._pair, self._nesting = (model, guide), plate_nesting(model, guide, x)
         return Draws(model, guide, x, self.num_particles, self._nesting, path=path)
 

@@ -1,9 +1,10 @@
 """The ELBO: its KL sampled or in closed form, weighted, on a schedule, with free bits."""
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from pyro.distributions import Independent
+from pyro.distributions import Delta, Independent
 from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.nn.functional import pad
@@ -12,7 +13,7 @@ from pyro_vae import bounds
 from pyro_vae.bounds.weights import Program, is_latent, is_observed, sample_sites
 from pyro_vae.errors import InputError
 from pyro_vae.objectives.base import Objective, check_range
-from pyro_vae.objectives.draws import Draws
+from pyro_vae.objectives.draws import Draws, Site
 
 
 class _WeighsKL(Objective):
@@ -29,6 +30,8 @@ class _WeighsKL(Objective):
         group: int,
     ) -> None:
         super().__init__(num_particles)
+        if warmup == 0 and (start != 0 or cycles != 1):
+            raise InputError("start and cycles are of a warm-up: say how many epochs warmup takes")
         self.beta = check_range("beta", beta, 0, 1e6)
         self.warmup = check_range("warmup", warmup, 0, 1e6)
         self.start = check_range("start", start, 0, 1e6)
@@ -52,16 +55,17 @@ class _WeighsKL(Objective):
         """Return the weighted loss, summed over the examples, to be differentiated."""
         draws = self.draw(model, guide, x)
         log_likelihood = draws.sum(draws.model, is_observed)
-        kl = self._kl(draws)
-        price = kl.mean(0).sum() if self.free_bits == 0 else self._after_free_bits(draws)
-        loss = self.kl_weight * price - log_likelihood.mean(0).sum()
         unpathed = draws.unpathed()
-        if unpathed:  # the score of sites that have no path, times what each draw costs
-            if self.free_bits:
+        if self.free_bits:
+            for name in unpathed:
                 raise InputError(
-                    f"site '{unpathed[0]}' of the guide is not reparameterised, as free bits "
-                    "require: leave them out"
+                    f"site '{name}' of the guide is not reparameterised, as free bits require: "
+                    "leave them out"
                 )
+            return self.kl_weight * self._after_free_bits(draws) - log_likelihood.mean(0).sum()
+        kl = self._kl(draws)
+        loss = self.kl_weight * kl.mean(0).sum() - log_likelihood.mean(0).sum()
+        if unpathed:  # the score of sites that have no path, times what each draw costs
             cost = (self.kl_weight * kl - log_likelihood).detach()
             log_q = draws.sum(draws.guide, lambda site: site["name"] in unpathed)
             score = (cost * log_q).mean(0).sum()
@@ -83,10 +87,10 @@ class _WeighsKL(Objective):
         """
         size = draws.log_q.shape[1]
         total = draws.log_q.new_zeros(())
-        for name, site in sample_sites(draws.guide):
-            if name not in draws.model.nodes:
-                continue
-            q, p, z = site["fn"], draws.model.nodes[name]["fn"], site["value"]
+        for name, site, prior in _pairs(draws):
+            q, p, z = site["fn"], prior["fn"], site["value"]
+            if site["mask"] is not None or prior["mask"] is not None:
+                raise InputError(f"site '{name}' is masked, and free bits know no masks")
             if self.group > 0:
                 q, p = _independent(name, q), _independent(name, p)
             kl = self._site_kl(q, p, z)
@@ -106,7 +110,8 @@ class ELBO(_WeighsKL):
     """E_q[log p(x|z)] - beta KL(q(z|x) || p(z)), the KL by Monte Carlo.
 
     With beta = 1, `pyro.infer.Trace_ELBO` (Kingma & Welling 2014, equation 2). A bound on log p(x)
-    for beta >= 1 and without free bits; models are chosen by it at beta = 1, the ELBO.
+    for beta >= 1, as free bits, which raise the KL in the mean over a batch, only make it lower;
+    models are chosen by it at beta = 1 and without free bits, the ELBO.
 
     The schedule: beta rises linearly over `warmup` epochs (Bowman et al. 2016), so that the code is
     used before it is paid for; with several `cycles` (Fu et al. 2019) it then stays for as long,
@@ -199,11 +204,9 @@ class AnalyticELBO(_WeighsKL):
 
     def _kl(self, draws: Draws) -> Tensor:
         total = draws.log_q.new_zeros(())
-        for name, site in sample_sites(draws.guide):
-            if name in draws.model.nodes:
-                prior = draws.model.nodes[name]["fn"]
-                kl = self._site_kl(site["fn"], prior, site["value"])
-                total = total + draws.reduced(kl, site)
+        for _, site, prior in _pairs(draws):
+            kl = self._site_kl(site["fn"], prior["fn"], site["value"])
+            total = total + draws.reduced(kl, site)
         return total
 
     def _site_kl(self, posterior: Any, prior: Any, z: Tensor) -> Tensor:
@@ -220,6 +223,22 @@ def kl_weight(epoch: float, start: float, beta: float, *, warmup: float, cycles:
         return beta
     cycle = min(epoch // (2 * warmup), cycles - 1)
     return start + (beta - start) * min(1.0, (epoch - cycle * 2 * warmup) / warmup)
+
+
+def _pairs(draws: Draws) -> Iterator[tuple[str, Site, Site]]:
+    """Yield the name of each latent site, what the guide has there, and what the model has.
+
+    Raises:
+        InputError: if the KL is not the sum of the sites' own, as of Pyro's autoguides, whose
+            sites are points, and functions of auxiliary ones.
+    """
+    for name, site in sample_sites(draws.guide):
+        if name not in draws.model.nodes or isinstance(site["fn"], Delta):
+            raise InputError(
+                f"site '{name}' of the guide has no KL of its own: take --objective ELBO, without "
+                "free bits"
+            )
+        yield name, site, draws.model.nodes[name]
 
 
 def _independent(name: str, distribution: Any) -> Any:

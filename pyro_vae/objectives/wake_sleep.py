@@ -24,7 +24,7 @@ class RWS(Objective):
     Args:
         num_particles: K, two at least, but in the sleep phase.
         guide: the phase that trains it, or the mean of both. In the sleep phase the model has to
-            draw, as `model(size=n)`.
+            draw, as `model(size=n)`, and to return x.
 
     Raises:
         InputError: if K is too small; in the first step, if the model does not draw.
