@@ -1,84 +1,175 @@
-"""Time an epoch of training against others', in turn, and report the paired ratios.
+"""Time training, or evaluation, against others', in turn, and report the paired ratios.
 
 Peers come with `pip install -e ".[benchmark]"`; those that are not installed are left out.
 """
 
 import argparse
 import json
+import multiprocessing
 import platform
+import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import contenders
 import torch
+from torch import Tensor
+
+Run = Callable[[], Any]
+CURVES = {  # one size at a time is changed: of a batch, K, and of the images, layers and codes
+    "batch": [25, 100, 400, 1600],
+    "K": [1, 5, 50],
+    "pixels": [196, 784, 3136],
+    "hidden": [50, 200, 800],
+    "latent": [10, 50, 250],
+}
 
 
 def main() -> None:
-    """Build the contenders, let them run in turn, and say what came of it."""
+    """Do what is asked for, and say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "work",
+        choices=["training", "evaluation", "curves", "memory"],
+        nargs="?",
+        default="training",
+        help="curves: of our time a step, against each size; memory: of evaluation, against K",
+    )
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[100, 512])
-    parser.add_argument("--draws", type=int, default=1, help="K; above 1 IWAE is trained")
+    parser.add_argument("--draws", type=int, help="K; 1 in training (above, IWAE), or else 5000")
     parser.add_argument("--batches", type=int, default=60, help="in an epoch")
+    parser.add_argument("--images", type=int, default=1000, help="evaluated")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--clock",
-        choices=["wall", "cpu"],
-        default="wall",
-        help="cpu counts this process's own seconds, which busy neighbours disturb less: for one "
-        "thread, and not for contenders with workers",
-    )
     parser.add_argument("--only", nargs="+", help="names of contenders")
     parser.add_argument("--out", type=Path, help="a JSON file")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     about = f"{platform.processor()}, {chosen.threads} threads, torch {torch.__version__}"
-    clock = time.perf_counter if chosen.clock == "wall" else time.process_time
-    report = {"clock": chosen.clock, "machine": about, "draws": chosen.draws, "seconds": {}}
-    for batch in chosen.batch_sizes:
-        times = _race(batch, chosen.draws, chosen.batches, chosen.rounds, chosen.only, clock)
-        report["seconds"][batch] = times
-        print(f"\nbatch {batch}, K = {chosen.draws}: images a second; time over ours, in pairs")
-        for name, values in times.items():
-            rate = batch * chosen.batches / statistics.median(values)
-            ratios = [one / other for one, other in zip(values, times["ours"], strict=True)]
-            middle = statistics.median(ratios)
-            print(f"{name:14} {rate:9.0f}  {middle:6.2f} x  [{min(ratios):.2f}, {max(ratios):.2f}]")
+    report = {"machine": about, "options": vars(chosen) | {"out": str(chosen.out)}}
+    report |= {
+        "training": _training,
+        "evaluation": _evaluation,
+        "curves": _curves,
+        "memory": _memory,
+    }[chosen.work](chosen)
     if chosen.out:
         chosen.out.write_text(json.dumps(report, indent=1))
 
 
+def _training(chosen: argparse.Namespace) -> dict[str, Any]:
+    found, draws = {}, chosen.draws or 1
+    for batch in chosen.batch_sizes:
+        images = _images(batch * chosen.batches)
+        made = [
+            (contender, partial(contender, images, batch, draws), len(images))
+            for contender in contenders.TRAINERS
+        ]
+        print(f"\ntraining, batch {batch}, K = {draws}: images a second; time over ours, in pairs")
+        found[f"batch {batch}"] = _race(made, chosen)
+    return found
+
+
+def _evaluation(chosen: argparse.Namespace) -> dict[str, Any]:
+    draws, made = chosen.draws or 5000, []
+    for contender in contenders.EVALUATORS:
+        count = max(1, chosen.images // contenders.SLOWER.get(contender, 1))
+        made.append((contender, partial(contender, _images(count), draws), count * draws))
+    print(f"\nIWAE_{draws} of {chosen.images} images: draws a second; time over ours, in pairs")
+    return _race(made, chosen)
+
+
+def _curves(chosen: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    usual = {"batch": 100, "K": 1} | dict(
+        zip(("pixels", "hidden", "latent"), contenders.SIZES, strict=True)
+    )
+    for name, values in CURVES.items():
+        found[name] = {}
+        for value in values:
+            size = usual | {name: value}
+            sizes = size["pixels"], size["hidden"], size["latent"]
+            images = _images(size["batch"] * 10, size["pixels"])
+            runs = [
+                make(images, size["batch"], size["K"], sizes=sizes)
+                for make in (contenders.ours, contenders.bare_products)
+            ]
+            for run in runs:
+                run()
+            ours, bare = (
+                statistics.median(times) * 100
+                for times in zip(*[map(_time, runs) for _ in range(chosen.rounds)], strict=True)
+            )
+            found[name][value] = {"ours": ours, "products": bare}
+            print(f"{name} {value:5}: {ours:8.2f} ms a step, {ours / bare:.1f} x its products")
+    return found
+
+
+def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate in processes of their own, and compare what each took at most."""
+    found: dict[str, Any] = {}
+    for draws in (100, 100_000):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found[f"K = {draws}"] = peak = pool.apply(_peak, (draws,))
+        print(f"K = {draws}: {peak:.1f} MiB at most")
+    return found
+
+
+def _peak(draws: int) -> float:
+    contenders.ours_evaluates(_images(20), draws)()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _race(
-    batch: int,
-    draws: int,
-    batches: int,
-    rounds: int,
-    only: list[str] | None,
-    clock: Callable[[], float],
+    contestants: Sequence[tuple[Callable[..., Any], Callable[[], Run], int]],
+    chosen: argparse.Namespace,
 ) -> dict[str, list[float]]:
-    """Return the seconds that an epoch takes each contender, in each round."""
-    torch.manual_seed(0)
-    grey = torch.randint(1, 256, (batch * batches, contenders.PIXELS), dtype=torch.uint8)
-    images = grey * (torch.rand(grey.shape) < 0.2)  # a fifth is not black, as of MNIST
-    epochs = {}
-    for make in contenders.CONTENDERS:
-        if only and make.__name__ not in ["ours", *only]:
+    """Let contenders run in turn, and return the microseconds that a unit took, in each round.
+
+    Args:
+        contestants: each with what builds it, and how many units of work its run does.
+        chosen: the command line.
+    """
+    runs = {}
+    for contender, make, units in contestants:
+        name = contender.__name__
+        if chosen.only and name not in chosen.only and not name.startswith("ours"):
             continue
         try:
-            epochs[make.__name__] = make(images, batch, draws)
+            runs[name] = make(), units
         except (ImportError, NotImplementedError) as error:
-            print(f"{make.__name__} is left out: {error or 'it does not do this'}")
-    for run in epochs.values():
+            print(f"{name} is left out: {error or 'it does not do this'}")
+    for run, _ in runs.values():
         run()  # whatever is done once
-    times: dict[str, list[float]] = {name: [] for name in epochs}
-    for _ in range(rounds):
-        for name, run in epochs.items():
-            start = clock()
-            run()
-            times[name].append(clock() - start)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(chosen.rounds):
+        for name, (run, units) in runs.items():
+            times[name].append(_time(run) / units * 1e6)
+    ours = next(iter(times.values()))
+    for name, values in times.items():
+        ratios = [one / other for one, other in zip(values, ours, strict=True)]
+        print(
+            f"{name:22} {1e6 / statistics.median(values):9.0f}  {statistics.median(ratios):6.2f} x"
+            f"  [{min(ratios):.2f}, {max(ratios):.2f}]"
+        )
     return times
+
+
+def _time(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _images(count: int, pixels: int = contenders.PIXELS) -> Tensor:
+    """Images of which a fifth is not black, as of MNIST."""
+    torch.manual_seed(0)
+    grey = torch.randint(1, 256, (count, pixels), dtype=torch.uint8)
+    return grey * (torch.rand(grey.shape) < 0.2)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What the benchmark compares: an epoch of training of the same VAE, by each contender's own means.
+"""What the benchmark compares: the same VAE, trained and evaluated by each contender's own means.
 
 The architecture is 784-200-200-50 with tanh, N(0, I), Bernoulli pixels that are drawn anew in every
-step, Adam at 1e-3, one draw of z for each image. Each function takes `uint8` images, [N, 784], the
-size of a batch, and K, builds what it needs, and returns a function that trains for one epoch.
+step, Adam at 1e-3, one draw of z for each image. A trainer takes `uint8` images, [N, 784], the size
+of a batch, and K, builds what it needs, and returns a function that trains for one epoch. An
+evaluator takes images and K, and returns a function that bounds log p(x) by IWAE_K.
 """
 
 import math
@@ -21,16 +22,34 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
 
-from pyro_vae import VAE, likelihoods, networks, objectives, observations, posteriors, priors, svi
+from pyro_vae import (
+    VAE,
+    bounds,
+    likelihoods,
+    networks,
+    objectives,
+    observations,
+    posteriors,
+    priors,
+    svi,
+)
 
 PIXELS, HIDDEN, LATENT = 784, 200, 50
+Sizes = tuple[int, int, int]
+SIZES: Sizes = (PIXELS, HIDDEN, LATENT)
 Epoch = Callable[[], Any]
 show = partial(observations.observe, support="binary")
 
 
-def ours(images: Tensor, batch: int, draws: int, precision: svi.Precision = "float32") -> Epoch:
+def ours(
+    images: Tensor,
+    batch: int,
+    draws: int,
+    precision: svi.Precision = "float32",
+    sizes: Sizes = SIZES,
+) -> Epoch:
     """pyro_vae as `svi_train.py` runs it, between checkpoints."""
-    vae = _vae()
+    vae = _vae(sizes)
     objective = objectives.ELBO() if draws == 1 else objectives.IWAE(draws)
     engine = svi.CompiledEngine(vae.model, vae.guide, objective, precision=precision)
     return partial(_epoch, images, batch, lambda x: engine.step(x, show))
@@ -95,14 +114,30 @@ def plain_torch(images: Tensor, batch: int, draws: int) -> Epoch:
 def pythae(images: Tensor, batch: int, draws: int) -> Epoch:
     """Pythae's trainer, on its own data loader."""
     from pythae.data.datasets import BaseDataset
-    from pythae.models import VAE as PythaeVAE
-    from pythae.models import VAEConfig
-    from pythae.models.base.base_utils import ModelOutput
-    from pythae.models.nn import BaseDecoder, BaseEncoder
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
     if draws != 1:
         raise NotImplementedError
+    trainer = BaseTrainer(
+        _pythae_vae(),
+        BaseDataset(show(images), torch.zeros(len(images))),
+        training_config=BaseTrainerConfig(
+            output_dir=tempfile.mkdtemp(),
+            num_epochs=1,
+            learning_rate=1e-3,
+            per_device_train_batch_size=batch,
+            no_cuda=True,
+        ),
+    )
+    trainer.prepare_training()
+    return partial(trainer.train_step, 1)
+
+
+def _pythae_vae() -> Any:
+    from pythae.models import VAE as PythaeVAE
+    from pythae.models import VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
 
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
@@ -122,27 +157,14 @@ def pythae(images: Tensor, batch: int, draws: int) -> Epoch:
             return ModelOutput(reconstruction=self.body(z).sigmoid())
 
     config = VAEConfig(input_dim=(PIXELS,), latent_dim=LATENT, reconstruction_loss="bce")
-    trainer = BaseTrainer(
-        PythaeVAE(config, Encoder(), Decoder()),
-        BaseDataset(show(images), torch.zeros(len(images))),
-        training_config=BaseTrainerConfig(
-            output_dir=tempfile.mkdtemp(),
-            num_epochs=1,
-            learning_rate=1e-3,
-            per_device_train_batch_size=batch,
-            no_cuda=True,
-        ),
-    )
-    trainer.prepare_training()
-    return partial(trainer.train_step, 1)
+    return PythaeVAE(config, Encoder(), Decoder())
 
 
-def numpyro(images: Tensor, batch: int, draws: int) -> Epoch:
-    """NumPyro with an epoch in one jitted loop; data resident, pixels drawn in the loop."""
+def _numpyro_programs() -> tuple[Callable[..., Any], Callable[..., Any]]:
     import jax
     import jax.numpy as jnp
     from numpyro import distributions as dist
-    from numpyro import infer, optim, param, plate, sample
+    from numpyro import param, plate, sample
 
     def mlp(name: str, sizes: list[int], x: Any) -> Any:
         for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
@@ -166,6 +188,16 @@ def numpyro(images: Tensor, batch: int, draws: int) -> Epoch:
             )
             sample("z", dist.Normal(loc, jax.nn.softplus(raw) + 1e-5).to_event(1))
 
+    return model, guide
+
+
+def numpyro(images: Tensor, batch: int, draws: int) -> Epoch:
+    """NumPyro with an epoch in one jitted loop; data resident, pixels drawn in the loop."""
+    import jax
+    import jax.numpy as jnp
+    from numpyro import infer, optim
+
+    model, guide = _numpyro_programs()
     loss = infer.Trace_ELBO() if draws == 1 else infer.RenyiELBO(alpha=0.0, num_particles=draws)
     inference = infer.SVI(model, guide, optim.Adam(1e-3), loss)
     stored = jnp.asarray(images.numpy())
@@ -195,10 +227,11 @@ def numpyro(images: Tensor, batch: int, draws: int) -> Epoch:
     return epoch
 
 
-def bare_products(images: Tensor, batch: int, draws: int) -> Epoch:
+def bare_products(images: Tensor, batch: int, draws: int, sizes: Sizes = SIZES) -> Epoch:
     """The matrix products of the step, and nothing else."""
-    encoder = [(batch, *pair) for pair in _layers(PIXELS, 2 * LATENT)]
-    decoder = [(batch * draws, *pair) for pair in _layers(LATENT, PIXELS)]
+    pixels, hidden, latent = sizes
+    encoder = [(batch, *pair) for pair in _layers(pixels, 2 * latent, hidden)]
+    decoder = [(batch * draws, *pair) for pair in _layers(latent, pixels, hidden)]
     products = []
     for i, (rows, fan_in, fan_out) in enumerate([*encoder, *decoder]):
         x, weight, out = (
@@ -218,7 +251,66 @@ def bare_products(images: Tensor, batch: int, draws: int) -> Epoch:
     return epoch
 
 
-CONTENDERS = (
+def ours_evaluates(images: Tensor, draws: int) -> Epoch:
+    """`bounds.evaluate`, as `svi_train.py` and `evaluate.py` call it; compiling is in the time."""
+    vae = _vae().eval()
+    x = show(images)
+    return lambda: bounds.evaluate(vae.model, vae.guide, x, draws)
+
+
+def pythae_evaluates(images: Tensor, draws: int) -> Epoch:
+    """Pythae's `get_nll`, on binary pixels."""
+    vae, x = _pythae_vae(), show(images)
+
+    def run() -> None:
+        with torch.no_grad():
+            vae.get_nll(x, draws)
+
+    return run
+
+
+def numpyro_evaluates(images: Tensor, draws: int) -> Epoch:
+    """NumPyro's RenyiELBO at alpha = 0, particles vectorised, all images in one jitted loop."""
+    import jax
+    import jax.numpy as jnp
+    from numpyro import infer, optim
+
+    model, guide = _numpyro_programs()
+    loss = infer.RenyiELBO(alpha=0.0, num_particles=draws)
+    inference = infer.SVI(model, guide, optim.Adam(1e-3), loss)
+    x = jnp.asarray(show(images).numpy())
+    state = inference.init(jax.random.PRNGKey(0), x[:1])
+    parameters = inference.get_params(state)
+
+    @jax.jit
+    def run(key: Any) -> Any:
+        def one(args: Any) -> Any:
+            key, image = args
+            return loss.loss(key, parameters, model, guide, image[None])
+
+        return jax.lax.map(one, (jax.random.split(key, len(x)), x)).sum()
+
+    return lambda: float(run(jax.random.PRNGKey(0)))
+
+
+def bare_products_evaluate(images: Tensor, draws: int) -> Epoch:
+    """The matrix products of the decoder, for 1000 draws at a time, and nothing else."""
+    products = [
+        (torch.randn(1000, fan_in), torch.randn(fan_out, fan_in).T, torch.empty(1000, fan_out))
+        for fan_in, fan_out in _layers(LATENT, PIXELS)
+    ]
+
+    def run() -> None:
+        for _ in range(len(images) * draws // 1000):
+            for left, right, out in products:
+                torch.mm(left, right, out=out)
+
+    return run
+
+
+EVALUATORS = (ours_evaluates, pythae_evaluates, numpyro_evaluates, bare_products_evaluate)
+SLOWER = {pythae_evaluates: 100}  # times: they get so many times fewer images
+TRAINERS = (
     ours,
     ours_bf16,
     pyro_svi,
@@ -235,12 +327,13 @@ def _epoch(images: Tensor, batch: int, step: Callable[[Tensor], float]) -> float
     return sum(step(images.index_select(0, chosen)) for chosen in batches)
 
 
-def _vae() -> VAE:
-    network = partial(networks.MLP, widths=[HIDDEN, HIDDEN], activation="Tanh")
+def _vae(sizes: Sizes = SIZES) -> VAE:
+    pixels, hidden, latent = sizes
+    network = partial(networks.MLP, widths=[hidden, hidden], activation="Tanh")
     return VAE(
-        priors.StandardNormal(LATENT),
-        likelihoods.Bernoulli(LATENT, [PIXELS], network),
-        posteriors.Normal([PIXELS], LATENT, network),
+        priors.StandardNormal(latent),
+        likelihoods.Bernoulli(latent, [pixels], network),
+        posteriors.Normal([pixels], latent, network),
     )
 
 
@@ -262,8 +355,8 @@ def _pyro_step(draws: int) -> Callable[[Tensor], float]:
     return step
 
 
-def _layers(first: int, last: int) -> list[tuple[int, int]]:
-    return [(first, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, last)]
+def _layers(first: int, last: int, hidden: int = HIDDEN) -> list[tuple[int, int]]:
+    return [(first, hidden), (hidden, hidden), (hidden, last)]
 
 
 def _mlp(first: int, last: int) -> nn.Module:

@@ -34,6 +34,7 @@ from pyro_vae.bounds.weights import Program, log_weights, plate_nesting
 from pyro_vae.errors import InputError
 
 LADDER = (1, 5, 50, 500, 5000)
+REDUCED = 500  # draws of an example that are reduced to bounds at a time
 
 
 def elbo(log_w: Tensor) -> Tensor:
@@ -186,7 +187,7 @@ def evaluate(
     ladder: Sequence[int] = LADDER,
     plate: str = "data",
     seed: int = 0,
-    chunk_size: int = 5000,
+    chunk_size: int | None = None,
     adapt: Callable[[Tensor], Program] | None = None,
     compile: bool | None = None,
     keep: Path | None = None,
@@ -205,7 +206,8 @@ def evaluate(
         ladder: the sizes k at which IWAE_k is estimated, as far as K; K itself is added.
         plate: the name of the data plate.
         seed: of the draws; the global generators stay as they were.
-        chunk_size: how many draws, over all examples, are in memory at once.
+        chunk_size: how many draws, over all examples, are decoded at once; by default 5000, or as
+            many as have a million pixels, which caches hold.
         adapt: makes a guide for each batch of examples, to be taken in the place of `guide`.
         compile: whether to compile the programs; by default where that takes less time than it
             saves. The draws are the same.
@@ -226,6 +228,8 @@ def evaluate(
         raise InputError(f"num_samples has to be at least 1, and {num_samples} is not")
     if len(x) == 0:
         raise InputError("there are no examples to evaluate")
+    if chunk_size is None:
+        chunk_size = max(1, min(5000, 1_000_000 // x[0].numel()))
     if min([chunk_size, *ladder]) < 1:
         raise InputError("chunk_size and the ladder's rungs have to be at least 1")
     rungs = sorted({k for k in ladder if k < num_samples} | {num_samples})
@@ -247,6 +251,7 @@ def evaluate(
         stream = _Stream(rungs, num_samples)
         q = guide if adapt is None else adapt(examples)
         checks = is_validation_enabled()
+        pending: list[Tensor] = []  # reduced together, which takes a while however few they are
         for drawn in range(0, num_samples, chunk):
             count = min(chunk, num_samples - drawn)
             with validation_enabled(checks and drawn == 0):
@@ -259,7 +264,10 @@ def evaluate(
                     f"the plate '{plate}' holds {log_w.shape[1]} of {len(examples)} examples: it "
                     "has to hold them all, in order"
                 )
-            stream.add(log_w.double())
+            pending.append(log_w)
+            if drawn + count == num_samples or len(pending) * chunk >= REDUCED:
+                stream.add(torch.cat(pending).double())
+                pending = []
             advance(log_w.numel())
         return stream.results()
 

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import pyro
+import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
@@ -118,15 +119,24 @@ class Draws:
     ) -> Tensor:
         """Return a number whose gradient is the estimate that the weights make; see above.
 
+        Weights are of the order of one, or less. What those below the square of the rounding error
+        would add is lost in rounding: they are taken as zero, since numbers too small for their
+        exponent, which they would soon lead to, slow matrix products down several times.
+
         Args:
             to_model: a, shape [K, batch], not negative, and without gradient.
             to_path: b, the same, of any sign; None if there is no path.
             to_score: s; None for -b, that of plain reparameterisation, which costs nothing more.
         """
-        if to_path is not None and to_path is not to_model:
-            # a times the ratio is b wherever b is not below 1e-30 itself.
-            to_model = to_model.clamp(min=1e-30)
-            self._ratio.append(to_path / to_model)
+        least = torch.finfo(to_model.dtype).eps ** 2
+        if to_path is None or to_path is to_model:
+            to_model = _zeroed(to_model, least)
+            to_path = None if to_path is None else to_model
+        else:
+            to_model, to_path = to_model.clamp(min=least), _zeroed(to_path, least)
+            self._ratio.append(to_path / to_model)  # a times b / a is b
+        if isinstance(to_score, Tensor):
+            to_score = _zeroed(to_score, least)
         total = (to_model * self.log_p).sum()
         if to_path is not None:
             total = total - (to_path * self.log_q).sum()
@@ -136,6 +146,10 @@ class Draws:
         if to_score is None:
             return total
         return total + (to_score * self.score()).sum()
+
+
+def _zeroed(weights: Tensor, least: float) -> Tensor:
+    return weights.where(weights.abs() >= least, 0.0)
 
 
 def _tap(ratio: list[Tensor], batch_dims: int, z: Tensor) -> Tensor:
