@@ -49,35 +49,42 @@ class Compiled:
     `torch.autograd.grad`. It may write in place to its arguments and to parameters.
 
     Args:
-        function: takes tensors, and lists of them; returns tensors in any nesting.
+        function: takes tensors; returns tensors in any nesting.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self._programs: dict[Any, _Program] = {}
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Tensor) -> Any:
         """Call the function.
 
         Raises:
             CannotCompile: if what it does depends on the values of tensors, or if there is no C++
                 compiler; nothing has been changed then.
         """
-        flat, structure = pytree.tree_flatten(args)
-        key = (torch.get_num_threads(), structure, *((x.shape, x.dtype, x.device) for x in flat))
+        return self.prepare(*args)(args)
+
+    def prepare(self, *args: Tensor) -> "_Program":
+        """Compile for arguments like these, if that has not been done, and run nothing.
+
+        Raises:
+            CannotCompile: as above.
+        """
+        key = (torch.get_num_threads(), *((x.shape, x.dtype, x.device) for x in args))
         program = self._programs.get(key)
         if program is None:
             program = self._programs[key] = _Program(self.function, args)
-        return program(flat)
+        return program
 
 
 class _Program:
     """What is compiled for one shape of the arguments."""
 
-    def __init__(self, function: Callable[..., Any], args: Any) -> None:
+    def __init__(self, function: Callable[..., Any], args: tuple[Tensor, ...]) -> None:
         graph, self.structure = _trace(function, args)
         self.closed_over = _lift(graph)
-        flat = [x.detach() for x in [*pytree.tree_leaves(args), *self.closed_over]]
+        flat: list[Any] = [x.detach() for x in [*args, *self.closed_over]]
         # PyTorch draws normals faster than Inductor on a CPU, and draws what the function would.
         options: dict[str, Any] = {"fallback_random": True}
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # of absent GPUs
@@ -87,34 +94,34 @@ class _Program:
         except Exception as error:  # whatever compilers raise
             raise CannotCompile(_reason(error)) from error
 
-    def __call__(self, flat: list[Tensor]) -> Any:
+    def __call__(self, args: tuple[Tensor, ...]) -> Any:
         with torch.no_grad():
-            results = self.compiled(*flat, *[tensor.detach() for tensor in self.closed_over])
+            results = self.compiled(*args, *[tensor.detach() for tensor in self.closed_over])
         return pytree.tree_unflatten(results, self.structure)
 
 
-def _trace(function: Callable[..., Any], args: Any) -> tuple[GraphModule, pytree.TreeSpec]:
+def _trace(
+    function: Callable[..., Any], args: tuple[Tensor, ...]
+) -> tuple[GraphModule, pytree.TreeSpec]:
     """Run the function once on shapes alone, and return its graph and how its results are nested.
 
     Raises:
         CannotCompile: if it looks at values.
     """
-    flat, arguments = pytree.tree_flatten(args)
     results: pytree.TreeSpec | None = None
 
     def flattened(*tensors: Tensor) -> list[Tensor]:
         nonlocal results
         with unwritten:
-            value = function(*pytree.tree_unflatten(tensors, arguments))
-            leaves, results = pytree.tree_flatten(value)
+            leaves, results = pytree.tree_flatten(function(*tensors))
             return [leaf.detach() for leaf in leaves]
 
     unwritten = _Unwritten()
-    devices = {x.device for x in flat if x.is_cuda}
+    devices = {x.device for x in args if x.is_cuda}
     try:
         with torch.random.fork_rng(devices), torch.enable_grad(), _values_unseen():
             graph = make_fx(flattened, FASTER, tracing_mode="fake", _allow_non_fake_inputs=True)(
-                *(x.detach() for x in flat)
+                *(x.detach() for x in args)
             )
     except InputError:
         raise
@@ -221,11 +228,12 @@ def _reason(error: Exception) -> str:
 
 def _tanh(x: Tensor) -> Tensor:
     """Return tanh, as 2 sigmoid(2 x) - 1, and as its Taylor series where that would cancel."""
-    if not _single_on_cpu(x):
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
         return NotImplemented
+    dtype, x = x.dtype, x.float()
     y = x * x
     series = x * (1 + y * (-1 / 3 + y * (2 / 15 + y * (-17 / 315 + y * (62 / 2835)))))
-    return torch.where(x.abs() < 0.25, series, 2 * torch.sigmoid(2 * x) - 1)
+    return torch.where(x.abs() < 0.25, series, 2 * torch.sigmoid(2 * x) - 1).to(dtype)
 
 
 def _cross_entropy(
@@ -239,7 +247,8 @@ def _cross_entropy(
 
     The series of artanh is of u = e / (2 + e) <= 1/3: what is left out is 2e-9 of it.
     """
-    if weight is not None or pos_weight is not None or not _single_on_cpu(logits, target):
+    single = logits.dtype == target.dtype == torch.float32 and logits.device.type == "cpu"
+    if weight is not None or pos_weight is not None or not single:
         return NotImplemented
     # exp itself, being used twice, would be put into memory on the way.
     e = torch.exp2(logits.abs() * -math.log2(math.e))
@@ -249,10 +258,6 @@ def _cross_entropy(
         series = series * square + 1 / power
     each = logits.clamp(min=0) - target * logits + 2 * u * series
     return (lambda: each, each.mean, each.sum)[reduction]()
-
-
-def _single_on_cpu(*tensors: Tensor) -> bool:
-    return all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
 
 
 # In single precision on a CPU, where tanh and log1p take Inductor more time than the products of

@@ -197,7 +197,8 @@ class CompiledEngine(EagerEngine):
     ) -> None:
         super().__init__(model, guide, objective, lr, precision)
         self.fall_back = fall_back
-        self._graphs: dict[Any, Compiled] = {}  # by what is trained, and how images are shown
+        # By what is trained, and how images are shown: a step, and Adam's state that it writes to.
+        self._graphs: dict[Any, tuple[Compiled, list[Tensor]]] = {}
         self._shape: torch.Size | None = None
 
     def step(self, x: Tensor, observe: Observe = as_they_are) -> float:
@@ -211,16 +212,12 @@ class CompiledEngine(EagerEngine):
         trained = [parameter for parameter in trained if parameter.requires_grad]
         if x.shape != self._shape or self.objective.learns or not trained:
             return super().step(x, observe)
-        key = (observe, *map(id, trained))
-        if key not in self._graphs:
-            with undisturbed(x):  # Pyro's checks, which no trace makes
-                self.check(observe(x[:2]))
-            self._graphs[key] = Compiled(self._whole_step(trained, observe))
-        means, squares, counts = self._moments(trained)
-        sizes = self._sizes(counts, trained[0])
+        key = (observe, torch.get_num_threads(), *map(id, trained))
         try:
-            with self._running(training=True):
-                return self._graphs[key](x, sizes, means, squares, counts).item()
+            if key not in self._graphs:
+                self._graphs[key] = self._compile(x, trained, observe)
+            graph, states = self._graphs[key]
+            return graph(x, self._sizes(states[::3], trained[0]), *states).item()
         except CannotCompile as error:
             if not self.fall_back:
                 raise InputError(
@@ -230,6 +227,22 @@ class CompiledEngine(EagerEngine):
             self._shape = torch.Size()  # no batch's
             return super().step(x, observe)
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` returned."""
+        super().load_state_dict(state)
+        self._graphs.clear()  # the optimiser's tensors are others now
+
+    def _compile(
+        self, x: Tensor, trained: list[nn.Parameter], observe: Observe
+    ) -> tuple[Compiled, list[Tensor]]:
+        with undisturbed(x):  # Pyro's checks, which no trace makes
+            self.check(observe(x[:2]))
+        states = [state for parameter in trained for state in self._adam(parameter)]
+        graph = Compiled(self._whole_step(trained, observe))
+        with self._running(training=True):
+            graph.prepare(x, self._sizes(states[::3], trained[0]), *states)
+        return graph, states
+
     def _whole_step(self, trained: list[nn.Parameter], observe: Observe) -> Callable[..., Tensor]:
         """Return a step as a function of images, `_sizes`, and Adam's state."""
         group = self.optimizer.param_groups[0]
@@ -238,9 +251,7 @@ class CompiledEngine(EagerEngine):
         def step(
             x: Tensor,
             sizes: Tensor,
-            means: list[Tensor],
-            squares: list[Tensor],
-            counts: list[Tensor],
+            *states: Tensor,
         ) -> Tensor:
             with pyro.poutine.trace(param_only=True) as captured, self._lowered():
                 loss = self.objective.differentiable_loss(self.model, self.guide, observe(x))
@@ -248,8 +259,9 @@ class CompiledEngine(EagerEngine):
             self._optim.require_known({site["value"].unconstrained() for site in sites})
             gradients = torch.autograd.grad(loss, trained, allow_unused=True)
             with torch.no_grad():  # Adam (Kingma & Ba 2015, algorithm 1), as torch.optim has it
-                for parameter, gradient, mean, square, count, (size, correction) in zip(
-                    trained, gradients, means, squares, counts, sizes, strict=True
+                rows = zip(states[::3], states[1::3], states[2::3], sizes, strict=True)
+                for parameter, gradient, (count, mean, square, (size, correction)) in zip(
+                    trained, gradients, rows, strict=True
                 ):
                     if gradient is None:
                         continue
@@ -274,15 +286,11 @@ class CompiledEngine(EagerEngine):
         ]
         return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
-    def _moments(self, parameters: list[nn.Parameter]) -> tuple[list[Tensor], ...]:
-        """Return Adam's running means, those of squares, and its counts, as the optimiser's own."""
-        for parameter in parameters:
-            state = self.optimizer.state[parameter]
-            if not state:
-                state["step"] = torch.zeros((), dtype=torch.float32)
-                state["exp_avg"] = torch.zeros_like(parameter)
-                state["exp_avg_sq"] = torch.zeros_like(parameter)
-        return tuple(
-            [self.optimizer.state[parameter][name] for parameter in parameters]
-            for name in ("exp_avg", "exp_avg_sq", "step")
-        )
+    def _adam(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the optimiser's own count of steps, and running means of gradients and squares."""
+        state = self.optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        return state["step"], state["exp_avg"], state["exp_avg_sq"]

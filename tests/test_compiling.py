@@ -99,14 +99,14 @@ def test_noise_is_new_at_each_call_and_repeatable(x: Tensor) -> None:
 def test_one_compilation_for_each_shape() -> None:
     traced = []
 
-    def function(a: Tensor, b: list[Tensor]) -> dict[str, Tensor]:
+    def function(a: Tensor, b: Tensor, c: Tensor) -> dict[str, Tensor]:
         traced.append(a.shape)
-        return {"sum": a + b[0], "difference": a - b[1]}
+        return {"sum": a + b, "difference": a - c}
 
     compiled = Compiled(function)
     for size in (2, 3, 2, 3):
         a = torch.randn(size)
-        result = compiled(a, [torch.ones(size), torch.zeros(size)])
+        result = compiled(a, torch.ones(size), torch.zeros(size))
         assert torch.equal(result["sum"], a + 1) and torch.equal(result["difference"], a)
     assert traced == [(2,), (3,)]
 
