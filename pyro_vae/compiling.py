@@ -16,14 +16,16 @@ import pyro
 import torch
 import torch._inductor
 from torch import Tensor
+from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
+    FakeTensorMode,
 )
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -88,8 +90,11 @@ class _Program:
         # PyTorch draws normals faster than Inductor on a CPU, and draws what the function would.
         options: dict[str, Any] = {"fallback_random": True}
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # of absent GPUs
+        # Inductor keeps what it compiles on disk only for graphs that have a shape environment.
+        sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        shapes = FakeTensorMode(shape_env=sizes, static_shapes=True)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), tracing(TracingContext(shapes)):
                 self.compiled = torch._inductor.compile(graph, flat, options=options)
         except Exception as error:  # whatever compilers raise
             raise CannotCompile(_reason(error)) from error
