@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pyro_vae.bounds import Annealed, Bounds, Comparison
-from pyro_vae.diagnostics import Diagnosis, unit_means, unit_variances
+from pyro_vae.diagnostics import Diagnosis, unit_means, unit_shares
 from pyro_vae.diagnostics.units import THRESHOLD
 from pyro_vae.predictive import Check
 from pyro_vae.training import History
@@ -156,9 +156,9 @@ def traversals(ax: Axes, vae: VAE, x: Tensor, most: int = 12, steps: int = 9) ->
         steps: of each row.
     """
     ((means, _),) = unit_means(vae.guide, x).values()
-    ((_, variance),) = unit_variances(vae.guide, x).items()
-    order = [int(unit) for unit in variance.argsort(descending=True)[:most]]
-    shown = [unit for unit in order if variance[unit] > THRESHOLD] or order[:1]
+    ((_, share),) = unit_shares(vae.guide, x).items()
+    order = [int(unit) for unit in share.argsort(descending=True)[:most]]
+    shown = [unit for unit in order if share[unit] > THRESHOLD] or order[:1]
     codes = means[:1].repeat(len(shown), steps, 1)
     way = torch.linspace(-2, 2, steps, device=means.device)
     for row, unit in enumerate(shown):
@@ -177,11 +177,11 @@ def traversals(ax: Axes, vae: VAE, x: Tensor, most: int = 12, steps: int = 9) ->
 def units(ax: Axes, diagnosis: Diagnosis) -> Axes:
     """Draw what each dimension carries, largest first: its KL, or else what x explains of it."""
     offset = 0
-    for site, variance in diagnosis.variances.items():
+    for site, share in diagnosis.shares.items():
         kl = diagnosis.kl[site]
-        height = (variance if kl is None else kl).cpu().numpy()
+        height = (share if kl is None else kl).cpu().numpy()
         order = np.argsort(-height)
-        active = (variance > THRESHOLD).cpu().numpy()[order]
+        active = (share > THRESHOLD).cpu().numpy()[order]
         places = np.arange(len(order)) + offset
         for which, label in ((active, "active"), (~active, "not active")):
             if which.any():

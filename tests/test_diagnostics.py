@@ -27,7 +27,7 @@ def test_active_units() -> None:
     assert diagnostics.active_units(guide, x) == {"z": 2}
     assert diagnostics.active_units(guide, x, threshold=0.5) == {"z": 1}
     assert diagnostics.active_units(guide, x[:1].expand(1000, 3)) == {"z": 0}
-    found = diagnostics.unit_variances(guide, x)["z"]
+    found = diagnostics.unit_shares(guide, x)["z"]
     within = posterior(x[:1]).variance[0].detach()
     between = torch.tensor([1, 0.0225, 0.0025])
     torch.testing.assert_close(found, between / (between + within), atol=2e-3, rtol=0.04)

@@ -448,8 +448,11 @@ def test_comparison(script: Script, tmp_path: Path) -> None:
     assert f"{difference:+.3f} {paired:8.3f}" in out
     for name in ("levels", "density"):
         code_of = json.loads((tmp_path / name / "diagnostics.json").read_text())
-        row = next(line for line in out.splitlines() if line.endswith(code_of["verdict"]))
-        assert code_of["verdict"] in out and f"{code_of['active_units']}/{code_of['units']}" in row
+        row = next(line for line in reversed(out.splitlines()) if line.startswith(name))
+        assert (
+            row.endswith(code_of["verdict"])
+            and f"{code_of['active_units']}/{code_of['units']}" in row
+        )
         assert f"{code_of['rate']['mean']:.2f}" in out and f"{code_of['gain']['mean']:.2f}" in out
         assert f"{code_of['probe']['accuracy']:.1%}" in out
     assert paired < np.hypot(ours.std(ddof=1), theirs.std(ddof=1)) / 30**0.5

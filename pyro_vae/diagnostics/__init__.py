@@ -3,7 +3,7 @@
 from pyro_vae.diagnostics.collapse import Diagnosis, Probe, diagnose, judge, probe
 from pyro_vae.diagnostics.information import Information, measure
 from pyro_vae.diagnostics.smoothness import Smoothness, smoothness
-from pyro_vae.diagnostics.units import active_units, kl_per_unit, unit_means, unit_variances
+from pyro_vae.diagnostics.units import active_units, kl_per_unit, unit_means, unit_shares
 
 __all__ = [
     "Diagnosis",
@@ -18,5 +18,5 @@ __all__ = [
     "probe",
     "smoothness",
     "unit_means",
-    "unit_variances",
+    "unit_shares",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_vae.bounds.weights import Program
 from pyro_vae.diagnostics.information import Information, measure
-from pyro_vae.diagnostics.units import THRESHOLD, kl_per_unit, unit_means, unit_variances
+from pyro_vae.diagnostics.units import THRESHOLD, kl_per_unit, unit_means, unit_shares
 
 Verdict = Literal["healthy", "partly collapsed", "collapsed"]
 
@@ -38,26 +38,26 @@ class Diagnosis:
 
     Attributes:
         information: rate, distortion and mutual information.
-        variances: of the posterior means of each dimension, as shares of its whole variance, by
-            the name of the site.
+        shares: of the variance of each dimension, that of its posterior mean, by the name of the
+            site: see `unit_shares`.
         kl: of each dimension, in nats, by the name of the site; None where it cannot be shared out.
         probe: of labels, where there are any.
     """
 
     information: Information
-    variances: dict[str, Tensor]
+    shares: dict[str, Tensor]
     kl: dict[str, Tensor | None]
     probe: Probe | None = None
 
     @property
     def units(self) -> int:
         """The number of dimensions, of all sites."""
-        return sum(len(variance) for variance in self.variances.values())
+        return sum(len(share) for share in self.shares.values())
 
     @property
     def active(self) -> int:
         """The number of those whose posterior mean moves with x."""
-        return sum(int((variance > THRESHOLD).sum()) for variance in self.variances.values())
+        return sum(int((share > THRESHOLD).sum()) for share in self.shares.values())
 
     @property
     def verdict(self) -> Verdict:
@@ -82,10 +82,10 @@ class Diagnosis:
             **self.information.to_dict(),
             "sites": {
                 name: {
-                    "share_of_means": _rounded(variance),
+                    "share_of_means": _rounded(share),
                     "kl": None if self.kl[name] is None else _rounded(self.kl[name]),
                 }
-                for name, variance in self.variances.items()
+                for name, share in self.shares.items()
             },
             "probe": None if self.probe is None else vars(self.probe),
         }
@@ -178,7 +178,7 @@ def diagnose(
         torch.manual_seed(seed)
         return Diagnosis(
             measure(model, guide, x, seed),
-            unit_variances(guide, x),
+            unit_shares(guide, x),
             kl_per_unit(model, guide, x),
             probe(guide, *labelled) if labelled else None,
         )

@@ -50,7 +50,7 @@ def unit_means(
     return found
 
 
-def unit_variances(guide: Program, x: Tensor, num_samples: int = 32) -> dict[str, Tensor]:
+def unit_shares(guide: Program, x: Tensor, num_samples: int = 32) -> dict[str, Tensor]:
     """Estimate which share of the variance of each dimension is that of its posterior mean.
 
         Var_x(E_q[z_d | x]) / (Var_x(E_q[z_d | x]) + E_x(Var_q[z_d | x]))
@@ -83,7 +83,7 @@ def active_units(
     """Count the dimensions of each latent site whose posterior mean moves with x.
 
     A dimension is active if the variance of its mean is more than `threshold` of its own (Burda,
-    Grosse & Salakhutdinov 2016; see `unit_variances`).
+    Grosse & Salakhutdinov 2016; see `unit_shares`).
 
     Args:
         guide: a Pyro program, called as `guide(x)`.
@@ -94,7 +94,7 @@ def active_units(
     Returns:
         The number of active dimensions, by the name of the site.
     """
-    variances = unit_variances(guide, x, num_samples)
+    variances = unit_shares(guide, x, num_samples)
     return {name: int((variance > threshold).sum()) for name, variance in variances.items()}
 
 
