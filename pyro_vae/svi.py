@@ -19,7 +19,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyro_vae.bounds.weights import undisturbed
-from pyro_vae.compiling import CannotCompile, Compiled
+from pyro_vae.compiling import CannotCompile, Compiled, Graph
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
 
@@ -198,7 +198,7 @@ class CompiledEngine(EagerEngine):
         super().__init__(model, guide, objective, lr, precision)
         self.fall_back = fall_back
         # By what is trained, and how images are shown: a step, and Adam's state that it writes to.
-        self._graphs: dict[Any, tuple[Compiled, list[Tensor]]] = {}
+        self._graphs: dict[Any, tuple[Graph, list[Tensor]]] = {}
         self._shape: torch.Size | None = None
 
     def step(self, x: Tensor, observe: Observe = as_they_are) -> float:
@@ -212,12 +212,13 @@ class CompiledEngine(EagerEngine):
         trained = [parameter for parameter in trained if parameter.requires_grad]
         if x.shape != self._shape or self.objective.learns or not trained:
             return super().step(x, observe)
-        key = (observe, torch.get_num_threads(), *map(id, trained))
+        layout = (x.dtype, x.device, x.stride())
+        key = (observe, torch.get_num_threads(), layout, *map(id, trained))
         try:
             if key not in self._graphs:
                 self._graphs[key] = self._compile(x, trained, observe)
             graph, states = self._graphs[key]
-            return graph(x, self._sizes(states[::3], trained[0]), *states).item()
+            return graph((x, self._sizes(states[::3], trained[0]), *states)).item()
         except CannotCompile as error:
             if not self.fall_back:
                 raise InputError(
@@ -234,14 +235,13 @@ class CompiledEngine(EagerEngine):
 
     def _compile(
         self, x: Tensor, trained: list[nn.Parameter], observe: Observe
-    ) -> tuple[Compiled, list[Tensor]]:
+    ) -> tuple[Graph, list[Tensor]]:
         with undisturbed(x):  # Pyro's checks, which no trace makes
             self.check(observe(x[:2]))
         states = [state for parameter in trained for state in self._adam(parameter)]
-        graph = Compiled(self._whole_step(trained, observe))
+        step = Compiled(self._whole_step(trained, observe))
         with self._running(training=True):
-            graph.prepare(x, self._sizes(states[::3], trained[0]), *states)
-        return graph, states
+            return step.prepare(x, self._sizes(states[::3], trained[0]), *states), states
 
     def _whole_step(self, trained: list[nn.Parameter], observe: Observe) -> Callable[..., Tensor]:
         """Return a step as a function of images, `_sizes`, and Adam's state."""

@@ -67,8 +67,8 @@ def pyro_svi(images: Tensor, batch: int, draws: int) -> Epoch:
 
 
 def pyro_loader(images: Tensor, batch: int, draws: int) -> Epoch:
-    """Pyro's SVI as in its VAE example: images by a DataLoader, one by one, in a worker."""
-    step = _pyro_step(draws)
+    """Pyro's SVI as in its VAE tutorial: a DataLoader with a worker, Pyro's own checks on."""
+    step = _pyro_step(draws, checked=True)
     # A worker that stays, and that is no fork of a process in which JAX runs.
     loader = DataLoader(
         _Pictures(images),
@@ -337,7 +337,7 @@ def _vae(sizes: Sizes = SIZES) -> VAE:
     )
 
 
-def _pyro_step(draws: int) -> Callable[[Tensor], float]:
+def _pyro_step(draws: int, checked: bool = False) -> Callable[[Tensor], float]:
     """A step of Pyro's SVI, in a parameter store of its own."""
     vae = _vae()
     loss = (
@@ -349,8 +349,9 @@ def _pyro_step(draws: int) -> Callable[[Tensor], float]:
     store: dict[str, Any] = {"params": {}, "constraints": {}}
 
     def step(x: Tensor) -> float:
-        with pyro.get_param_store().scope(store), pyro.validation_enabled(False):
-            return inference.step(x)
+        with pyro.get_param_store().scope(store), pyro.validation_enabled(checked):
+            with pyro.distributions.validation_enabled(False):
+                return inference.step(x)
 
     return step
 
