@@ -105,7 +105,7 @@ class Graph:
     def __call__(self, args: tuple[Tensor, ...]) -> Any:
         """Run it."""
         with torch.no_grad():
-            results = self.compiled(*args, *[tensor.detach() for tensor in self.closed_over])
+            results = self.compiled(*args, *self.closed_over)
         return pytree.tree_unflatten(results, self.structure)
 
 
