@@ -19,6 +19,8 @@ import contenders
 import torch
 from torch import Tensor
 
+from pyro_vae import memory
+
 Run = Callable[[], Any]
 CURVES = {  # one size at a time is changed: of a batch, K, and of the images, layers and codes
     "batch": [25, 100, 400, 1600],
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    memory.keep_freed()  # as svi_train.py and evaluate.py do; it is for all contenders
     about = f"{platform.processor()}, {chosen.threads} threads, torch {torch.__version__}"
     report = {"machine": about, "options": vars(chosen) | {"out": str(chosen.out)}}
     report |= {
@@ -120,6 +123,7 @@ def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def _peak(draws: int) -> float:
+    memory.keep_freed()
     contenders.ours_evaluates(_images(20), draws)()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

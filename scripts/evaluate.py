@@ -1,11 +1,12 @@
 """Bound log p(x) anew for a run that was trained, on its held-out data."""
 
-from pyro_vae import evaluation, options
+from pyro_vae import evaluation, memory, options
 from pyro_vae.run import Run
 
 
 def main() -> None:
     """Evaluate, write, and say what came of it."""
+    memory.keep_freed()
     with options.one_line_errors("- the same command goes on where it stopped"):
         chosen = options.parse_evaluation()
         plan = options.plan(chosen)

@@ -4,12 +4,13 @@ import datetime
 import sys
 from pathlib import Path
 
-from pyro_vae import evaluation, options, training
+from pyro_vae import evaluation, memory, options, training
 from pyro_vae.run import Run
 
 
 def main() -> None:
     """Train, evaluate, draw, and say what came of it."""
+    memory.keep_freed()
     with options.one_line_errors():
         chosen = options.parse()
         started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
