@@ -40,15 +40,16 @@ class CannotCompile(Exception):
 class Compiled:
     """A compiled function of tensors.
 
-    It is compiled at the first call for each shape of its arguments, and not for new values.
-    Tensors that the function closes over, parameters above all, are seen as they are at each call,
-    as long as they are changed in place. Its randomness is new at each call, and under the same
-    `torch.manual_seed` that of the function itself.
+    It is compiled at the first call for each shape, layout and type of its arguments, and not for
+    new values. Tensors that the function closes over, parameters above all, are seen as they are at
+    each call, as long as they are changed in place. Its randomness is new at each call, and under
+    the same `torch.manual_seed` that of the function itself.
 
     What is no tensor is taken once and for all: numbers, modes, and the sizes of tensors. Values
     that are read out of tensors by `item()` are left in the graph as tensors. Pyro's validation and
     its warnings of NaN are off. Nothing is differentiated from outside, but the function may use
-    `torch.autograd.grad`. It may write in place to its arguments and to parameters.
+    `torch.autograd.grad`. It may write in place to its arguments and to parameters, which are not
+    to share memory with one another then; results may share it with either.
 
     Args:
         function: takes tensors; returns tensors in any nesting.
@@ -156,10 +157,12 @@ def _lift(graph: GraphModule) -> list[Tensor]:
         node.replace_all_uses_with(inputs[tensor])
     for node in held:
         graph.graph.erase_node(node)
-    # What stays on the module would be an input once more, and of two inputs in one place Inductor
-    # copies the one that is written to.
-    for name in {str(node.target) for node in held}:
-        delattr(graph, name)
+    # What stays on the module is an input once more, and of two inputs in one place Inductor copies
+    # the one that is written to, there and back: as it has to where tensors share their memory.
+    places = [tensor.untyped_storage().data_ptr() for tensor in inputs if tensor.numel()]
+    if len(set(places)) == len(places):
+        for name in {str(node.target) for node in held}:
+            delattr(graph, name)
     graph.recompile()
     return list(inputs)
 
@@ -273,7 +276,7 @@ def _cross_entropy(
     pos_weight: Tensor | None = None,
     reduction: int = 1,
 ) -> Tensor:
-    """max(l, 0) - t l + log(1 + exp(-|l|))."""
+    """Return max(l, 0) - t l + log(1 + exp(-|l|))."""
     single = logits.dtype == target.dtype == torch.float32 and logits.device.type == "cpu"
     if weight is not None or pos_weight is not None or not single:
         return NotImplemented
@@ -295,9 +298,9 @@ def _log_of_1_and_exp_of_minus(x: Tensor) -> Tensor:
     return 2 * u * series
 
 
-# In single precision on a CPU, where tanh and log1p take Inductor more time than the products of
-# a small network do: log1p is ten times as slow as log. They agree within 1e-6 of the value, or
-# 3e-6 of one that is all but zero.
+# On a CPU, where tanh and log1p take Inductor more time than the products of a small network do:
+# log1p is ten times as slow as log. They agree within 1e-6 of the value, but for exp(-|x|), which
+# is off by the rounding of x, and cross-entropies of grey targets, by that of their logits.
 FASTER: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.tanh.default: _tanh,
     torch.ops.aten.softplus.default: _softplus,

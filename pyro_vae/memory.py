@@ -13,7 +13,7 @@ def keep_freed() -> None:
     training, and each page is zeroed anew in the next one: with 50 draws for each of 100 images
     that is a third of the time. Other C libraries are left alone.
     """
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # as it is not there
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(M_MMAP_THRESHOLD, 2**30)
+        if mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25):  # of old versions
+            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

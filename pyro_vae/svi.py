@@ -174,7 +174,8 @@ class CompiledEngine(EagerEngine):
 
     It is compiled for the size of the first batch; smaller ones, the last of an epoch, and losses
     that are only evaluated, are run by the eager engine, which shares the optimiser. The noise is
-    the same. Objectives that learn are always run eagerly.
+    the same. Objectives that learn are always run eagerly. Of the optimiser's settings the learning
+    rate may change between steps, and nothing else.
 
     Args:
         model: a Pyro program that is a module and registers its parameters with Pyro.
@@ -197,7 +198,8 @@ class CompiledEngine(EagerEngine):
     ) -> None:
         super().__init__(model, guide, objective, lr, precision)
         self.fall_back = fall_back
-        # By what is trained, and how images are shown: a step, and Adam's state that it writes to.
+        # By what is trained, how images are shown, and how they lie in memory: a step, and Adam's
+        # state that it writes to.
         self._graphs: dict[Any, tuple[Graph, list[Tensor]]] = {}
         self._shape: torch.Size | None = None
 

@@ -211,8 +211,8 @@ def numpyro(images: Tensor, batch: int, draws: int) -> Epoch:
         def body(i: Any, carry: Any) -> Any:
             state, total = carry
             levels = stored[jax.lax.dynamic_slice_in_dim(order, i * batch, batch)]
-            noise = jax.random.randint(jax.random.fold_in(key, i), levels.shape, 0, 255)
-            state, value = inference.update(state, (noise < levels).astype(jnp.float32))
+            noise = jax.random.uniform(jax.random.fold_in(key, i), levels.shape)
+            state, value = inference.update(state, (noise * 255 < levels).astype(jnp.float32))
             return state, total + value
 
         return jax.lax.fori_loop(0, batches, body, (state, 0.0))

@@ -134,6 +134,19 @@ def test_what_it_closes_over_is_an_input_once() -> None:
     assert not [name for name, value in held.items() if isinstance(value, Tensor)]
 
 
+def test_what_it_closes_over_may_share_memory() -> None:
+    weight = torch.ones(3)
+    other = weight.detach()
+
+    def function(x: Tensor) -> Tensor:
+        weight.add_(x)
+        return other * x
+
+    compiled = Compiled(function)
+    assert [compiled(torch.ones(3)).tolist() for _ in range(2)] == [[2.0] * 3, [3.0] * 3]
+    assert other.tolist() == weight.tolist() == [3.0] * 3
+
+
 def test_arguments_and_parameters_can_be_written_to() -> None:
     weight = nn.Parameter(torch.ones(4))
 
