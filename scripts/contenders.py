@@ -41,6 +41,11 @@ Epoch = Callable[[], Any]
 show = partial(observations.observe, support="binary")
 
 
+def drawn(images: Tensor) -> Tensor:
+    """Draw pixels as PyTorch does it best outside of a graph."""
+    return (torch.rand(images.shape) * 255 < images).float()
+
+
 def ours(
     images: Tensor,
     batch: int,
@@ -63,7 +68,7 @@ def ours_bf16(images: Tensor, batch: int, draws: int) -> Epoch:
 def pyro_svi(images: Tensor, batch: int, draws: int) -> Epoch:
     """Pyro's SVI on resident data, validation off; with several draws RenyiELBO at alpha = 0."""
     step = _pyro_step(draws)
-    return partial(_epoch, images, batch, lambda x: step(show(x)))
+    return partial(_epoch, images, batch, lambda x: step(drawn(x)))
 
 
 def pyro_loader(images: Tensor, batch: int, draws: int) -> Epoch:
@@ -92,7 +97,7 @@ def plain_torch(images: Tensor, batch: int, draws: int) -> Epoch:
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
 
     def step(x: Tensor) -> float:
-        x = show(x)
+        x = drawn(x)
         loc, raw = encoder(x).chunk(2, -1)
         scale = softplus(raw) + 1e-5
         noise = torch.randn(draws, *loc.shape)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pyro_vae import InputError, observations
+from pyro_vae.compiling import Compiled
 from pyro_vae.observations import binarize, intensities, observe, observe_once
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
@@ -25,6 +26,49 @@ def test_black_and_white_are_certain() -> None:
     for images in (torch.tensor([0, 255], dtype=torch.uint8), torch.tensor([0.0, 1.0])):
         shown = observe(images.expand(1_000_000, 2), "binary")  # of 16 random bits, 15 such pixels
         assert (shown[:, 0] == 0).all() and (shown[:, 1] == 1).all()
+
+
+def test_every_value_of_16_bits_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 65535 values, 257 level are on: a probability of level / 255."""
+    values = torch.cat([torch.randperm(2**16) - 2**15, torch.full((4,), -(2**15))]).int()
+    high, low = values.chunk(2)
+    words = (high << 16 | low & 0xFFFF).view(torch.int64)[None]
+    monkeypatch.setattr(observations, "_random_words", lambda *args: words)
+    for level in (0, 1, 100, 254, 255):
+        shown = observe(torch.full((1, 2**16), level, dtype=torch.uint8), "binary")
+        assert shown.sum() == 257 * level + (level > 0)  # the spare one is the least
+
+
+def test_random_words_are_those_of_splitmix64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the reference implementation, seeded with 1234567, and by bits of other seeds."""
+    seed = 1234567 * pow(0x9E3779B97F4A7C15, -1, 2**64) % 2**64
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "randint", lambda *args, **kwargs: torch.tensor([seed - 2**64]))
+        words = observations._random_words(1, 5, None, torch.device("cpu"))
+    assert [word % 2**64 for word in words[0].tolist()] == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+    words = observations._random_words(100, 1000, None, torch.device("cpu")).flatten()
+    bits = torch.stack([words >> place & 1 for place in range(64)]).double()
+    assert ((bits.mean(1) - 0.5).abs() < 4.5 * 0.5 / len(words) ** 0.5).all()
+    between = torch.corrcoef(bits) - torch.eye(64)  # 2016 pairs
+    assert between.abs().max() < 5.5 / len(words) ** 0.5
+
+
+@pytest.mark.parametrize("shape", [(100, 784), (7, 5), (3, 4, 9), (0, 4), (6,)])
+def test_compiled_binarisation_draws_the_same(shape: tuple[int, ...]) -> None:
+    """Where an index overflows, compilers make other words, and write beyond them."""
+    images = torch.randint(256, shape, dtype=torch.uint8)
+    compiled = Compiled(lambda x: observe(x, "binary"))
+    for seed in range(3):
+        torch.manual_seed(seed)
+        found = compiled(images)
+        torch.manual_seed(seed)
+        assert torch.equal(found, observe(images, "binary"))
 
 
 def test_pixels_are_drawn_apart() -> None:
