@@ -1,7 +1,7 @@
 """Time training, or evaluation, against others', in turn, and report the paired ratios.
 
-Rounds in which the bare matrix products took 1.25 times as long as they can are left out of what is
-printed, since the machine was busy with something else; the file has them all.
+Rounds at whose start or end the bare matrix products took 1.25 times as long as they can are left
+out of what is printed, since the machine was busy with something else; the file has them all.
 
 Peers come with `pip install -e ".[benchmark]"`; those that are not installed are left out.
 """
@@ -156,9 +156,10 @@ def _race(
     for _ in range(chosen.rounds):
         for name, (run, units) in runs.items():
             times[name].append(_time(run) / units * 1e6)
-    # The last one, bare products, tells when the machine had other things to do.
+    # The last one, bare products, tells when the machine had other things to do: before or after.
     bare = times.get(contestants[-1][0].__name__, [1.0] * chosen.rounds)
-    calm = [i for i, value in enumerate(bare) if value < 1.25 * min(bare)]
+    slow = [value > 1.25 * min(bare) for value in bare]
+    calm = [i for i in range(chosen.rounds) if not slow[i] and not (i and slow[i - 1])]
     print(f"in {len(calm)} of {chosen.rounds} rounds the machine was calm:")
     ours = next(iter(times.values()))
     for name, values in times.items():
