@@ -11,7 +11,7 @@ def keep_freed() -> None:
 
     The GNU C library gives large arrays back to the system as they are freed, after every step of
     training, and each page is zeroed anew in the next one: with 50 draws for each of 100 images
-    that is a third of the time. Other C libraries are left alone.
+    that is a quarter of the time. Other C libraries are left alone.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # as it is not there
         mallopt = ctypes.CDLL(None).mallopt

@@ -206,8 +206,8 @@ def _random_words(
 ) -> Tensor:
     """Draw words of 64 random bits by SplitMix64 (Steele, Lea & Flood 2014), as `int64`.
 
-    The generator gives its seed, and compiled code makes the words where they are used, in parallel
-    and by the vector: ten times as fast as the generator would.
+    The generator gives its seed, and compiled code makes the words in parallel and by the vector,
+    where the generator would draw one after the other.
     """
     seed = torch.randint(-(2**63), 2**63 - 1, (1,), generator=generator, device=device)
     count = torch.arange(1, rows * columns + 1, device=device).view(rows, columns)
