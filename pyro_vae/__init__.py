@@ -8,21 +8,20 @@ turns a function in which Pyro programs run into a compiled one.
 
 from pyro_vae import (
     bounds,
-    compiling,
     data,
     diagnostics,
     figures,
     likelihoods,
     networks,
     objectives,
-    observations,
     posteriors,
     priors,
-    refinement,
-    svi,
     training,
 )
+from pyro_vae.diagnostics import refinement
 from pyro_vae.errors import DivergenceError, InputError
+from pyro_vae.kinds import observations
+from pyro_vae.programs import compiling
 from pyro_vae.vae import VAE, Guide, Model
 
 __all__ = [

@@ -14,8 +14,8 @@ from torch.nn.functional import normalize
 
 from pyro_vae.bounds import Annealed, Bounds, Comparison
 from pyro_vae.diagnostics import Diagnosis, unit_means, unit_shares
+from pyro_vae.diagnostics.predictive import Check
 from pyro_vae.diagnostics.units import THRESHOLD
-from pyro_vae.predictive import Check
 from pyro_vae.training import History
 from pyro_vae.vae import VAE
 

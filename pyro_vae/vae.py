@@ -12,8 +12,8 @@ codes are relaxed, and an exemplar left out, in training only. What is reported 
 import pyro
 from torch import Tensor, nn
 
+from pyro_vae.kinds.observations import white
 from pyro_vae.likelihoods import Likelihood
-from pyro_vae.observations import white
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior, check_support
 

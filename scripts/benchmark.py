@@ -22,7 +22,7 @@ import contenders
 import torch
 from torch import Tensor
 
-from pyro_vae import memory
+from pyro_vae.runs import memory
 
 Run = Callable[[], Any]
 CURVES = {  # one size at a time is changed: of a batch, K, and of the images, layers and codes

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pyro_vae import options
-from pyro_vae.comparison import compare_codes, compare_runs
+from pyro_vae.runs import options
+from pyro_vae.runs.comparison import compare_codes, compare_runs
 
 
 def main() -> None:

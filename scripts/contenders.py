@@ -22,17 +22,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
 
-from pyro_vae import (
-    VAE,
-    bounds,
-    likelihoods,
-    networks,
-    objectives,
-    observations,
-    posteriors,
-    priors,
-    svi,
-)
+from pyro_vae import VAE, bounds, likelihoods, networks, objectives, posteriors, priors, training
+from pyro_vae.kinds import observations
 
 PIXELS, HIDDEN, LATENT = 784, 200, 50
 Sizes = tuple[int, int, int]
@@ -50,13 +41,13 @@ def ours(
     images: Tensor,
     batch: int,
     draws: int,
-    precision: svi.Precision = "float32",
+    precision: training.Precision = "float32",
     sizes: Sizes = SIZES,
 ) -> Epoch:
     """pyro_vae as `svi_train.py` runs it, between checkpoints."""
     vae = _vae(sizes)
     objective = objectives.ELBO() if draws == 1 else objectives.IWAE(draws)
-    engine = svi.CompiledEngine(vae.model, vae.guide, objective, precision=precision)
+    engine = training.CompiledEngine(vae.model, vae.guide, objective, precision=precision)
     return partial(_epoch, images, batch, lambda x: engine.step(x, show))
 
 

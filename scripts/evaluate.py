@@ -1,7 +1,7 @@
 """Bound log p(x) anew for a run that was trained, on its held-out data."""
 
-from pyro_vae import evaluation, memory, options
-from pyro_vae.run import Run
+from pyro_vae.runs import evaluation, memory, options
+from pyro_vae.runs.run import Run
 
 
 def main() -> None:

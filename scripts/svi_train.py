@@ -4,8 +4,9 @@ import datetime
 import sys
 from pathlib import Path
 
-from pyro_vae import evaluation, memory, options, training
-from pyro_vae.run import Run
+from pyro_vae import training
+from pyro_vae.runs import evaluation, memory, options
+from pyro_vae.runs.run import Run
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_vae import VAE, likelihoods, networks, objectives, posteriors, priors, svi
+from pyro_vae import VAE, likelihoods, networks, objectives, posteriors, priors, training
 
 torch.set_num_threads(1)  # tests run side by side, and their tensors are small
 ROOT = Path(__file__).parent.parent
@@ -87,7 +87,7 @@ def nonlinear() -> VAE:
             vae.likelihood.decoder.body[layer].weight.normal_(std=1.0 / math.sqrt(layer))
     vae.likelihood.requires_grad_(False)
     # IWAE makes the guide broad enough for its weights to have a variance; the ELBO does not.
-    engine = svi.EagerEngine(vae.model, vae.guide, objectives.IWAE(10), lr=1e-2)
+    engine = training.EagerEngine(vae.model, vae.guide, objectives.IWAE(10), lr=1e-2)
     for _ in range(500):
         engine.step(vae.model(size=200))
     return vae

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae import bounds
-from pyro_vae.autoregressive import Autoregressive, GatedPixelCNN
+from pyro_vae.distributions import Autoregressive
 from pyro_vae.errors import InputError
+from pyro_vae.networks import GatedPixelCNN
 
 
 def _network(shape: list[int], outputs: int = 1, **options: int) -> GatedPixelCNN:

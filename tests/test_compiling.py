@@ -11,8 +11,8 @@ import torch._inductor.config
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
-from pyro_vae import compiling
-from pyro_vae.compiling import CannotCompile, Compiled
+from pyro_vae.programs import compiling
+from pyro_vae.programs.compiling import CannotCompile, Compiled
 
 
 class Program(nn.Module):

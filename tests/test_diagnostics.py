@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae import VAE, InputError, diagnostics, likelihoods, networks, posteriors, priors
 from pyro_vae.networks import Linear
 from pyro_vae.objectives import ELBO
-from pyro_vae.svi import EagerEngine
+from pyro_vae.training import EagerEngine
 
 
 def test_active_units() -> None:

@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_vae import discrete, posteriors, priors
+from pyro_vae import posteriors, priors
+from pyro_vae.distributions import relaxed
 
 
 def test_a_relaxed_bernoulli_is_a_density() -> None:
     """By quadrature over the logit."""
     y = torch.linspace(-300, 300, 60_001, dtype=torch.float64)[:, None]
     for logit in (-40.0, -3.0, 0.0, 1.0, 40.0):
-        p = discrete.bernoulli(torch.tensor([logit]).double(), 0.5)
+        p = relaxed.bernoulli(torch.tensor([logit]).double(), 0.5)
         mass = p.log_prob(y).exp() * (600 / 60_000)
         assert mass.sum().item() == pytest.approx(1, abs=1e-6)
         # The code is above one half as often as the variable is 1 (Maddison et al. 2017).
-        on = discrete.bernoulli(torch.tensor([logit]).double(), None).log_prob(torch.ones(1)).exp()
+        on = relaxed.bernoulli(torch.tensor([logit]).double(), None).log_prob(torch.ones(1)).exp()
         at_zero = mass[len(y) // 2] / 2
         assert (mass[y[:, 0] > 0].sum() + at_zero).item() == pytest.approx(on.item(), abs=1e-6)
 
@@ -25,12 +26,12 @@ def test_a_relaxed_bernoulli_is_a_density() -> None:
 def test_a_relaxed_one_hot_is_the_density_of_torch() -> None:
     """On the simplex of three, less the logarithm of the Jacobian of exp."""
     logits = torch.randn(2, 3).double()
-    y = discrete.one_hot(logits, 0.7).sample((50,))
+    y = relaxed.one_hot(logits, 0.7).sample((50,))
     z = y.reshape(50, 2, 3).exp()
     torch.testing.assert_close(z.sum(-1), torch.ones(50, 2).double())
     theirs = torch.distributions.RelaxedOneHotCategorical(torch.tensor(0.7).double(), logits=logits)
     expected = theirs.log_prob(z).sum(-1) + y.sum(-1)
-    torch.testing.assert_close(discrete.one_hot(logits, 0.7).log_prob(y), expected)
+    torch.testing.assert_close(relaxed.one_hot(logits, 0.7).log_prob(y), expected)
 
 
 @pytest.mark.parametrize("temperatures", [(2 / 3, 0.5), (0.1, 0.1)])
@@ -44,8 +45,8 @@ def test_confident_codes_pay_for_it(size: float, temperatures: tuple[float, floa
     def kl(logit: Tensor, seed: int) -> Tensor:
         torch.manual_seed(seed)
         dtype, logit = logit.dtype, logit.expand(1)
-        q = discrete.bernoulli(logit, temperatures[0])
-        p = discrete.bernoulli(torch.zeros(1, dtype=dtype), temperatures[1])
+        q = relaxed.bernoulli(logit, temperatures[0])
+        p = relaxed.bernoulli(torch.zeros(1, dtype=dtype), temperatures[1])
         uniform = torch.rand(4000, 1, dtype=torch.float32).clamp(1e-6, 1 - 1e-6).to(dtype)
         y = (logit + uniform.log() - (-uniform).log1p()) / temperatures[0]
         return (q.log_prob(y) - p.log_prob(y)).mean()
@@ -68,14 +69,14 @@ def test_confident_codes_pay_for_it(size: float, temperatures: tuple[float, floa
 def test_confident_draws_are_what_they_say(size: float) -> None:
     """In single precision: means, finite densities, and gradients by reparameterisation."""
     logits = torch.tensor([size, -size], requires_grad=True)
-    y = discrete.bernoulli(logits, 0.5).rsample((20_000,))
+    y = relaxed.bernoulli(logits, 0.5).rsample((20_000,))
     error = math.pi / math.sqrt(3) / 0.5 / 20_000**0.5
     assert ((y.mean(0) - logits / 0.5).abs() < 4.5 * error).all()
-    assert discrete.bernoulli(logits, 0.5).log_prob(y).isfinite().all()
+    assert relaxed.bernoulli(logits, 0.5).log_prob(y).isfinite().all()
     (gradient,) = torch.autograd.grad(y.mean(0).sum(), logits)
     torch.testing.assert_close(gradient, torch.full((2,), 2.0))
     categories = torch.tensor([[size, 0.0, -size]], requires_grad=True)
-    q = discrete.one_hot(categories, 0.5)
+    q = relaxed.one_hot(categories, 0.5)
     y = q.rsample((1000,))
     log_q = q.log_prob(y)
     assert log_q.isfinite().all() and y.exp().isfinite().all()

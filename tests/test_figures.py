@@ -11,16 +11,8 @@ from conftest import LinearGaussian
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae import (
-    VAE,
-    bounds,
-    diagnostics,
-    figures,
-    likelihoods,
-    posteriors,
-    predictive,
-    priors,
-)
+from pyro_vae import VAE, bounds, diagnostics, figures, likelihoods, posteriors, priors
+from pyro_vae.diagnostics import predictive
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import torch
 from conftest import LinearGaussian
 from torch import Tensor, nn
 
-from pyro_vae import VAE, InputError, likelihoods, networks, posteriors, priors, refinement
+from pyro_vae import VAE, InputError, likelihoods, networks, posteriors, priors
+from pyro_vae.diagnostics import refinement
 from pyro_vae.objectives import (
     CIWAE,
     CUBO,
@@ -30,7 +31,7 @@ from pyro_vae.objectives import (
     Renyi,
     TargetKL,
 )
-from pyro_vae.objectives.importance import Weights
+from pyro_vae.objectives.importance_weighted import Weights
 
 X = torch.tensor([[0.7, -0.4, 1.1], [-1.0, 0.2, 0.3]], dtype=torch.float64)
 

@@ -10,7 +10,8 @@ import torch
 from conftest import assert_gradients
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pyro_vae import InputError, likelihoods, observations
+from pyro_vae import InputError, likelihoods
+from pyro_vae.kinds import observations
 from pyro_vae.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
 from pyro_vae.networks import ConvDecoder, Linear
 

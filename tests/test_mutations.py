@@ -12,7 +12,7 @@ from conftest import LinearGaussian
 from torch import Tensor
 
 from pyro_vae.bounds import annealing, estimates, importance, weights
-from pyro_vae.bounds.weights import log_prob_per_example
+from pyro_vae.programs.traces import log_prob_per_example
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
 

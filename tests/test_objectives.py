@@ -17,17 +17,8 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae import (
-    VAE,
-    InputError,
-    bounds,
-    likelihoods,
-    networks,
-    objectives,
-    observations,
-    posteriors,
-    priors,
-)
+from pyro_vae import VAE, InputError, bounds, likelihoods, networks, objectives, posteriors, priors
+from pyro_vae.kinds import observations
 from pyro_vae.objectives import (
     CIWAE,
     CUBO,
@@ -41,7 +32,7 @@ from pyro_vae.objectives import (
     Renyi,
     TargetKL,
 )
-from pyro_vae.svi import EagerEngine
+from pyro_vae.training import EagerEngine
 
 
 @pytest.fixture

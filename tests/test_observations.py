@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from pyro_vae import InputError, observations
-from pyro_vae.compiling import Compiled
-from pyro_vae.observations import binarize, intensities, observe, observe_once
+from pyro_vae import InputError
+from pyro_vae.kinds import observations
+from pyro_vae.kinds.observations import binarize, intensities, observe, observe_once
+from pyro_vae.programs.compiling import Compiled
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_vae import predictive
+from pyro_vae.diagnostics import predictive
 
 
 def test_statistics() -> None:

@@ -11,17 +11,8 @@ import torch
 from conftest import assert_gradients, assert_normalised_and_sampled, codes, grid
 from torch import Tensor
 
-from pyro_vae import (
-    VAE,
-    InputError,
-    bounds,
-    likelihoods,
-    objectives,
-    observations,
-    posteriors,
-    priors,
-    svi,
-)
+from pyro_vae import VAE, InputError, bounds, likelihoods, objectives, posteriors, priors, training
+from pyro_vae.kinds import observations
 from pyro_vae.networks import MLP, Linear
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Exemplar, Flow, LearnedNormal, Mixture, Prior, StandardNormal, Vamp
@@ -416,7 +407,7 @@ def test_gain_over_the_standard_normal(name: str) -> None:
     vae.likelihood.requires_grad_(False)
     train = images(20_000).float()
     vae.prior.initialize(train)
-    engine = svi.EagerEngine(vae.model, vae.guide, objectives.IWAE(5), lr=1e-2)
+    engine = training.EagerEngine(vae.model, vae.guide, objectives.IWAE(5), lr=1e-2)
     for step in range(1200):
         for group in engine.optimizer.param_groups:
             group["lr"] = 1e-2 * (1 - step / 1200)

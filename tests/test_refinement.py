@@ -7,7 +7,8 @@ import torch
 from conftest import LinearGaussian
 from torch import Tensor
 
-from pyro_vae import VAE, InputError, bounds, likelihoods, posteriors, priors, refinement
+from pyro_vae import VAE, InputError, bounds, likelihoods, posteriors, priors
+from pyro_vae.diagnostics import refinement
 from pyro_vae.networks import ConvEncoder, Linear
 from pyro_vae.posteriors import Posterior
 from pyro_vae.vae import Guide

@@ -7,9 +7,11 @@ import pytest
 import torch
 from conftest import ROOT
 
-from pyro_vae import VAE, InputError, data, observations, options
-from pyro_vae.run import Run
-from pyro_vae.svi import CompiledEngine, EagerEngine
+from pyro_vae import VAE, InputError, data
+from pyro_vae.kinds import observations
+from pyro_vae.runs import options
+from pyro_vae.runs.run import Run
+from pyro_vae.training import CompiledEngine, EagerEngine
 
 
 def build(*arguments: str) -> Run:

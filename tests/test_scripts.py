@@ -30,7 +30,7 @@ from pyro_vae import (
     training,
 )
 from pyro_vae.bounds import batches, importance
-from pyro_vae.svi import EagerEngine
+from pyro_vae.training import EagerEngine
 
 Script = Callable[..., tuple[int, str, str]]
 SMALL = ["--epochs", "2", "--num_samples", "20", "--num_examples", "30", "--device", "cpu"]

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from pyro_vae import VAE, InputError, likelihoods, posteriors, priors
+from pyro_vae.kinds.observations import observe
 from pyro_vae.networks import Network
 from pyro_vae.objectives import ELBO, IWAE, Objective
-from pyro_vae.observations import observe
-from pyro_vae.svi import CompiledEngine, EagerEngine
+from pyro_vae.training import CompiledEngine, EagerEngine
 
 
 def make(prior: type[priors.Prior] = priors.StandardNormal) -> VAE:

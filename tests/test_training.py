@@ -19,10 +19,10 @@ from pyro_vae import (
     priors,
     training,
 )
+from pyro_vae.kinds.observations import observe, observe_once
 from pyro_vae.objectives import ELBO, IWAE, RWS, TVO, AnalyticELBO, Objective, TargetKL
-from pyro_vae.observations import observe, observe_once
-from pyro_vae.svi import CompiledEngine, EagerEngine, Observe
-from pyro_vae.training import History, _held, fit
+from pyro_vae.training import CompiledEngine, EagerEngine, History, Observe, fit
+from pyro_vae.training.loop import _held
 
 IMAGES = torch.randint(
     256, (95, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)

@@ -14,19 +14,19 @@ from torch import Tensor
 from pyro_vae import (
     VAE,
     bounds,
-    compiling,
     data,
     likelihoods,
     networks,
     objectives,
-    observations,
     posteriors,
     priors,
-    svi,
+    training,
 )
+from pyro_vae.kinds import observations
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
+from pyro_vae.programs import compiling
 
 PRIORS = [priors.StandardNormal, priors.LearnedNormal, priors.Mixture, priors.Vamp]
 LIKELIHOODS = [likelihoods.Bernoulli, likelihoods.ContinuousBernoulli, likelihoods.Gaussian]
@@ -177,7 +177,7 @@ def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> N
     """As traced, not compiled, which would take long: it takes the eager engine's step."""
     make_prior, make_posterior = PAIRS[prior]
     after = []
-    for kind in (svi.EagerEngine, svi.CompiledEngine):
+    for kind in (training.EagerEngine, training.CompiledEngine):
         torch.manual_seed(2)
         vae = VAE(
             make_prior(8),
@@ -190,7 +190,7 @@ def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> N
         engine.optimizer.param_groups[0]["eps"] = 1e-3
         show = partial(observations.observe, support=vae.likelihood.support)
         engine.check(show(digits[:2]))
-        if isinstance(engine, svi.CompiledEngine):
+        if isinstance(engine, training.CompiledEngine):
             trained = [p for p in vae.parameters() if p.requires_grad]
             states = [state for parameter in trained for state in engine._adam(parameter)]
             arguments = (digits, engine._sizes(states[::3], trained[0]), *states)
@@ -225,7 +225,7 @@ def test_every_pair_trains_evaluates_and_comes_back(
 
     vae = build()
     x = observations.observe(digits, vae.likelihood.support)
-    engine = svi.EagerEngine(vae.model, vae.guide, objectives.ELBO(num_particles=1), lr=2e-3)
+    engine = training.EagerEngine(vae.model, vae.guide, objectives.ELBO(num_particles=1), lr=2e-3)
     losses = []
     for _ in range(11):
         torch.manual_seed(1)
@@ -277,7 +277,7 @@ def test_discrete_codes_are_trained_relaxed_and_measured_as_they_are(
     vae = VAE(
         priors.Bernoulli(2), likelihoods.Bernoulli(2, [4, 3]), posteriors.Bernoulli([4, 3], 2)
     )
-    engine = svi.EagerEngine(vae.model, vae.guide, objective, lr=1e-2)
+    engine = training.EagerEngine(vae.model, vae.guide, objective, lr=1e-2)
     for _ in range(100):
         engine.step(x)
     engine.evaluate_loss(x)

@@ -42,12 +42,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyro_vae.bounds.arviz import good_k, pareto_k, tail_length
 from pyro_vae.bounds.batches import Results, fastest, in_batches
 from pyro_vae.bounds.densities import Densities, Point, prior_of, simulate
 from pyro_vae.bounds.estimates import Estimate, certified, finite, leave_one_out
-from pyro_vae.bounds.weights import Program, undisturbed
+from pyro_vae.bounds.khat import good_k, pareto_k, tail_length
 from pyro_vae.errors import InputError
+from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.traces import Program
 
 ACCEPTANCE = 0.75  # what step sizes are adapted to
 PILOT_CHAINS = 4

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyro_vae import checkpoint
-from pyro_vae.bounds.weights import undisturbed
-from pyro_vae.compiling import CannotCompile, Compiled
 from pyro_vae.errors import InputError
+from pyro_vae.programs.compiling import CannotCompile, Compiled
+from pyro_vae.programs.random_streams import undisturbed
 
 Results = dict[str, Tensor]
 

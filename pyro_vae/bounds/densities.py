@@ -21,16 +21,16 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
-from pyro_vae.bounds.weights import (
+from pyro_vae.errors import InputError
+from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.traces import (
     PARTICLES,
     Program,
     log_prob_per_example,
     plate_nesting,
     sample_sites,
     traces,
-    undisturbed,
 )
-from pyro_vae.errors import InputError
 
 
 class Point(NamedTuple):

@@ -12,13 +12,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.bounds.densities import Densities, prior_of
-from pyro_vae.bounds.weights import (
-    PARTICLES,
-    Program,
-    log_prob_per_example,
-    sample_sites,
-    undisturbed,
-)
+from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.traces import PARTICLES, Program, log_prob_per_example, sample_sites
 
 
 def quadrature(

@@ -27,11 +27,12 @@ from pyro import validation_enabled
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from pyro_vae.bounds.arviz import good_k, pareto_k, tail_length
 from pyro_vae.bounds.batches import Results, fastest, in_batches
 from pyro_vae.bounds.estimates import HEADER, Estimate, finite, leave_one_out, row
-from pyro_vae.bounds.weights import Program, log_weights, plate_nesting
+from pyro_vae.bounds.khat import good_k, pareto_k, tail_length
+from pyro_vae.bounds.weights import log_weights
 from pyro_vae.errors import InputError
+from pyro_vae.programs.traces import Program, plate_nesting
 
 LADDER = (1, 5, 50, 500, 5000)
 REDUCED = 500  # draws of an example that are reduced to bounds at a time

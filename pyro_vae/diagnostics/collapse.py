@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyro_vae.bounds.weights import Program
 from pyro_vae.diagnostics.information import Information, measure
 from pyro_vae.diagnostics.units import THRESHOLD, kl_per_unit, unit_means, unit_shares
+from pyro_vae.programs.traces import Program
 
 Verdict = Literal["healthy", "partly collapsed", "collapsed"]
 

@@ -24,7 +24,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.bounds.weights import (
+from pyro_vae.errors import InputError
+from pyro_vae.programs.traces import (
     PARTICLES,
     Program,
     is_latent,
@@ -34,7 +35,6 @@ from pyro_vae.bounds.weights import (
     traces,
     with_values,
 )
-from pyro_vae.errors import InputError
 
 
 @dataclass(frozen=True)

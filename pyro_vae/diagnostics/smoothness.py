@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from pyro_vae.diagnostics.information import mean_and_error
 from pyro_vae.diagnostics.units import unit_means
 from pyro_vae.errors import InputError
-from pyro_vae.observations import white
+from pyro_vae.kinds.observations import white
 from pyro_vae.vae import VAE
 
 NOISE = (0.0, 0.1, 0.25, 0.5, 1.0)

@@ -9,8 +9,8 @@ from pyro.distributions import Independent
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_vae.bounds.weights import PARTICLES, Program, sample_sites, traces
 from pyro_vae.errors import InputError
+from pyro_vae.programs.traces import PARTICLES, Program, sample_sites, traces
 
 THRESHOLD = 0.01  # of Burda et al.
 

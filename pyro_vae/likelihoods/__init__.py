@@ -12,8 +12,7 @@ To add one, subclass `Likelihood`: the constructor takes the latent dimension, t
 then the options of the command line; `forward` returns the distribution of x for a batch of z.
 """
 
-from pyro_vae.likelihoods.base import Decoder, Likelihood
-from pyro_vae.likelihoods.binary import Bernoulli
+from pyro_vae.likelihoods.bernoulli import Bernoulli
 from pyro_vae.likelihoods.densities import (
     Beta,
     ContinuousBernoulli,
@@ -22,8 +21,9 @@ from pyro_vae.likelihoods.densities import (
     LogitNormal,
     StudentT,
 )
-from pyro_vae.likelihoods.levels import Binomial, Categorical, DiscretizedLogistic
-from pyro_vae.likelihoods.pixelcnn import PixelCNN, PixelCNNLevels
+from pyro_vae.likelihoods.discretized import Binomial, Categorical, DiscretizedLogistic
+from pyro_vae.likelihoods.likelihood import Decoder, Likelihood
+from pyro_vae.likelihoods.pixel_by_pixel import PixelCNN, PixelCNNLevels
 
 __all__ = [
     "Bernoulli",

@@ -14,9 +14,9 @@ from torch.nn.functional import logsigmoid
 
 from pyro_vae import distributions
 from pyro_vae.errors import InputError
-from pyro_vae.likelihoods.base import Decoder, Likelihood
+from pyro_vae.kinds.observations import inside
+from pyro_vae.likelihoods.likelihood import Decoder, Likelihood
 from pyro_vae.networks import MLP
-from pyro_vae.observations import inside
 
 DEQUANTIZED = 1 / 256 / math.sqrt(12)  # the deviation of the noise in a dequantised pixel
 

@@ -21,9 +21,9 @@ The committed rate of delta-VAEs is a prior, `priors.AR1`; aggressive training o
 loop, in `training`. To add an objective, subclass `Objective`.
 """
 
-from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.elbo import ELBO, AnalyticELBO
-from pyro_vae.objectives.importance import CIWAE, CUBO, IWAE, MIWAE, PIWAE, Renyi
+from pyro_vae.objectives.importance_weighted import CIWAE, CUBO, IWAE, MIWAE, PIWAE, Renyi
+from pyro_vae.objectives.objective import Objective
 from pyro_vae.objectives.target_kl import TargetKL
 from pyro_vae.objectives.thermodynamic import TVO
 from pyro_vae.objectives.wake_sleep import RWS

@@ -21,7 +21,8 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyro_vae.bounds.weights import (
+from pyro_vae.errors import InputError
+from pyro_vae.programs.traces import (
     PARTICLES,
     Program,
     log_prob_per_example,
@@ -30,7 +31,6 @@ from pyro_vae.bounds.weights import (
     traces,
     with_values,
 )
-from pyro_vae.errors import InputError
 
 Site = dict[str, Any]
 

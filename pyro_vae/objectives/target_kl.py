@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae import bounds
-from pyro_vae.bounds.weights import Program, is_latent, is_observed
 from pyro_vae.errors import InputError
-from pyro_vae.objectives.base import Objective, check_range
+from pyro_vae.objectives.objective import Objective, check_range
+from pyro_vae.programs.traces import Program, is_latent, is_observed
 
 
 class TargetKL(Objective):

@@ -5,9 +5,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from pyro_vae.bounds.weights import Program
 from pyro_vae.errors import InputError
-from pyro_vae.objectives.base import Objective, check_range
+from pyro_vae.objectives.objective import Objective, check_range
+from pyro_vae.programs.traces import Program
 
 
 class TVO(Objective):

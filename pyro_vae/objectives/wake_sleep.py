@@ -7,9 +7,9 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae import bounds
-from pyro_vae.bounds.weights import Program, log_prob_per_example
 from pyro_vae.errors import InputError
-from pyro_vae.objectives.base import Objective
+from pyro_vae.objectives.objective import Objective
+from pyro_vae.programs.traces import Program, log_prob_per_example
 
 
 class RWS(Objective):

@@ -9,7 +9,7 @@ To add one, subclass `Prior`: the constructor takes the latent dimension and the
 command line, `forward` returns the distribution of one z.
 """
 
-from pyro_vae.priors.base import Prior, check_support
+from pyro_vae.codes import check_support
 from pyro_vae.priors.committed import AR1
 from pyro_vae.priors.factorial import (
     Bernoulli,
@@ -24,6 +24,7 @@ from pyro_vae.priors.flow import Flow
 from pyro_vae.priors.hierarchical import Hierarchical
 from pyro_vae.priors.lars import LARS
 from pyro_vae.priors.mixtures import Exemplar, Mixture, Vamp
+from pyro_vae.priors.prior import Prior
 
 __all__ = [
     "AR1",

@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.priors.base import Prior
+from pyro_vae.priors.prior import Prior
 
 STIFFEST = 1 - 1e-6  # a; z_i then is z_(i-1) to 0.0014, which single precision bears
 

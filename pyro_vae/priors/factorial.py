@@ -6,10 +6,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae import discrete, distributions
+from pyro_vae import distributions
+from pyro_vae.distributions import relaxed
 from pyro_vae.errors import InputError
 from pyro_vae.posteriors import Posterior
-from pyro_vae.priors.base import Prior
+from pyro_vae.priors.prior import Prior
 
 
 class StandardNormal(Prior):
@@ -133,11 +134,11 @@ class Bernoulli(Prior):
     def __init__(self, latent_dim: int, temperature: float = 0.5) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(latent_dim))
-        self.temperature = discrete.check_temperature(temperature)
+        self.temperature = relaxed.check_temperature(temperature)
 
     def forward(self) -> dist.Distribution:
         """Return p(z), relaxed in training mode."""
-        return discrete.bernoulli(self.logits, self.temperature if self.training else None)
+        return relaxed.bernoulli(self.logits, self.temperature if self.training else None)
 
     def code(self, z: Tensor) -> Tensor:
         """Return codes in (0, 1) in training, where z are their logits."""
@@ -157,8 +158,8 @@ class Categorical(Prior):
 
     def __init__(self, latent_dim: int, categories: int = 4, temperature: float = 0.5) -> None:
         super().__init__()
-        self.logits = nn.Parameter(torch.zeros(discrete.one_hot_shape(latent_dim, categories)))
-        self.temperature = discrete.check_temperature(temperature)
+        self.logits = nn.Parameter(torch.zeros(relaxed.one_hot_shape(latent_dim, categories)))
+        self.temperature = relaxed.check_temperature(temperature)
 
     def attach(self, posterior: Posterior) -> None:
         """Refuse a posterior of other categories.
@@ -175,7 +176,7 @@ class Categorical(Prior):
 
     def forward(self) -> dist.Distribution:
         """Return p(z), relaxed in training mode."""
-        return discrete.one_hot(self.logits, self.temperature if self.training else None)
+        return relaxed.one_hot(self.logits, self.temperature if self.training else None)
 
     def code(self, z: Tensor) -> Tensor:
         """Return codes on the simplex in training, where z are their logarithms."""

@@ -10,7 +10,7 @@ from pyro.nn import AutoRegressiveNN
 from torch import nn
 
 from pyro_vae.errors import InputError
-from pyro_vae.priors.base import Prior
+from pyro_vae.priors.prior import Prior
 
 
 class Flow(Prior):

@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from pyro_vae import posteriors
+from pyro_vae.codes import check_support
 from pyro_vae.errors import InputError
+from pyro_vae.kinds.observations import Support
 from pyro_vae.networks import MLP, Network
-from pyro_vae.observations import Support
 from pyro_vae.posteriors import Posterior
-from pyro_vae.priors.base import Prior, check_support
 from pyro_vae.priors.factorial import StandardNormal
+from pyro_vae.priors.prior import Prior
 
 
 class Hierarchical(Prior):

@@ -11,8 +11,8 @@ from torch.nn.functional import logsigmoid
 from pyro_vae import distributions
 from pyro_vae.errors import InputError
 from pyro_vae.networks import MLP
-from pyro_vae.priors.base import Prior
 from pyro_vae.priors.factorial import StandardNormal
+from pyro_vae.priors.prior import Prior
 
 
 class LARS(Prior):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from pyro_vae import distributions
 from pyro_vae.errors import InputError
-from pyro_vae.observations import Support, could_show
+from pyro_vae.kinds.observations import Support, could_show
 from pyro_vae.posteriors import Posterior
-from pyro_vae.priors.base import Prior
+from pyro_vae.priors.prior import Prior
 
 
 class Mixture(Prior):

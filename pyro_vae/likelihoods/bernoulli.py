@@ -1,0 +1,23 @@
+"""Likelihoods of binary pixels."""
+
+import pyro.distributions as dist
+from torch import Tensor
+
+from pyro_vae.likelihoods.likelihood import Likelihood
+
+
+class Bernoulli(Likelihood):
+    """Independent binary pixels, the decoder giving their logits.
+
+    -log p(x|z) is the cross-entropy.
+    """
+
+    support = "binary"
+
+    def forward(self, z: Tensor) -> dist.Distribution:
+        """Return p(x|z)."""
+        return self.independent(dist.Bernoulli(logits=self.decoder(z)))
+
+    def initialize(self, images: Tensor) -> None:
+        """Start the pixels' probabilities at their means, off 0 and 1 by 0.001."""
+        self.decoder.bias.data.copy_(images.mean(0).clamp(1e-3, 1 - 1e-3).logit())

@@ -1,0 +1,83 @@
+"""Normal posteriors."""
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+from pyro_vae.networks import MLP
+from pyro_vae.posteriors.posterior import Encoder, Posterior, positive_scale
+
+
+class Normal(Posterior):
+    """N(m(x), diag(s(x)^2)), m and s from one encoder (Kingma & Welling 2014, equation 9).
+
+    Args:
+        event_shape: the shape of one x.
+        latent_dim: the dimension of z.
+        encoder: the network that maps x to m and s.
+    """
+
+    def __init__(self, event_shape: Sequence[int], latent_dim: int, encoder: Encoder = MLP) -> None:
+        super().__init__(event_shape, latent_dim)
+        self.encoder = encoder(event_shape, (2, latent_dim))
+
+    def forward(self, x: Tensor) -> dist.Distribution:
+        """Return q(z|x)."""
+        loc, raw_scale = self.encoder(x).unbind(-2)
+        return dist.Normal(loc, positive_scale(raw_scale)).to_event(1)
+
+
+class FullNormal(Posterior):
+    """N(m(x), L(x) L(x)'), with any covariance, L lower triangular.
+
+    Args:
+        event_shape: the shape of one x.
+        latent_dim: the dimension of z.
+        encoder: the network that maps x to m and L.
+    """
+
+    def __init__(self, event_shape: Sequence[int], latent_dim: int, encoder: Encoder = MLP) -> None:
+        super().__init__(event_shape, latent_dim)
+        self.encoder = encoder(event_shape, (latent_dim * (latent_dim + 3) // 2,))
+
+    def forward(self, x: Tensor) -> dist.Distribution:
+        """Return q(z|x)."""
+        dim = self.latent_dim
+        loc, raw_scale, below = self.encoder(x).split([dim, dim, dim * (dim - 1) // 2], -1)
+        scale = positive_scale(raw_scale)
+        rows, columns = torch.tril_indices(dim, dim, -1, device=x.device)
+        lower = torch.zeros(*loc.shape, dim, dtype=loc.dtype, device=loc.device)
+        lower[..., rows, columns] = below
+        # Rows in units of their scale: what is learned below the diagonal is a correlation.
+        return dist.MultivariateNormal(
+            loc, scale_tril=scale.diag_embed() + scale[..., None] * lower
+        )
+
+
+class LowRankNormal(Posterior):
+    """N(m(x), F(x) F(x)' + diag(s(x)^2)), F with a few columns.
+
+    Args:
+        event_shape: the shape of one x.
+        latent_dim: the dimension of z.
+        encoder: the network that maps x to m, s and F.
+        rank: the number of columns of F.
+    """
+
+    def __init__(
+        self, event_shape: Sequence[int], latent_dim: int, encoder: Encoder = MLP, rank: int = 2
+    ) -> None:
+        super().__init__(event_shape, latent_dim)
+        if rank < 1:
+            raise InputError(f"a LowRankNormal's rank has to be at least 1, and {rank} is not")
+        self.encoder = encoder(event_shape, (2 + rank, latent_dim))
+
+    def forward(self, x: Tensor) -> dist.Distribution:
+        """Return q(z|x)."""
+        loc, raw_scale, *factors = self.encoder(x).unbind(-2)
+        scale = positive_scale(raw_scale)
+        factor = scale[..., None] * torch.stack(factors, -1)
+        return dist.LowRankMultivariateNormal(loc, factor, scale.square())

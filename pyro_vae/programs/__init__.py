@@ -1,0 +1,1 @@
+"""Pyro programs: looked at, run, and compiled."""
