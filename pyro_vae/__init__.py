@@ -11,6 +11,7 @@ from pyro_vae import (
     data,
     diagnostics,
     figures,
+    kinds,
     likelihoods,
     networks,
     objectives,
@@ -20,7 +21,6 @@ from pyro_vae import (
 )
 from pyro_vae.diagnostics import refinement
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.kinds import observations
 from pyro_vae.programs import compiling
 from pyro_vae.vae import VAE, Guide, Model
 
@@ -35,10 +35,10 @@ __all__ = [
     "data",
     "diagnostics",
     "figures",
+    "kinds",
     "likelihoods",
     "networks",
     "objectives",
-    "observations",
     "posteriors",
     "priors",
     "refinement",

@@ -12,7 +12,7 @@ codes are relaxed, and an exemplar left out, in training only. What is reported 
 import pyro
 from torch import Tensor, nn
 
-from pyro_vae.kinds.observations import white
+from pyro_vae.kinds import Kind, UnitInterval
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior, check_support
@@ -48,7 +48,7 @@ class Model(nn.Module):
             if x is None or not self.training:
                 prior = self.prior()
             else:
-                prior = self.prior.leave_out(x, self.likelihood.support)
+                prior = self.prior.leave_out(x, self.likelihood.kind)
             z = pyro.sample("z", prior)
             return pyro.sample("x", self.likelihood(self.prior.code(z)), obs=x)
 
@@ -58,13 +58,13 @@ class Guide(nn.Module):
 
     Args:
         posterior: q(z|x).
-        white: what a white pixel is in x; the posterior is shown intensities, x / white.
+        kind: what x is; the posterior is shown its features, intensities for pixels.
     """
 
-    def __init__(self, posterior: Posterior, white: float = 1.0) -> None:
+    def __init__(self, posterior: Posterior, kind: Kind | None = None) -> None:
         super().__init__()
         self.posterior = posterior
-        self.white = white
+        self.kind = kind or UnitInterval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw a code for each x.
@@ -77,7 +77,7 @@ class Guide(nn.Module):
         """
         _register("guide", self)
         with pyro.plate("data", len(x)):
-            return pyro.sample("z", self.posterior(x / self.white))
+            return pyro.sample("z", self.posterior(self.kind.features(x)))
 
 
 class VAE(nn.Module):
@@ -108,7 +108,7 @@ class VAE(nn.Module):
         check_support(prior, posterior)
         prior.attach(posterior)
         self.model = Model(prior, likelihood)
-        self.guide = Guide(posterior, white(likelihood.support))
+        self.guide = Guide(posterior, likelihood.kind)
 
     @property
     def prior(self) -> Prior:

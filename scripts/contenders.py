@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
 
 from pyro_vae import VAE, bounds, likelihoods, networks, objectives, posteriors, priors, training
-from pyro_vae.kinds import observations
+from pyro_vae.kinds import Binary
 
 PIXELS, HIDDEN, LATENT = 784, 200, 50
 Sizes = tuple[int, int, int]
 SIZES: Sizes = (PIXELS, HIDDEN, LATENT)
 Epoch = Callable[[], Any]
-show = partial(observations.observe, support="binary")
+show = Binary().observe
 
 
 def drawn(images: Tensor) -> Tensor:

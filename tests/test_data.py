@@ -10,6 +10,7 @@ from conftest import ROOT
 from torch import Tensor
 
 from pyro_vae import InputError, data
+from pyro_vae.data import named_sets
 
 PLACES = [ROOT / "data", ROOT / "../shared/data"]
 MNIST = next((place for place in PLACES if (place / "MNIST/raw").exists()), None)
@@ -25,7 +26,7 @@ def test_digits_are_split_without_overlap() -> None:
     sizes = [len(digits.train), len(digits.validation), len(digits.test)]
     assert sizes == [1457, 161, 179] and sum(sizes) == 1797
     everything = torch.cat([digits.train, digits.validation, digits.test])
-    assert sorted(rows(everything)) == sorted(rows(data._digits()[0]))
+    assert sorted(rows(everything)) == sorted(rows(named_sets.digits()[0]))
     assert (everything.min(), everything.max()) == (0, 255)
 
 
@@ -72,9 +73,7 @@ good = np.zeros((30, 4))
     ("array", "said"),
     [
         (np.where(np.eye(30, 4) > 0, np.nan, 0.5), "NaN"),
-        (good + 1.5, r"values from 1.5 to 1.5: scale floats to \[0, 1\]"),
-        (good - 0.1, "values from -0.1"),
-        (good + np.inf, "values from inf"),
+        (good + np.inf, "NaN or infinite values"),
         (good.astype(int), "int64"),
         (good.astype(complex), "complex128"),
         (good.astype(str), "<U"),

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from pyro_vae import VAE, bounds, diagnostics, figures, likelihoods, posteriors, priors
 from pyro_vae.diagnostics import predictive
+from pyro_vae.kinds import Levels
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_reconstructions_are_below_their_images(ax: Axes) -> None:
 
 def test_levels_are_shown_as_intensities(ax: Axes, monkeypatch: pytest.MonkeyPatch) -> None:
     vae, x = make(3, 4), torch.randint(256, (2, 3, 4)).float()
-    monkeypatch.setattr(vae.likelihood, "support", "levels", raising=False)
+    monkeypatch.setattr(vae.likelihood, "kind", Levels(), raising=False)
     shown = picture(figures.reconstructions(ax, vae, x))
     np.testing.assert_allclose(shown[:3, :4], x[0] / 255)
 

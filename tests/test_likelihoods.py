@@ -11,7 +11,7 @@ from conftest import assert_gradients
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pyro_vae import InputError, likelihoods
-from pyro_vae.kinds import observations
+from pyro_vae.kinds import Binary, Levels
 from pyro_vae.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
 from pyro_vae.networks import ConvDecoder, Linear
 
@@ -51,8 +51,8 @@ def test_every_likelihood_is_under_contract() -> None:
 def test_contract(name: str, shape: tuple[int, ...]) -> None:
     likelihood = CASES[name](2, shape)
     images = torch.randint(256, (50, *shape), dtype=torch.uint8)
-    likelihood.initialize(observations.intensities(images))
-    x = observations.observe(images, likelihood.support)
+    likelihood.initialize(Binary().stored_features(images))
+    x = likelihood.kind.observe(images)
     p = likelihood(torch.randn(7, 50, 2))
     assert p.batch_shape == (7, 50) and p.event_shape == shape
     assert p.log_prob(x).shape == (7, 50) and p.log_prob(x).isfinite().all()
@@ -73,8 +73,8 @@ def test_contract(name: str, shape: tuple[int, ...]) -> None:
 def test_gradients(name: str) -> None:
     likelihood = CASES[name](2, [4, 3]).double()
     images = torch.randint(256, (20, 4, 3), dtype=torch.uint8)
-    likelihood.initialize(observations.intensities(images).double())
-    x = observations.observe(images, likelihood.support).double()
+    likelihood.initialize(Binary().stored_features(images).double())
+    x = likelihood.kind.observe(images).double()
     z = torch.randn(20, 2).double()
     assert_gradients(likelihood, lambda: likelihood(z).log_prob(x).sum())
     assert torch.autograd.gradcheck(
@@ -87,8 +87,8 @@ def test_gradients(name: str) -> None:
 def test_convolutional_decoders(name: str, shape: tuple[int, ...]) -> None:
     likelihood = CASES[name](2, shape, ConvDecoder)
     images = torch.randint(256, (5, *shape), dtype=torch.uint8)
-    likelihood.initialize(observations.intensities(images))
-    x = observations.observe(images, likelihood.support)
+    likelihood.initialize(Binary().stored_features(images))
+    x = likelihood.kind.observe(images)
     assert likelihood(torch.randn(5, 2)).log_prob(x).isfinite().all()
 
 
@@ -99,9 +99,9 @@ def test_one_pixel_sums_or_integrates_to_one_and_samples_follow(name: str) -> No
     with torch.no_grad():
         for z in torch.linspace(-4, 4, 5).double()[:, None]:
             p = likelihood(z)
-            if likelihood.support == "binary":
+            if isinstance(likelihood.kind, Binary):
                 x, weight = torch.tensor([0.0, 1.0]), torch.ones(2)
-            elif likelihood.support == "levels":
+            elif isinstance(likelihood.kind, Levels):
                 x, weight = torch.arange(256.0), torch.ones(256)
             elif name.startswith(ON_THE_LINE):  # even in arsinh
                 u = torch.linspace(-14, 14, 400_001).double()
@@ -115,7 +115,7 @@ def test_one_pixel_sums_or_integrates_to_one_and_samples_follow(name: str) -> No
             lost = 1e-3 if name == "Beta" else 1e-4
             assert 1 - lost < mass.sum() < 1 + 1e-4
             drawn = p.sample((20_000,)).flatten().double()
-            scale = observations.white(likelihood.support)
+            scale = 255 if isinstance(likelihood.kind, Levels) else 1
             for of_x, of_drawn in (
                 ((x / scale).tanh(), (drawn / scale).tanh()),
                 ((9 * x / scale).cos(), (9 * drawn / scale).cos()),
@@ -140,7 +140,7 @@ def test_starts_at_the_mean_of_the_data(name: str) -> None:
         parameter.data.zero_()
     picture = likelihood.picture(torch.zeros(2))
     # To rounding where the mean is a parameter; else as near as the family comes.
-    exact = likelihood.support != "levels" and name not in ("Beta", "LogitNormal")
+    exact = not isinstance(likelihood.kind, Levels) and name not in ("Beta", "LogitNormal")
     near = {"Beta": 1e-2, "DiscretizedLogistic": 0.03, "Categorical": 0.02, "LogitNormal": 0.1}
     slack = 1e-5 if exact or name == "Binomial" else near[name]
     torch.testing.assert_close(picture, images.mean(0), atol=slack, rtol=0)
@@ -151,8 +151,8 @@ def test_starts_at_the_mean_of_the_data(name: str) -> None:
 def test_constant_pixels_start_finite(name: str, level: int) -> None:
     likelihood = CASES[name](2, [3, 1])
     images = torch.full((10, 3, 1), level, dtype=torch.uint8)
-    likelihood.initialize(observations.intensities(images))
-    x = observations.observe(images, likelihood.support)
+    likelihood.initialize(Binary().stored_features(images))
+    x = likelihood.kind.observe(images)
     log_p = likelihood(torch.randn(10, 2)).log_prob(x)
     log_p.sum().backward()
     assert log_p.isfinite().all()
@@ -285,11 +285,3 @@ def test_what_is_refused() -> None:
     for make, message in refused:
         with pytest.raises(InputError, match=message):
             make()
-
-
-def test_support_of_a_user_is_checked() -> None:
-    x = torch.rand(3, 4)
-    with pytest.raises(InputError, match="support has to be one of"):
-        observations.observe(x, "real")
-    with pytest.raises(InputError, match="wants images as uint8"):
-        observations.observe(x, "levels")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_vae import VAE, InputError, bounds, likelihoods, networks, objectives, posteriors, priors
-from pyro_vae.kinds import observations
+from pyro_vae.kinds import Binary
 from pyro_vae.objectives import (
     CIWAE,
     CUBO,
@@ -284,8 +284,8 @@ def test_every_likelihood(name: str) -> None:
         made = likelihood(2, [3, 2], small)
         images = torch.randint(256, (7, 3, 2), dtype=torch.uint8)
         vae = VAE(priors.StandardNormal(2), made, posteriors.Normal([3, 2], 2, small))
-        vae.initialize(observations.intensities(images))
-        step(EVERY[name](), vae, observations.observe(images, made.support))
+        vae.initialize(Binary().stored_features(images))
+        step(EVERY[name](), vae, made.kind.observe(images))
 
 
 @EVERY_NAME

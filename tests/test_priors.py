@@ -12,7 +12,7 @@ from conftest import assert_gradients, assert_normalised_and_sampled, codes, gri
 from torch import Tensor
 
 from pyro_vae import VAE, InputError, bounds, likelihoods, objectives, posteriors, priors, training
-from pyro_vae.kinds import observations
+from pyro_vae.kinds import Binary, Kind, Levels, UnitInterval
 from pyro_vae.networks import MLP, Linear
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Exemplar, Flow, LearnedNormal, Mixture, Prior, StandardNormal, Vamp
@@ -232,22 +232,22 @@ def test_vamp_with_more_pseudo_inputs_than_images() -> None:
     assert sum(counts) == 7 and min(counts) >= 2
 
 
-@pytest.mark.parametrize("support", ["binary", "levels", "unit_interval"])
-def test_exemplars_leave_an_image_out_of_its_own_prior(support: str) -> None:
+@pytest.mark.parametrize("kind", [Binary(), Levels(), UnitInterval()], ids=lambda kind: kind.name)
+def test_exemplars_leave_an_image_out_of_its_own_prior(kind: Kind) -> None:
     levels = torch.randint(256, (8, 40), dtype=torch.uint8)
     levels[:, ::3] = torch.where(levels[:, ::3] > 127, 255, 0).to(torch.uint8)
     prior = Exemplar(2, components=8)
     posterior = posteriors.Normal([40], 2, Linear)
-    vae = VAE(prior, _likelihood(support), posterior)
+    vae = VAE(prior, _likelihood(kind), posterior)
     prior.initialize(levels.float() / 255)
     z = torch.randn(8, 2)
-    x = observations.observe(levels, support)
-    own = observations.could_show(x, prior.exemplars, support)
+    x = kind.observe(levels)
+    own = kind.could_show(x, prior.exemplars)
     assert own.sum() == 8  # each from one, and no other
     kernels = torch.distributions.Normal(posterior(prior.exemplars).mean, prior.log_scale.exp())
     densities = kernels.log_prob(z[:, None]).sum(-1).exp()
     expected = (densities * ~own).sum(1) / 7
-    torch.testing.assert_close(prior.leave_out(x, support).log_prob(z), expected.log())
+    torch.testing.assert_close(prior.leave_out(x, kind).log_prob(z), expected.log())
     torch.testing.assert_close(prior().log_prob(z), densities.mean(1).log())
 
     def prior_of(vae: VAE) -> Tensor:
@@ -259,13 +259,9 @@ def test_exemplars_leave_an_image_out_of_its_own_prior(support: str) -> None:
     torch.testing.assert_close(prior_of(vae.eval()), densities.mean(1).log())
 
 
-def _likelihood(support: str) -> likelihoods.Likelihood:
-    kinds = {
-        "binary": likelihoods.Bernoulli,
-        "levels": likelihoods.Binomial,
-        "unit_interval": likelihoods.Gaussian,
-    }
-    return kinds[support](2, [40])
+def _likelihood(kind: Kind) -> likelihoods.Likelihood:
+    made = [likelihoods.Bernoulli, likelihoods.Binomial, likelihoods.ContinuousBernoulli]
+    return next(cls(2, [40]) for cls in made if type(cls.kind) is type(kind))
 
 
 def test_an_only_exemplar_stays() -> None:

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT
 
 from pyro_vae import VAE, InputError, data
-from pyro_vae.kinds import observations
+from pyro_vae.kinds import Binary
 from pyro_vae.runs import options
 from pyro_vae.runs.run import Run
 from pyro_vae.training import CompiledEngine, EagerEngine
@@ -31,7 +31,7 @@ def test_data_and_start(method: str) -> None:
         assert torch.equal(shown[stored == 255], torch.ones_like(shown[stored == 255]))
         if method == "threshold":
             assert torch.equal(shown, (stored > 127.5).float())
-    mean = observations.intensities(run.train).mean(0).clamp(0.001, 0.999)
+    mean = Binary().stored_features(run.train).mean(0).clamp(0.001, 0.999)
     torch.testing.assert_close(run.vae.likelihood.decoder.bias.sigmoid(), mean)
 
 

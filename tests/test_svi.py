@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from pyro_vae import VAE, InputError, likelihoods, posteriors, priors
-from pyro_vae.kinds.observations import observe
+from pyro_vae.kinds import Binary
 from pyro_vae.networks import Network
 from pyro_vae.objectives import ELBO, IWAE, Objective
 from pyro_vae.training import CompiledEngine, EagerEngine
@@ -165,7 +165,7 @@ def test_compiled_steps_are_the_eager_ones(
     states, losses = [], []
 
     def show(batch: Tensor) -> Tensor:
-        return observe(batch, "binary").to(dtype)
+        return Binary().observe(batch).to(dtype)
 
     for kind in (EagerEngine, CompiledEngine):
         vae = make(priors.Vamp).to(dtype)

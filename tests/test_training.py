@@ -19,7 +19,7 @@ from pyro_vae import (
     priors,
     training,
 )
-from pyro_vae.kinds.observations import observe, observe_once
+from pyro_vae.kinds import Binary
 from pyro_vae.objectives import ELBO, IWAE, RWS, TVO, AnalyticELBO, Objective, TargetKL
 from pyro_vae.training import CompiledEngine, EagerEngine, History, Observe, fit
 from pyro_vae.training.loop import _held
@@ -27,7 +27,7 @@ from pyro_vae.training.loop import _held
 IMAGES = torch.randint(
     256, (95, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
 )
-VALIDATION = observe_once(IMAGES[:20], "binary", 0)
+VALIDATION = Binary().observe_once(IMAGES[:20], 0)
 
 
 def make_engine(kind: type[EagerEngine] = EagerEngine) -> EagerEngine:
@@ -39,7 +39,7 @@ def make_engine(kind: type[EagerEngine] = EagerEngine) -> EagerEngine:
 
 
 def show(images: Tensor) -> Tensor:
-    return observe(images, "binary")
+    return Binary().observe(images)
 
 
 def train(engine: EagerEngine, epochs: int, folder: Path | None = None, seed: int = 0) -> History:

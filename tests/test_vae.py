@@ -22,7 +22,7 @@ from pyro_vae import (
     priors,
     training,
 )
-from pyro_vae.kinds import observations
+from pyro_vae.kinds import Binary
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
@@ -184,11 +184,11 @@ def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> N
             getattr(likelihoods, likelihood)(8, [8, 8]),
             make_posterior([8, 8], 8),
         )
-        vae.initialize(observations.intensities(digits))
+        vae.initialize(Binary().stored_features(digits))
         engine = kind(vae.model, vae.guide, objectives.ELBO(), lr=2e-3)
         # Adam makes whole steps of gradients that are all but zero, and of their rounding errors.
         engine.optimizer.param_groups[0]["eps"] = 1e-3
-        show = partial(observations.observe, support=vae.likelihood.support)
+        show = vae.likelihood.kind.observe
         engine.check(show(digits[:2]))
         if isinstance(engine, training.CompiledEngine):
             trained = [p for p in vae.parameters() if p.requires_grad]
@@ -220,11 +220,11 @@ def test_every_pair_trains_evaluates_and_comes_back(
             getattr(likelihoods, likelihood)(8, [8, 8]),
             make_posterior([8, 8], 8),
         )
-        vae.initialize(observations.intensities(digits))
+        vae.initialize(Binary().stored_features(digits))
         return vae
 
     vae = build()
-    x = observations.observe(digits, vae.likelihood.support)
+    x = vae.likelihood.kind.observe(digits)
     engine = training.EagerEngine(vae.model, vae.guide, objectives.ELBO(num_particles=1), lr=2e-3)
     losses = []
     for _ in range(11):

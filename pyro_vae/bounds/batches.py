@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
 from pyro_vae.programs.compiling import CannotCompile, Compiled
-from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.random_streams import stream_seed, undisturbed
 
 Results = dict[str, Tensor]
 
@@ -127,7 +126,7 @@ def in_batches(
         for number, batch in enumerate(x.split(batch_size)):
             if number < len(parts):
                 continue
-            torch.manual_seed(_stream(seed, number, noise))
+            torch.manual_seed(stream_seed(seed, number, int(noise, 16)))
             with pyro.validation_enabled(checks and number == 0):  # Pyro's checks, once
                 part = work(batch, bar.update)
             parts.append({name: value.cpu() for name, value in part.items()})
@@ -168,9 +167,3 @@ def _fingerprint(everything: Iterable[Any]) -> str:
             digest.update(str(tensor.shape).encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _stream(seed: int, number: int, noise: str) -> int:
-    """Seed of the random stream of a batch."""
-    sequence = np.random.SeedSequence([seed, number, int(noise, 16)])
-    return int(sequence.generate_state(1, np.uint64)[0])

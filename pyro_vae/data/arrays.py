@@ -49,13 +49,8 @@ def _checked(path: Path, array: np.ndarray) -> Tensor:
             if array.size and array.max() == 1:
                 yield "holds only 0 and 1 as uint8: save it as bool (binary), or scale it to 0..255"
         elif np.issubdtype(array.dtype, np.floating):
-            if np.isnan(array).any():
-                yield "has NaN in it: remove or fill them"
-            elif array.size and (array.min() < 0 or array.max() > 1):
-                yield (
-                    f"has values from {array.min():g} to {array.max():g}: "
-                    "scale floats to [0, 1], or save levels 0..255 as uint8"
-                )
+            if not np.isfinite(array).all():
+                yield "has NaN or infinite values: remove or fill them"
         elif array.dtype != np.bool_:
             yield f"holds {array.dtype}: expected uint8 (0..255), float (0..1) or bool"
 

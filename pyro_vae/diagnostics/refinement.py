@@ -59,7 +59,7 @@ def refine(
     if steps < 0:
         raise InputError(f"steps of refinement cannot be {steps}")
     with torch.no_grad():
-        local = Guide(_localize(guide.posterior, x / guide.white), guide.white)
+        local = Guide(_localize(guide.posterior, guide.kind.features(x)), guide.kind)
     parameters = [module.encoded for module in local.modules() if isinstance(module, _Local)]
     if not parameters:
         raise InputError(

@@ -14,7 +14,6 @@ from torch.nn.functional import cosine_similarity, normalize
 from pyro_vae.diagnostics.information import mean_and_error
 from pyro_vae.diagnostics.units import unit_means
 from pyro_vae.errors import InputError
-from pyro_vae.kinds.observations import white
 from pyro_vae.vae import VAE
 
 NOISE = (0.0, 0.1, 0.25, 0.5, 1.0)
@@ -125,7 +124,7 @@ def smoothness(
             costs[scale] = reference - _log_likelihood(vae, moved, x)
         return Smoothness(
             *_paths(vae, z, steps, sphere),
-            neighbours=_overlap(z, x.flatten(1) / white(vae.likelihood.support), neighbours),
+            neighbours=_overlap(z, vae.likelihood.kind.features(x).flatten(1), neighbours),
             noise=costs,
         )
 
@@ -144,7 +143,7 @@ def _paths(
     try:
         images = torch.stack(
             [
-                vae.likelihood(vae.prior.code(code)).mean.flatten(1) / white(vae.likelihood.support)
+                vae.likelihood.kind.features(vae.likelihood(vae.prior.code(code)).mean).flatten(1)
                 for code in codes
             ]
         )

@@ -1,1 +1,27 @@
-"""What x is."""
+"""Kinds of data: what x is.
+
+| kind | x | stored as |
+|---|---|---|
+| `Binary` | pixels in {0, 1}, drawn from the grey values | levels or floats in [0, 1] |
+| `Levels` | 0, 1, .., 255 | levels |
+| `UnitInterval` | values in [0, 1]; levels are dequantised | levels or floats in [0, 1] |
+
+A likelihood names its kind. Loaders, encoders, figures and reports ask the kind, and never the type
+of a tensor. To add one, subclass `Kind` in a file of its own.
+"""
+
+from pyro_vae.kinds.base_measure import BaseMeasure, bits_per_dim
+from pyro_vae.kinds.binary import Binary
+from pyro_vae.kinds.kind import Binarization, Kind
+from pyro_vae.kinds.levels import Levels
+from pyro_vae.kinds.unit_interval import UnitInterval
+
+__all__ = [
+    "BaseMeasure",
+    "Binarization",
+    "Binary",
+    "Kind",
+    "Levels",
+    "UnitInterval",
+    "bits_per_dim",
+]

@@ -3,6 +3,7 @@
 import pyro.distributions as dist
 from torch import Tensor
 
+from pyro_vae.kinds import Binary
 from pyro_vae.likelihoods.likelihood import Likelihood
 
 
@@ -12,7 +13,7 @@ class Bernoulli(Likelihood):
     -log p(x|z) is the cross-entropy.
     """
 
-    support = "binary"
+    kind = Binary()
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""

@@ -14,7 +14,8 @@ from torch.nn.functional import logsigmoid
 
 from pyro_vae import distributions
 from pyro_vae.errors import InputError
-from pyro_vae.kinds.observations import inside
+from pyro_vae.kinds import UnitInterval
+from pyro_vae.kinds.unit_interval import inside
 from pyro_vae.likelihoods.likelihood import Decoder, Likelihood
 from pyro_vae.networks import MLP
 
@@ -28,7 +29,7 @@ class ContinuousBernoulli(Likelihood):
     log C, as grey images are often scored, it is no likelihood.
     """
 
-    support = "unit_interval"
+    kind = UnitInterval()
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""
@@ -67,7 +68,7 @@ class Gaussian(Likelihood):
             evaluation its running mean.
     """
 
-    support = "unit_interval"
+    kind = UnitInterval()
     running: Tensor
 
     def __init__(
@@ -166,7 +167,7 @@ class Laplace(_Scaled):
         decoder: the network that maps z to the medians.
     """
 
-    support = "unit_interval"
+    kind = UnitInterval()
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""
@@ -185,7 +186,7 @@ class StudentT(_Scaled):
         df: where the degrees of freedom start, more than one; they stay above one.
     """
 
-    support = "unit_interval"
+    kind = UnitInterval()
 
     def __init__(
         self,
@@ -212,7 +213,7 @@ class Beta(Likelihood):
     Float images that are exactly black or white in places have no bounded density: store levels.
     """
 
-    support = "unit_interval"
+    kind = UnitInterval()
     outputs = 2
 
     def forward(self, z: Tensor) -> dist.Distribution:
@@ -250,7 +251,7 @@ class LogitNormal(Likelihood):
     black or white in places have no bounded density: store levels.
     """
 
-    support = "unit_interval"
+    kind = UnitInterval()
     outputs = 2
 
     def forward(self, z: Tensor) -> dist.Distribution:

@@ -9,6 +9,7 @@ from torch import Size, Tensor, nn
 
 from pyro_vae import distributions
 from pyro_vae.errors import InputError
+from pyro_vae.kinds import Levels
 from pyro_vae.likelihoods.likelihood import Decoder, Likelihood
 from pyro_vae.networks import MLP
 
@@ -19,7 +20,7 @@ class Binomial(Likelihood):
     At middling greys its deviation is 8 levels, whatever the decoder does.
     """
 
-    support = "levels"
+    kind = Levels()
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""
@@ -43,7 +44,7 @@ class DiscretizedLogistic(Likelihood):
         components: how many are mixed, pixel by pixel.
     """
 
-    support = "levels"
+    kind = Levels()
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class Categorical(Likelihood):
         features: of each pixel.
     """
 
-    support = "levels"
+    kind = Levels()
 
     def __init__(
         self,

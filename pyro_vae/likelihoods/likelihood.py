@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.kinds.observations import Support, white
+from pyro_vae.kinds import Kind
 from pyro_vae.networks import MLP, Network
 
 Decoder = Callable[[Sequence[int], Sequence[int]], Network]
@@ -24,12 +24,12 @@ class Likelihood(nn.Module, ABC):
         decoder: the network that maps z to the parameters of each pixel's distribution.
 
     Attributes:
-        support: what x may be.
+        kind: what x is.
         outputs: how many parameters a pixel has; set before the constructor of this class, if it
             depends on an option.
     """
 
-    support: ClassVar[Support]
+    kind: ClassVar[Kind]
     outputs: int = 1
 
     def __init__(self, latent_dim: int, event_shape: Sequence[int], decoder: Decoder = MLP) -> None:
@@ -74,7 +74,7 @@ class Likelihood(nn.Module, ABC):
         Returns:
             Intensities in [0, 1], shape [..., *event_shape].
         """
-        return (self(z).mean / white(self.support)).clamp(0, 1)
+        return self.kind.features(self(z).mean).clamp(0, 1)
 
     def independent(self, pixels: dist.Distribution) -> dist.Distribution:
         """Return the distribution of an image of independent pixels."""

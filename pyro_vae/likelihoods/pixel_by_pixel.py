@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from pyro_vae.distributions import Autoregressive
 from pyro_vae.errors import InputError
-from pyro_vae.kinds.observations import Support, white
+from pyro_vae.kinds import Binary, Kind, Levels
 from pyro_vae.likelihoods.discretized import logistics
 from pyro_vae.likelihoods.likelihood import Decoder, Likelihood
 from pyro_vae.networks import MLP, GatedPixelCNN
@@ -34,7 +34,8 @@ class PixelCNN(Likelihood):
         kernel_size: of the convolutions, odd.
     """
 
-    support: ClassVar[Support] = "binary"
+    kind: ClassVar[Kind] = Binary()
+    pixel_scale: ClassVar[float] = 1.0  # of a white pixel
     pixel_support: ClassVar[constraints.Constraint] = constraints.boolean
     pixel_outputs: ClassVar[int] = 1
 
@@ -64,7 +65,7 @@ class PixelCNN(Likelihood):
             self.pixels,
             self.decoder(z).reshape(*z.shape[:-1], -1, *self.event_shape[-2:]),
             self.event_shape,
-            scale=white(self.support),
+            scale=self.pixel_scale,
             support=self.pixel_support,
         )
 
@@ -74,7 +75,7 @@ class PixelCNN(Likelihood):
 
     def picture(self, z: Tensor) -> Tensor:
         """Return a draw from p(x|z): its mean is not known."""
-        return self(z).sample() / white(self.support)
+        return self.kind.features(self(z).sample())
 
 
 class PixelCNNLevels(PixelCNN):
@@ -83,7 +84,8 @@ class PixelCNNLevels(PixelCNN):
     As `PixelCNN`, and each pixel a mixture of three discretised logistics (Salimans et al. 2017).
     """
 
-    support = "levels"
+    kind = Levels()
+    pixel_scale = 255.0
     pixel_support = constraints.integer_interval(0, 255)
     pixel_outputs = 9  # of three components
 

@@ -10,9 +10,9 @@ from torch.distributions import kl_divergence
 from torch.nn.functional import pad
 
 from pyro_vae import bounds
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, check_range
 from pyro_vae.objectives.draws import Draws, Site
-from pyro_vae.objectives.objective import Objective, check_range
+from pyro_vae.objectives.objective import Objective
 from pyro_vae.programs.traces import Program, is_latent, is_observed, sample_sites
 
 

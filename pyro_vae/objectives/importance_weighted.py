@@ -20,8 +20,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from pyro_vae import bounds
-from pyro_vae.errors import InputError
-from pyro_vae.objectives.objective import Objective, check_range
+from pyro_vae.errors import InputError, check_range
+from pyro_vae.objectives.objective import Objective
 from pyro_vae.programs.traces import Program
 
 Gradient = Literal["plain", "stl", "dreg"]

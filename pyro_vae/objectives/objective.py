@@ -87,15 +87,3 @@ class Objective(pyro.infer.ELBO):
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError("objectives work on all draws at once, not on a single trace")
-
-
-def check_range(name: str, value: float, low: float, high: float) -> float:
-    """Return an option's value.
-
-    Raises:
-        InputError: if it is not between `low` and `high`.
-    """
-    if not low <= value <= high:
-        ends = f"{low:g} and {high:g}".replace("e+06", "e6")
-        raise InputError(f"{name} has to be between {ends}, and {value:g} is not")
-    return value

@@ -5,8 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import InputError
-from pyro_vae.objectives.objective import Objective, check_range
+from pyro_vae.errors import InputError, check_range
+from pyro_vae.objectives.objective import Objective
 from pyro_vae.programs.traces import Program
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 from pyro_vae import posteriors
 from pyro_vae.codes import check_support
 from pyro_vae.errors import InputError
-from pyro_vae.kinds.observations import Support
+from pyro_vae.kinds import Kind
 from pyro_vae.networks import MLP, Network
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors.factorial import StandardNormal
@@ -63,9 +63,9 @@ class Hierarchical(Prior):
         """Draw z_top, and return p(z | z_top)."""
         return self._below(self.top())
 
-    def leave_out(self, x: Tensor, support: Support) -> dist.Distribution:
+    def leave_out(self, x: Tensor, kind: Kind) -> dist.Distribution:
         """Do the same, with x left out of the upper layer."""
-        return self._below(self.top.leave_out(x, support))
+        return self._below(self.top.leave_out(x, kind))
 
     def _below(self, top: dist.Distribution) -> dist.Distribution:
         z_top = self.top.code(pyro.sample("z_top", top))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_vae import distributions
 from pyro_vae.errors import InputError
-from pyro_vae.kinds.observations import Support, could_show
+from pyro_vae.kinds import Kind
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors.prior import Prior
 
@@ -139,12 +139,12 @@ class Exemplar(Prior):
         """Return p(z)."""
         return self._around(self.log_scale.new_zeros(self.components))
 
-    def leave_out(self, x: Tensor, support: Support) -> dist.Distribution:
+    def leave_out(self, x: Tensor, kind: Kind) -> dist.Distribution:
         """Return p(z) for each x, without the images that x can have been drawn from.
 
         Where that would leave none, all stay.
         """
-        own = could_show(x, self.exemplars, support)
+        own = kind.could_show(x, self.exemplars)
         own &= ~own.all(-1, keepdim=True)
         return self._around(torch.where(own, -math.inf, self.log_scale.new_zeros(())))
 

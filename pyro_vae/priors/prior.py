@@ -7,7 +7,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.codes import Latent
-from pyro_vae.kinds.observations import Support
+from pyro_vae.kinds import Kind
 from pyro_vae.posteriors import Posterior
 
 
@@ -24,12 +24,12 @@ class Prior(nn.Module, ABC):
     def forward(self) -> dist.Distribution:
         """Return p(z), with batch shape [] and event shape [latent_dim]."""
 
-    def leave_out(self, x: Tensor, support: Support) -> dist.Distribution:
+    def leave_out(self, x: Tensor, kind: Kind) -> dist.Distribution:
         """Return p(z) for training on x: a prior made of training images leaves x itself out.
 
         Args:
             x: as the likelihood is shown it, shape [batch, *event].
-            support: of the likelihood.
+            kind: what x is.
 
         Returns:
             A distribution with batch shape [] or [batch], and event shape [latent_dim].

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pyro_vae import bounds, figures
 from pyro_vae.bounds import Comparison, Estimate, Settings
 from pyro_vae.errors import InputError
-from pyro_vae.kinds.observations import bits_per_dim
+from pyro_vae.kinds import bits_per_dim
 
 MUST_AGREE = {
     "base_measure": "probabilities on different base measures are not comparable",

@@ -20,7 +20,7 @@ from pyro_vae.bounds.estimates import HEADER, finite, row
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.diagnostics import Diagnosis, Smoothness, predictive, refinement
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import observations
+from pyro_vae.kinds import bits_per_dim
 from pyro_vae.runs.options import Plan
 from pyro_vae.runs.run import Run
 
@@ -126,9 +126,8 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
         refined = measure(seed=seed + 1, adapt=adapt, keep=keep / "refined.pt")
     found = measure(seed=seed, keep=keep / "bounds.pt")
     if plan.checks:
-        white = observations.white(run.vae.likelihood.support)
         drawn = _draw(run, plan.checks, keep / "checks.pt")
-        checks = predictive.check(run.test / white, drawn / white)
+        checks = predictive.check(run.kind.features(run.test), run.kind.features(drawn))
     draws = None
     if plan.draws:
         khat = found.khat[:DRAWN]
@@ -180,7 +179,7 @@ def report(run: Run, found: Evaluation) -> str:
     """Say what came of it."""
     best = found.bounds.iwae[found.bounds.num_samples]
     lines = [
-        f"\nlog p(x) of {len(best.values)} test images ({run.vae.likelihood.support}), bounded "
+        f"\nlog p(x) of {len(best.values)} test images ({run.kind.name}), bounded "
         f"from below:\n\n{found.bounds}\n\n{found.bounds.verdict}"
     ]
     if found.bounds.heavy and not found.annealed:
@@ -193,12 +192,12 @@ def report(run: Run, found: Evaluation) -> str:
         lines.append("\n".join([f"\n{HEADER}", *rows]))
     if found.checks:
         lines.append(f"\n{predictive.report(found.checks)}")
-    if run.base_measure != "the unit interval":
+    if run.base_measure.counts:
         mean = _on_base_measure(run, best).mean
         if found.whole:  # the same for all images, by the difference on some
             mean += found.whole.mean - best.mean
-        bits = observations.bits_per_dim(mean, _dims(run))
-        lines.append(f"{run.base_measure} in {bits:.4f} bits per dimension, or fewer.")
+        bits = bits_per_dim(mean, _dims(run))
+        lines.append(f"{run.base_measure.name} in {bits:.4f} bits per dimension, or fewer.")
     lines.append(f"\n{found.diagnosis}")
     if found.smoothness:
         lines.append(f"\n{found.smoothness}")
@@ -263,8 +262,8 @@ def write(run: Run, found: Evaluation) -> None:
     best = found.bounds.iwae[found.bounds.num_samples]
     measured = run.measured[run.chosen.to(run.measured.device)].cpu().contiguous()
     content: dict[str, Any] = {
-        "support": run.vae.likelihood.support,
-        "base_measure": run.base_measure,
+        "support": run.kind.name,
+        "base_measure": run.base_measure.name,
         "dims": _dims(run),
         **found.bounds.to_dict(),
         "verdict": found.bounds.verdict,
@@ -329,8 +328,5 @@ def _dims(run: Run) -> int:
 
 
 def _on_base_measure(run: Run, bound: Estimate) -> Estimate:
-    """Return a bound on the probability of levels, where one on a density implies it."""
-    if run.base_measure != "256 levels":
-        return bound
-    values = observations.log_prob_of_levels(bound.values, run.vae.likelihood.support, _dims(run))
-    return Estimate(values, bound.mc_variance)
+    """Return a bound on log p(x) on the run's base measure."""
+    return Estimate(run.base_measure.log_prob(bound.values, _dims(run)), bound.mc_variance)

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pyro_vae import likelihoods, objectives, posteriors, priors, training
 from pyro_vae.bounds import Settings
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.kinds.observations import Binarization
+from pyro_vae.kinds import Binarization
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.networks import Network
 from pyro_vae.objectives import Objective

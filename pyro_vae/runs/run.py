@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pyro_vae import checkpoint, data, figures, training
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import observations
 from pyro_vae.runs import options
 from pyro_vae.training import CompiledEngine, EagerEngine, History
 from pyro_vae.vae import VAE
@@ -63,21 +62,23 @@ class Run:
             )
         torch.manual_seed(chosen.seed)
         self.vae = _make(chosen, dataset.event_shape)
-        support = self.vae.likelihood.support
-        self.base_measure = observations.base_measure(dataset.test, support)
+        self.kind = kind = self.vae.likelihood.kind
+        for part in (dataset.train, dataset.validation, dataset.test):
+            kind.check(part)
+        self.base_measure = kind.base_measure(dataset.test)
         seeds = [3 * chosen.data_seed + part for part in range(3)]  # no noise in common
         train, validation, test = (
-            observations.binarize(images, chosen.binarization, support, seed)
+            kind.binarize(images, chosen.binarization, seed)
             for images, seed in zip(
                 (dataset.train, dataset.validation, dataset.test), seeds, strict=True
             )
         )
         self.labels = dataset.validation_labels, dataset.test_labels
-        self.vae.initialize(observations.intensities(train))
+        self.vae.initialize(kind.stored_features(train))
         self.vae.to(self.device)
         self.train = train.to(self.device)
-        self.validation = observations.observe_once(validation, support, seeds[1]).to(self.device)
-        self.test = observations.observe_once(test, support, seeds[2]).to(self.device)
+        self.validation = kind.observe_once(validation, seeds[1]).to(self.device)
+        self.test = kind.observe_once(test, seeds[2]).to(self.device)
         self.engine = self._choose_engine()
         self.engine.check(self.validation[:2])  # refuses parts that do not go together
         training.check(
@@ -86,7 +87,7 @@ class Run:
             diagnose_every=chosen.diagnose_every,
             aggressive=chosen.aggressive,
         )
-        self.measured = self.test if self.base_measure == "binary pixels" else test
+        self.measured = kind.measured(test, self.test.cpu())
 
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.train.shape[1:]))
@@ -175,7 +176,7 @@ class Run:
 
     def observe(self, images: Tensor) -> Tensor:
         """Show stored images to the likelihood, with fresh noise."""
-        return observations.observe(images, self.vae.likelihood.support)
+        return self.kind.observe(images)
 
     def load_best(self) -> None:
         """Put the parameters of the best epoch into the VAE.

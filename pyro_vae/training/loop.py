@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from pyro_vae import checkpoint, diagnostics
 from pyro_vae.errors import DivergenceError, InputError
+from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.training.engine import EagerEngine, Observe, as_they_are
 
 History = list[dict[str, Any]]
@@ -96,14 +96,14 @@ def fit(
         engine.evaluate_loss(validation[:1])  # what is done once draws no noise of an epoch
         for epoch in range(len(history) + 1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
-            torch.manual_seed(_stream(seed, epoch))
+            torch.manual_seed(stream_seed(seed, epoch))
             before = history[-1] if history else {}
             lead = None
             if aggressive and before.get("lagging", True):
                 so_far = before.get("led_to")
                 lead = _Lead(engine, train, validation, observe, batch_size, aggressive, so_far)
             loss = _train_epoch(engine, train, observe, epoch, batch_size, bar, folder, lead)
-            torch.manual_seed(_stream(seed, 0))  # the same noise each time: epochs are compared
+            torch.manual_seed(stream_seed(seed, 0))  # the same noise each time: epochs are compared
             bound = -sum(engine.evaluate_loss(x) for x in validation.split(1000)) / len(validation)
             if not math.isfinite(bound):
                 raise DivergenceError(_diverged("validation bound", bound, epoch, None, folder))
@@ -268,11 +268,6 @@ def _save(engine: EagerEngine, folder: Path, history: History) -> None:
     writer.writerows(history)
     checkpoint.write(folder / "metrics.csv", table.getvalue().encode())
     checkpoint.save(folder / "checkpoint.pt", {"engine": state, "history": history})
-
-
-def _stream(seed: int, epoch: int) -> int:
-    """Seed of the random stream of an epoch."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
 def _diverged(what: str, value: float, epoch: int, step: int | None, folder: Path | None) -> str:

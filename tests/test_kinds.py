@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from pyro_vae import InputError
-from pyro_vae.kinds import observations
-from pyro_vae.kinds.observations import binarize, intensities, observe, observe_once
+from pyro_vae.kinds import Binary, Kind, Levels, UnitInterval, bits_per_dim, random_bits
 from pyro_vae.programs.compiling import Compiled
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
@@ -16,7 +15,7 @@ LEVELS = torch.arange(256, dtype=torch.uint8)
 @pytest.mark.parametrize("images", [LEVELS, LEVELS.float() / 255], ids=["uint8", "float"])
 def test_binarisation_has_the_grey_value_as_its_mean(images: torch.Tensor) -> None:
     draws = 20_000
-    shown = observe(images.expand(draws, 256), "binary")
+    shown = Binary().observe(images.expand(draws, 256))
     assert shown.dtype == torch.float32 and set(shown.unique().tolist()) == {0.0, 1.0}
     probability = LEVELS.double() / 255
     error = (probability * (1 - probability) / draws).sqrt()
@@ -25,7 +24,7 @@ def test_binarisation_has_the_grey_value_as_its_mean(images: torch.Tensor) -> No
 
 def test_black_and_white_are_certain() -> None:
     for images in (torch.tensor([0, 255], dtype=torch.uint8), torch.tensor([0.0, 1.0])):
-        shown = observe(images.expand(1_000_000, 2), "binary")  # of 16 random bits, 15 such pixels
+        shown = Binary().observe(images.expand(1_000_000, 2))  # of 16 random bits, 15 such pixels
         assert (shown[:, 0] == 0).all() and (shown[:, 1] == 1).all()
 
 
@@ -34,9 +33,9 @@ def test_every_value_of_16_bits_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.cat([torch.randperm(2**16) - 2**15, torch.full((4,), -(2**15))]).int()
     high, low = values.chunk(2)
     words = (high << 16 | low & 0xFFFF).view(torch.int64)[None]
-    monkeypatch.setattr(observations, "_random_words", lambda *args: words)
+    monkeypatch.setattr(random_bits, "_random_words", lambda *args: words)
     for level in (0, 1, 100, 254, 255):
-        shown = observe(torch.full((1, 2**16), level, dtype=torch.uint8), "binary")
+        shown = Binary().observe(torch.full((1, 2**16), level, dtype=torch.uint8))
         assert shown.sum() == 257 * level + (level > 0)  # the spare one is the least
 
 
@@ -45,7 +44,7 @@ def test_random_words_are_those_of_splitmix64(monkeypatch: pytest.MonkeyPatch) -
     seed = 1234567 * pow(0x9E3779B97F4A7C15, -1, 2**64) % 2**64
     with monkeypatch.context() as patched:
         patched.setattr(torch, "randint", lambda *args, **kwargs: torch.tensor([seed - 2**64]))
-        words = observations._random_words(1, 5, None, torch.device("cpu"))
+        words = random_bits._random_words(1, 5, None, torch.device("cpu"))
     assert [word % 2**64 for word in words[0].tolist()] == [
         6457827717110365317,
         3203168211198807973,
@@ -53,7 +52,7 @@ def test_random_words_are_those_of_splitmix64(monkeypatch: pytest.MonkeyPatch) -
         4593380528125082431,
         16408922859458223821,
     ]
-    words = observations._random_words(100, 1000, None, torch.device("cpu")).flatten()
+    words = random_bits._random_words(100, 1000, None, torch.device("cpu")).flatten()
     bits = torch.stack([words >> place & 1 for place in range(64)]).double()
     assert ((bits.mean(1) - 0.5).abs() < 4.5 * 0.5 / len(words) ** 0.5).all()
     between = torch.corrcoef(bits) - torch.eye(64)  # 2016 pairs
@@ -64,19 +63,19 @@ def test_random_words_are_those_of_splitmix64(monkeypatch: pytest.MonkeyPatch) -
 def test_compiled_binarisation_draws_the_same(shape: tuple[int, ...]) -> None:
     """Where an index overflows, compilers make other words, and write beyond them."""
     images = torch.randint(256, shape, dtype=torch.uint8)
-    compiled = Compiled(lambda x: observe(x, "binary"))
+    compiled = Compiled(lambda x: Binary().observe(x))
     for seed in range(3):
         torch.manual_seed(seed)
         found = compiled(images)
         torch.manual_seed(seed)
-        assert torch.equal(found, observe(images, "binary"))
+        assert torch.equal(found, Binary().observe(images))
 
 
 def test_pixels_are_drawn_apart() -> None:
     """Those of one word of random bits, of neighbouring words, and of one look and the next."""
     rows = 20_000
     images = torch.full((rows, 11), 100, dtype=torch.uint8)  # rows begin anywhere in a word
-    shown = torch.cat([observe(images, "binary"), observe(images, "binary")], 1).double()
+    shown = torch.cat([Binary().observe(images), Binary().observe(images)], 1).double()
     correlation = shown.T.corrcoef() - torch.eye(22)
     assert correlation.abs().max() < 4.5 * rows**-0.5
     along = torch.stack([shown[:, 10][:-1], shown[:, 0][1:]]).corrcoef()[0, 1]
@@ -84,7 +83,7 @@ def test_pixels_are_drawn_apart() -> None:
 
 
 def test_dequantisation_stays_in_the_level() -> None:
-    shown = observe(LEVELS.expand(2000, 256), "unit_interval")
+    shown = UnitInterval().observe(LEVELS.expand(2000, 256))
     assert shown.dtype == torch.float32 and shown.min() >= 0 and shown.max() <= 1
     inside = shown.double() * 256 - LEVELS.double()  # u, but for rounding in single precision
     assert inside.min() > -1e-4 and inside.max() < 1 + 1e-4
@@ -94,74 +93,69 @@ def test_dequantisation_stays_in_the_level() -> None:
 
 def test_float_images_are_shown_as_they_are_on_the_unit_interval() -> None:
     images = torch.rand(5, 3)
-    assert torch.equal(observe(images, "unit_interval"), images)
-    assert torch.equal(intensities(images), images)
-    assert torch.equal(intensities(LEVELS), LEVELS / 255)
+    assert torch.equal(UnitInterval().observe(images), images)
+    assert torch.equal(Binary().stored_features(images), images)
+    assert torch.equal(Binary().stored_features(LEVELS), LEVELS / 255)
 
 
-@pytest.mark.parametrize("support", ["binary", "unit_interval"])
-def test_held_out_images_are_always_shown_alike(support: str) -> None:
+@pytest.mark.parametrize("kind", [Binary(), UnitInterval()], ids=lambda kind: kind.name)
+def test_held_out_images_are_always_shown_alike(kind: Kind) -> None:
     images = torch.randint(256, (50, 4), dtype=torch.uint8)
-    first, again, other = (observe_once(images, support, seed) for seed in (1, 1, 2))
+    first, again, other = (kind.observe_once(images, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert not torch.equal(observe(images, support), observe(images, support))
+    assert not torch.equal(kind.observe(images), kind.observe(images))
 
 
 @pytest.mark.parametrize("method", ["static", "threshold"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_fixed_binarisation(method: str, dtype: torch.dtype) -> None:
     images = LEVELS if dtype == torch.uint8 else LEVELS / 255
-    fixed = binarize(images, method, "binary", seed=1)
+    fixed = Binary().binarize(images, method, seed=1)
     assert fixed.dtype == dtype
-    shown = observe(fixed.expand(100, 256), "binary")
+    shown = Binary().observe(fixed.expand(100, 256))
     assert (shown == shown[0]).all()  # the noise is gone
     if method == "threshold":
         assert torch.equal(shown[0], (LEVELS >= 128).float())
     else:
-        assert torch.equal(fixed, binarize(images, method, "binary", seed=1))
-        assert not torch.equal(fixed, binarize(images, method, "binary", seed=2))
+        assert torch.equal(fixed, Binary().binarize(images, method, seed=1))
+        assert not torch.equal(fixed, Binary().binarize(images, method, seed=2))
         assert shown[0, :64].sum() < shown[0, -64:].sum()
 
 
-def test_unknown_supports_are_refused() -> None:
-    with pytest.raises(InputError, match="one of binary, levels, unit_interval, and not real"):
-        observe(LEVELS, "real")
-
-
 def test_dynamic_binarisation_leaves_images_alone() -> None:
-    assert binarize(LEVELS, "dynamic", "unit_interval", seed=0) is LEVELS
+    assert UnitInterval().binarize(LEVELS, "dynamic", seed=0) is LEVELS
     with pytest.raises(InputError, match="for binary likelihoods"):
-        binarize(LEVELS, "static", "unit_interval", seed=0)
+        UnitInterval().binarize(LEVELS, "static", seed=0)
 
 
 def test_levels_are_shown_as_they_are() -> None:
     images = torch.randint(256, (5, 4, 3), dtype=torch.uint8)
-    x = observations.observe(images, "levels")
+    x = Levels().observe(images)
     assert x.dtype == torch.float32 and torch.equal(x, images.float())
-    with pytest.raises(InputError, match="wants images as uint8"):
-        observations.observe(torch.rand(2, 3), "levels")
+    with pytest.raises(InputError, match="needs images as uint8"):
+        Levels().observe(torch.rand(2, 3))
 
 
 def test_dequantised_pixels_are_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A uniform draw may be 0 or round up to 1, where densities may be infinite."""
     for level, noise in ((0, 0.0), (255, 1 - 2**-24)):
         monkeypatch.setattr(torch, "rand", lambda *shape, noise=noise, **_: torch.tensor([noise]))
-        x = observations.observe(torch.tensor([level], dtype=torch.uint8), "unit_interval")
+        x = UnitInterval().observe(torch.tensor([level], dtype=torch.uint8))
         assert 0 < x < 1
 
 
 @pytest.mark.parametrize(
-    ("dtype", "support", "measure"),
+    ("dtype", "kind", "measure"),
     [
-        (torch.uint8, "binary", "binary pixels"),
-        (torch.float32, "binary", "binary pixels"),
-        (torch.uint8, "levels", "256 levels"),
-        (torch.uint8, "unit_interval", "256 levels"),
-        (torch.float32, "unit_interval", "the unit interval"),
+        (torch.uint8, Binary(), "binary pixels"),
+        (torch.float32, Binary(), "binary pixels"),
+        (torch.uint8, Levels(), "256 levels"),
+        (torch.uint8, UnitInterval(), "256 levels"),
+        (torch.float32, UnitInterval(), "the unit interval"),
     ],
 )
-def test_base_measures(dtype: torch.dtype, support: str, measure: str) -> None:
-    assert observations.base_measure(torch.zeros(2, 3, dtype=dtype), support) == measure
+def test_base_measures(dtype: torch.dtype, kind: Kind, measure: str) -> None:
+    assert kind.base_measure(torch.zeros(2, 3, dtype=dtype)).name == measure
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e-2, 0.2])
@@ -173,39 +167,47 @@ def test_dequantisation_bounds_the_probability_of_levels(scale: float) -> None:
     kept = exact > -25  # where the difference has digits
     u = (torch.arange(4000).double() + 0.5) / 4000
     density = p.log_prob((levels[:, None] + u) / 256).mean(1)
-    bound = observations.log_prob_of_levels(density, "unit_interval", 1)
+    bound = UnitInterval().base_measure(LEVELS).log_prob(density, 1)
     assert (bound <= exact + 1e-9)[kept].all()
     if scale > 1 / 256:  # a cell is short: the log-density is nearly a line, of slope a per cell
         half = ((0.4 - (levels + 0.5) / 256) / (256 * scale**2) / 2).abs()[kept]
         expected = torch.log(torch.sinh(half) / half)
         torch.testing.assert_close((exact - bound)[kept], expected, atol=0.01, rtol=0)
-    ours = observations.bits_per_dim(bound[20].item(), 1)
-    assert ours >= observations.bits_per_dim(exact[20].item(), 1)
+    ours = bits_per_dim(bound[20].item(), 1)
+    assert ours >= bits_per_dim(exact[20].item(), 1)
 
 
 def test_dequantisation_is_exact_for_a_density_that_is_flat_over_levels() -> None:
     """A uniform density on [0, 1] gives each level a 256th: 8 bits per dimension."""
     log_density = torch.zeros(3)
-    levels = observations.log_prob_of_levels(log_density, "unit_interval", 10)
+    levels = UnitInterval().base_measure(LEVELS).log_prob(log_density, 10)
     torch.testing.assert_close(levels, torch.full((3,), -10 * math.log(256)))
-    assert observations.bits_per_dim(levels[0].item(), 10) == pytest.approx(8)
-    assert torch.equal(observations.log_prob_of_levels(log_density, "levels", 10), log_density)
-    with pytest.raises(InputError, match="no common measure"):
-        observations.log_prob_of_levels(log_density, "binary", 10)
+    assert bits_per_dim(levels[0].item(), 10) == pytest.approx(8)
+    assert torch.equal(Levels().base_measure(LEVELS).log_prob(log_density, 10), log_density)
 
 
-@pytest.mark.parametrize("support", ["binary", "levels", "unit_interval"])
-def test_what_could_have_been_shown(support: str) -> None:
+@pytest.mark.parametrize("kind", [Binary(), Levels(), UnitInterval()], ids=lambda kind: kind.name)
+def test_what_could_have_been_shown(kind: Kind) -> None:
     images = torch.randint(256, (30, 60), dtype=torch.uint8)
     images[:, :20] = torch.where(images[:, :20] > 127, 255, 0).to(torch.uint8)
-    x = observations.observe(images, support)
-    found = observations.could_show(x, observations.intensities(images), support)
+    x = kind.observe(images)
+    found = kind.could_show(x, Binary().stored_features(images))
     assert torch.equal(found, torch.eye(30, dtype=torch.bool))
 
 
 def test_grey_images_without_black_or_white_are_told_apart() -> None:
     """Of photographs no binary pixel is certain: it takes their probability."""
     images = torch.randint(30, 226, (50, 784), dtype=torch.uint8)
-    x = observations.observe(images, "binary")
-    found = observations.could_show(x, observations.intensities(images), "binary")
+    x = Binary().observe(images)
+    found = Binary().could_show(x, Binary().stored_features(images))
     assert torch.equal(found, torch.eye(50, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("kind", [Binary(), UnitInterval()], ids=lambda kind: kind.name)
+def test_floats_beyond_the_unit_interval_are_refused(kind: Kind) -> None:
+    kind.check(LEVELS)
+    kind.check(torch.tensor([[0.0, 1.0]]))
+    with pytest.raises(InputError, match=r"values from 0.1 to 1.5: scale floats to \[0, 1\]"):
+        kind.check(torch.tensor([[0.1, 1.5]]))
+    with pytest.raises(InputError, match=r"values from -0\.1"):
+        kind.check(torch.tensor([[-0.1, 1]]))
