@@ -3,9 +3,8 @@
 import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,17 @@ import torch
 from torch import Tensor
 
 from pyro_vae import bounds, checkpoint, diagnostics, figures
-from pyro_vae.bounds import Annealed, Bidirectional, Bounds, Corrected, Estimate, inference_data
+from pyro_vae.bounds import (
+    Annealed,
+    Bidirectional,
+    Bounds,
+    Corrected,
+    Estimate,
+    Gaps,
+    inference_data,
+)
 from pyro_vae.bounds.batches import in_batches
-from pyro_vae.bounds.estimates import HEADER, finite, row
+from pyro_vae.bounds.estimates import finite, table
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.diagnostics import Diagnosis, Smoothness, predictive, refinement
 from pyro_vae.errors import InputError
@@ -63,30 +70,12 @@ class Evaluation:
         """The mean of the annealed lower bound over all images, if only some were annealed."""
         if self.annealed is None or len(self.annealed_of) == len(self.bounds.elbo.values):
             return None
-        top = self.bounds.iwae[self.bounds.num_samples]
-        return Corrected(top, self.annealed.lower, self.annealed_of)
+        return Corrected(self.bounds.bound, self.annealed.lower, self.annealed_of)
 
     @property
-    def gaps(self) -> dict[str, Estimate]:
-        """Where log p(x) - ELBO comes from, as far as was measured (Cremer et al. 2018).
-
-        In place of log p(x) is AIS, or else IWAE_K with the refined q(z|x).
-        """
-        elbo, best = self.bounds.elbo, self.bounds.iwae[self.bounds.num_samples]
-        refined = self.refined.elbo if self.refined else None
-        if self.refined is not None:
-            best = self.refined.iwae[self.refined.num_samples]
-        if self.annealed is not None:
-            chosen = self.annealed_of
-            elbo, best = elbo[chosen], self.annealed.lower
-            refined = refined[chosen] if refined else None
-        if refined is None:
-            return {"log p - ELBO": best - elbo} if self.annealed else {}
-        return {
-            "log p - ELBO": best - elbo,
-            "  approximation": best - refined,
-            "  amortisation": refined - elbo,
-        }
+    def gaps(self) -> Gaps | None:
+        """The difference log p(x) - ELBO, split as far as it was measured."""
+        return bounds.gaps(self.bounds, self.refined, self.annealed)
 
 
 def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
@@ -132,6 +121,8 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     if plan.draws:
         khat = found.khat[:DRAWN]
         draws = inference_data(model, guide, x[:DRAWN], plan.draws, khat=khat, seed=seed)
+    if annealed is not None:
+        annealed = replace(annealed, iwae=found.bound[torch.arange(subset)])
     return Evaluation(
         found, *_look_at_code(run, x[:1000]), refined, annealed, simulated, checks, draws
     )
@@ -164,11 +155,11 @@ def _draw(run: Run, count: int, keep: Path) -> Tensor:
     return in_batches(
         draw,
         torch.empty(count, 0, device=run.device),
+        work_name="drawing",
         batch_size=100,
         seed=run.options.seed,
         units=1,
         unit="image",
-        description="drawing",
         progress=True,
         keep=keep,
         depends_on=[run.vae],
@@ -184,12 +175,12 @@ def report(run: Run, found: Evaluation) -> str:
     ]
     if found.bounds.heavy and not found.annealed:
         lines.append("To bound log p(x) from both sides: python scripts/evaluate.py --method ais")
+    for result in (found.annealed, found.whole, found.simulated, found.gaps):
+        if result is not None:
+            lines.append(f"\n{table(result.rows())}")
+            lines.append(f"\n{result.verdict}" if result.verdict else "")
     if found.annealed:
-        lines.append(_annealed(found))
         best = found.annealed.lower
-    if found.gaps:
-        rows = [row(name, gap) for name, gap in found.gaps.items()]
-        lines.append("\n".join([f"\n{HEADER}", *rows]))
     if found.checks:
         lines.append(f"\n{predictive.report(found.checks)}")
     if run.base_measure.counts:
@@ -205,49 +196,6 @@ def report(run: Run, found: Evaluation) -> str:
         f"\nEverything is in {run.folder}: bounds.*, diagnostics.json, metrics.csv, best.pt, "
         "figures/*.png"
     )
-    return "\n".join(lines)
-
-
-def _annealed(found: Evaluation) -> str:
-    """Say what annealing found."""
-    ais, simulated = found.annealed, found.simulated
-    assert ais is not None
-    count, chains = ais.log_w.shape[1], ais.settings.chains
-    iwae = found.bounds.iwae[found.bounds.num_samples][found.annealed_of]
-    lines = [
-        f"\nlog p(x) of {count} of them, from both sides, by {chains} chains of "
-        f"{ais.settings.temperatures} temperatures from the {ais.settings.start}:\n",
-        HEADER,
-        row("AIS, lower", ais.lower),
-        row("AIS, upper", ais.upper),
-        row("AIS - IWAE", ais.lower - iwae),
-        "",
-        f"With 95 % confidence the mean of these is above {ais.certified():.3f}, by Markov's "
-        "inequality alone.",
-        f"The effective number of chains is {ais.ess.median():.1f} (median) and "
-        f"{ais.ess.min():.1f} (least) of {chains}; {ais.acceptance.mean():.0%} of moves are "
-        "accepted.",
-    ]
-    flaw = ais.upper_flaw
-    if not flaw and ais.upper.mean < iwae.mean - 4 * math.hypot(ais.upper.mc_se, iwae.mc_se):
-        flaw = "it is below IWAE"
-    if flaw:
-        lines.append(f"Do not rely on the upper bound: {flaw}. Take more temperatures, or chains.")
-    if ais.chain_flaw:
-        lines.append(f"The bounds may be loose: {ais.chain_flaw}. Take more temperatures.")
-    if simulated:
-        lines.append(
-            f"On {len(simulated.gap.values)} images drawn from the model the bounds are "
-            f"{simulated.gap.mean:.3f} nats apart (se {simulated.gap.se:.3f}), by chains both "
-            "ways."
-        )
-    if found.whole:
-        whole = found.whole
-        lines.append(
-            f"Of all {len(whole.cheap.values)} images, by their IWAE and the difference on these, "
-            f"the mean AIS lower bound is {whole.mean:.3f} (se {whole.se:.3f}, of which for the "
-            f"subset {whole.subset_se:.3f})."
-        )
     return "\n".join(lines)
 
 
@@ -282,7 +230,7 @@ def write(run: Run, found: Evaluation) -> None:
     if found.refined:
         content["refined"] = found.refined.to_dict()
     if found.gaps:
-        content["gaps"] = {name.strip(): gap.to_dict() for name, gap in found.gaps.items()}
+        content["gaps"] = found.gaps.to_dict()
     if found.checks:
         content["checks"] = {
             name: {"difference": c.difference, "se": c.se, "p_value": c.p_value}
