@@ -17,8 +17,9 @@ from pyro_vae.posteriors.posterior import Encoder, Posterior, positive_scale
 class _Flow(Posterior):
     """z = m(x) + s(x) f(u; h(x)) with u ~ N(0, I), where f is autoregressive.
 
-    f is a sequence of autoregressive transforms. Each has the dimensions in the reverse order of the one before it. A draw and its
-    density take one pass; the density of any other z takes a pass for each dimension.
+    f is a sequence of autoregressive transforms. Each has the dimensions in the reverse order of
+    the one before it. A draw and its density take one pass; the density of any other z takes a pass
+    for each dimension.
 
     Args:
         latent_dim: the dimension of z, two or more.
