@@ -1,29 +1,12 @@
-"""Where codes live, and whether those of a prior and of a posterior agree."""
+"""The latent spaces that codes z can lie in, and the check that prior and posterior share one."""
 
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 from pyro_vae.errors import InputError
 
 Latent = Literal["real", "sphere", "binary", "categorical", "two layers"]
 
-
-def check_support(prior: Any, posterior: Any) -> None:
-    """Refuse a prior and a posterior whose codes are not in the same place.
-
-    Raises:
-        InputError: saying where they are.
-    """
-    if prior.support not in (posterior.support, None) or (
-        prior.support is None and posterior.support == "two layers"
-    ):
-        raise InputError(
-            f"the codes of the prior {type(prior).__name__} are {_WHERE[prior.support]}, those of "
-            f"the posterior {type(posterior).__name__} {_WHERE[posterior.support]}: choose two "
-            "that agree"
-        )
-
-
-_WHERE = {
+_DESCRIPTIONS: dict[Latent | None, str] = {
     "real": "real vectors",
     "sphere": "on the unit sphere",
     "binary": "binary",
@@ -31,3 +14,35 @@ _WHERE = {
     "two layers": "in two layers",
     None: "in a single layer",
 }
+
+
+class HasSupport(Protocol):
+    """What `check_support` uses of a prior and of a posterior."""
+
+    @property
+    def support(self) -> Latent | None:
+        """The latent space of the codes.
+
+        None is for priors whose codes lie in the latent space of the posterior, whichever it is, if
+        that has a single layer.
+        """
+
+
+def check_support(prior: HasSupport, posterior: HasSupport) -> None:
+    """Refuse a prior and a posterior that have different latent spaces.
+
+    Raises:
+        InputError: with the latent space of each.
+    """
+    if prior.support is None:
+        agree = posterior.support != "two layers"
+    else:
+        agree = prior.support == posterior.support
+    if not agree:
+        raise InputError(
+            "prior and posterior have different latent spaces: the codes of the prior "
+            f"{type(prior).__name__} are {_DESCRIPTIONS[prior.support]}, and those of the "
+            f"posterior {type(posterior).__name__} are {_DESCRIPTIONS[posterior.support]}: "
+            "choose two that agree",
+            "prior",
+        )

@@ -16,6 +16,7 @@ from pyro_vae.networks import (
     ResidualDecoder,
     ResidualEncoder,
     SkipMLP,
+    convolutional,
 )
 
 CASES: dict[str, Callable[[], Network]] = {
@@ -137,7 +138,7 @@ def test_skip_mlp_sees_its_input_in_every_layer(gated: bool) -> None:
 )
 def test_residual_networks_add_to_convolutions(residual: Network, plain: Network) -> None:
     """With its blocks' branches at zero, a residual network is the plain one."""
-    blocks = [m for m in residual.modules() if isinstance(m, networks._Residual)]
+    blocks = [m for m in residual.modules() if isinstance(m, convolutional._Residual)]
     assert len(blocks) == 2 * 3
     h = torch.randn(2, blocks[0].branch[1].in_channels, 4, 4)
     inside = blocks[0].branch[1](torch.nn.functional.silu(h))
@@ -146,7 +147,7 @@ def test_residual_networks_add_to_convolutions(residual: Network, plain: Network
     for block in blocks:
         block.branch[3].weight.data.zero_()
         block.branch[3].bias.data.zero_()
-    others = [m for m in residual.body if not isinstance(m, networks._Residual)]
+    others = [m for m in residual.body if not isinstance(m, convolutional._Residual)]
     for mine, layer in zip(plain.body, others, strict=True):
         assert type(mine) is type(layer)
         mine.load_state_dict(layer.state_dict())

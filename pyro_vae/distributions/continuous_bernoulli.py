@@ -1,42 +1,35 @@
 """The continuous Bernoulli distribution."""
 
-from typing import Any
-
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
+from pyro_vae.distributions.expandable import Expandable
 
-class ContinuousBernoulli(TorchDistribution):
+
+class ContinuousBernoulli(Expandable):
     """The density proportional to exp(logits x) on [0, 1] (Loaiza-Ganem & Cunningham 2019).
 
-    `torch.distributions.ContinuousBernoulli` limits the logits to 16 inside its normalising
-    constant, in single precision; beyond, its density no longer integrates to one (to 0.40 at -40),
-    and dark pixels are far beyond. With a = logits / 2,
+    In single precision, `torch.distributions.ContinuousBernoulli` limits the logits to 16 in its
+    normalising constant. Beyond 16 its density does not integrate to one (0.40 at -40), and the
+    logits of dark pixels are far beyond. This class has no limit. With a = logits / 2,
 
         log p(x) = logits (x - 1/2) - log(sinh(a) / a)
 
     Args:
-        logits: any real numbers, the log-odds of the Bernoulli that it is named after.
+        logits: real numbers without bounds; if x were binary, they would be its log-odds.
+        validate_args: whether to check arguments and values, as in torch.
     """
 
-    arg_constraints = {"logits": constraints.real}  # noqa: RUF012 - as torch has it
+    arg_constraints = {"logits": constraints.real}  # noqa: RUF012 - torch's name and type
     support = constraints.unit_interval
     has_rsample = True
+    batched = {"logits": 0}  # noqa: RUF012 - a class variable in the base class
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
         self.logits = logits
         super().__init__(logits.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Size, _instance: Any = None) -> "ContinuousBernoulli":
-        """Return the distribution, expanded to a batch shape."""
-        new = self._get_checked_instance(ContinuousBernoulli, _instance)
-        new.logits = self.logits.expand(batch_shape)
-        super(ContinuousBernoulli, new).__init__(batch_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
     @property
     def mean(self) -> Tensor:
@@ -46,7 +39,7 @@ class ContinuousBernoulli(TorchDistribution):
         return 0.5 + 0.5 * torch.where(a.abs() < 0.2, series, 1 / large.tanh() - 1 / large)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return nats, of the broadcast shape of value and logits."""
+        """Return log p(value) in nats; its shape is that of value and logits, broadcast."""
         if self._validate_args:
             self._validate_sample(value)
         logits, value = broadcast_all(self.logits, value)
@@ -56,8 +49,8 @@ class ContinuousBernoulli(TorchDistribution):
         log_sinhc = size + torch.log(-torch.expm1(-2 * size) / (2 * size))
         return logits * (value - 0.5) - torch.where(a.abs() < 0.2, series, log_sinhc)
 
-    def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008 - as torch has it
-        """Invert the distribution function, for minus the size of the logits, and reflect."""
+    def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008 - torch's signature
+        """Invert the distribution function for -|logits|; where logits >= 0, return 1 - x."""
         shape = self._extended_shape(sample_shape)
         uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
         slope = -self.logits.abs().clamp(min=1e-6)
@@ -66,7 +59,11 @@ class ContinuousBernoulli(TorchDistribution):
 
 
 def _halve(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Half the logits, and the same made safe for a series near zero, and for a formula off it."""
+    """Return a = logits / 2 three times: unchanged, for series around zero, for other formulas.
+
+    The second has zeros where |a| >= 0.2, and the third has ones where |a| < 0.2, so that neither
+    the formula that `torch.where` drops nor its gradient overflows.
+    """
     a = logits / 2
     near = a.abs() < 0.2
     return a, torch.where(near, a, 0.0), torch.where(near, 1.0, a)

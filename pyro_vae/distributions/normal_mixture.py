@@ -1,35 +1,40 @@
-"""Mixtures, of diagonal normals above all."""
+"""Mixtures: a fast one of diagonal normals, and a function that uses it where it can."""
 
 import math
-from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import constraints
 
+from pyro_vae.distributions.expandable import Expandable
 
-class NormalMixture(TorchDistribution):
+
+class NormalMixture(Expandable):
     """A mixture of K diagonal normals whose density needs no tensor of shape [..., K, d].
 
         log p(z) = log sum_k exp(c_k + z . (m / s^2)_k - z^2 . (1 / (2 s^2))_k)
 
-    is a product of matrices. Its terms cancel, so it is done in double precision, which leaves an
-    error of 1e-16 |z|^2 / s^2.
+    is computed by products of matrices. Its terms cancel, so it is computed in double precision,
+    with an error of 1e-16 |z|^2 / s^2.
+
+    All distributions of a batch have the same components; their weights differ.
 
     Args:
-        logits: of the weights, up to a constant, shape [*batch, K].
-        loc: shape [K, d].
-        scale: positive, shape [K, d].
+        logits: the logarithms of the weights, up to a constant, shape [*batch, K].
+        loc: the means m of the components, shape [K, d].
+        scale: their standard deviations s, positive, shape [K, d].
+        validate_args: whether to check arguments and values, as in torch.
     """
 
-    arg_constraints = {  # noqa: RUF012 - as torch has it
+    arg_constraints = {  # noqa: RUF012 - torch's name and type
         "logits": constraints.real_vector,
         "loc": constraints.independent(constraints.real, 2),
         "scale": constraints.independent(constraints.positive, 2),
     }
     support = constraints.real_vector
+    batched = {"logits": 1}  # noqa: RUF012 - a class variable in the base class
+    shared = ("loc", "scale")
 
     def __init__(
         self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None
@@ -42,15 +47,6 @@ class NormalMixture(TorchDistribution):
         self.logits, self.loc, self.scale = logits, loc, scale.expand(loc.shape)
         super().__init__(logits.shape[:-1], loc.shape[-1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: Size, _instance: Any = None) -> "NormalMixture":
-        """Return the distribution, expanded to a batch shape; the components remain as they are."""
-        new = self._get_checked_instance(NormalMixture, _instance)
-        new.logits = self.logits.expand(Size(batch_shape) + self.logits.shape[-1:])
-        new.loc, new.scale = self.loc, self.scale
-        super(NormalMixture, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
     @property
     def mean(self) -> Tensor:
         """The weighted mean of the components' means, shape [*batch, d]."""
@@ -60,12 +56,12 @@ class NormalMixture(TorchDistribution):
     def variance(self) -> Tensor:
         """The mean of the components' variances plus the variance of their means, [*batch, d]."""
         weights = self.logits.softmax(-1)
-        # Of the means less their own average, so that nothing large cancels.
+        # The average of all means is subtracted first: large means would cancel otherwise.
         loc = self.loc - self.loc.mean(0)
         return weights @ (self.scale.square() + loc.square()) - (weights @ loc).square()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return nats in the dtype of value, shape value.shape[:-1]."""
+        """Return log p(value) in nats, in the dtype of value, shape value.shape[:-1]."""
         if self._validate_args:
             self._validate_sample(value)
         loc, scale = self.loc.double(), self.scale.double()
@@ -78,8 +74,8 @@ class NormalMixture(TorchDistribution):
         log_weights = self.logits.double().log_softmax(-1)
         return (exponent + log_weights).logsumexp(-1).to(value.dtype)
 
-    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008 - as torch has it
-        """Draw components, and a normal from each."""
+    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008 - torch's signature
+        """Draw a component for each sample, and then from its normal distribution."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             k = torch.distributions.Categorical(logits=self.logits).sample(sample_shape)
@@ -89,10 +85,11 @@ class NormalMixture(TorchDistribution):
 def mixture(logits: Tensor, components: dist.Distribution) -> dist.Distribution:
     """Return the mixture over the last batch dimension of the components.
 
+    For diagonal normals this is the faster `NormalMixture`.
+
     Args:
-        logits: of the weights, up to a constant, shape [*batch, K].
-        components: batch shape [K], event shape [d]; where they are diagonal normals, the faster
-            `NormalMixture` is returned.
+        logits: the logarithms of the weights, up to a constant, shape [*batch, K].
+        components: a distribution of batch shape [K] and event shape [d].
     """
     if (
         isinstance(components, torch.distributions.Independent)

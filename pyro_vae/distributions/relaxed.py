@@ -1,9 +1,10 @@
-"""Binary and one-hot codes, and their relaxations, which training needs for its gradients.
+"""Binary and one-hot codes, and their relaxations, which have the gradients that training needs.
 
-With a temperature these are the Concrete distributions (Maddison, Mnih & Teh 2017), of the logits
-of a relaxed binary code, or of the logarithms of a relaxed one-hot code: on (0, 1) and on the
-simplex a confident code has no room in single precision. `code`, a method of priors and
-posteriors, takes them there. Without a temperature they are the discrete codes themselves.
+With a temperature, these are the Concrete distributions (Maddison, Mnih & Teh 2017) of the logits
+of a relaxed binary code, or of the logarithms of a relaxed one-hot code. The relaxed codes
+themselves lie in (0, 1) and on the simplex, where single precision cannot represent a confident
+code; the method `code` of priors and posteriors maps logits and logarithms to them. Without a
+temperature, these are the distributions of the discrete codes.
 """
 
 from typing import Any
@@ -16,27 +17,27 @@ from torch.distributions import relaxed_bernoulli, relaxed_categorical
 from torch.distributions.transforms import ReshapeTransform
 from torch.nn.functional import softplus
 
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, check_range
 
 
 class LogitRelaxedBernoulli(relaxed_bernoulli.LogitRelaxedBernoulli, TorchDistributionMixin):
     """The logit of a relaxed binary variable, y = (logits + logistic noise) / temperature.
 
-    torch limits the logits to 16 when it draws in single precision, and not when it scores; here
-    they are not limited.
+    In single precision torch limits the logits to 16 in `rsample`, but not in `log_prob`. Here
+    neither limits them.
     """
 
     has_rsample = True
 
-    def rsample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008 - as torch has it
-        """Draw y."""
+    def rsample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008 - torch's signature
+        """Draw y, shape [*sample_shape, *batch]."""
         shape = self._extended_shape(sample_shape)
         uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
         noise = uniform.clamp(min=torch.finfo(uniform.dtype).tiny).log() - torch.log1p(-uniform)
         return (self.logits + noise) / self.temperature
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return nats: log T + d - 2 softplus(d), d = logits - T y."""
+        """Return log T + d - 2 softplus(d) in nats, with d = logits - T y."""
         difference = self.logits - self.temperature * value
         return self.temperature.log() + difference - 2 * softplus(difference)
 
@@ -48,11 +49,11 @@ class LogRelaxedOneHot(relaxed_categorical.ExpRelaxedCategorical, TorchDistribut
 
 
 def bernoulli(logits: Tensor, temperature: float | None) -> Distribution:
-    """Return independent binary variables, or the logits of relaxed ones.
+    """Return the distribution of independent binary variables, or of the logits of relaxed ones.
 
     Args:
-        logits: shape [..., D].
-        temperature: of the relaxation; None for the variables themselves.
+        logits: the log-odds of the variables, shape [..., D].
+        temperature: the temperature of the relaxation; None for the binary variables themselves.
 
     Returns:
         A distribution of batch shape [...] and event shape [D].
@@ -63,11 +64,13 @@ def bernoulli(logits: Tensor, temperature: float | None) -> Distribution:
 
 
 def one_hot(logits: Tensor, temperature: float | None) -> Distribution:
-    """Return independent one-hot variables side by side, or the logarithms of relaxed ones.
+    """Return the distribution of independent one-hot variables, or of the logs of relaxed ones.
+
+    The variables are concatenated into one vector.
 
     Args:
-        logits: shape [..., variables, categories].
-        temperature: of the relaxation; None for the variables themselves.
+        logits: the log-probabilities, up to constants, shape [..., variables, categories].
+        temperature: the temperature of the relaxation; None for the one-hot variables themselves.
 
     Returns:
         A distribution of batch shape [...] and event shape [variables * categories].
@@ -81,25 +84,29 @@ def one_hot(logits: Tensor, temperature: float | None) -> Distribution:
 
 
 def one_hot_shape(latent_dim: int, categories: int) -> tuple[int, int]:
-    """Return how many variables there are, and of how many categories.
+    """Return the number of one-hot variables, and of the categories of each.
+
+    Args:
+        latent_dim: the dimension of all variables together.
+        categories: the number of categories of each variable.
 
     Raises:
-        InputError: if the latent dimensions cannot be shared out.
+        InputError: if `categories` is less than 2, or `latent_dim` is not a multiple of it.
     """
     if categories < 2 or latent_dim % categories:
         raise InputError(
             f"{latent_dim} latent dimensions are no whole number of one-hot variables of "
-            f"{categories} categories"
+            f"{categories} categories: choose two categories or more, and a multiple of them as "
+            "latent dimensions",
+            "categories",
         )
     return latent_dim // categories, categories
 
 
 def check_temperature(temperature: float) -> float:
-    """Return a temperature that can be one.
+    """Return the temperature of a relaxation.
 
     Raises:
-        InputError: if it cannot.
+        InputError: if it is not between 0.01 and 100.
     """
-    if not 0.01 <= temperature <= 100:
-        raise InputError(f"a temperature has to be in [0.01, 100], and {temperature:g} is not")
-    return temperature
+    return check_range("temperature", temperature, 0.01, 100)

@@ -1,35 +1,37 @@
-"""Accept/reject sampling, truncated, as a distribution."""
+"""The distribution of truncated rejection sampling."""
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import constraints
 
+from pyro_vae.distributions.expandable import Expandable
 
-class Resampled(TorchDistribution):
-    """A base distribution whose draws are accepted with probability a(z), or else drawn again.
 
-    Bauer & Mnih 2019, "Resampled priors for variational autoencoders" (LARS). The proposal that
-    follows T - 1 rejections is accepted whatever it is; with Z the mean of a under the base,
+class Resampled(Expandable):
+    """A base distribution whose draws are accepted with probability a(z) and else drawn again.
+
+    Bauer & Mnih 2019, "Resampled priors for variational autoencoders" (LARS). After T - 1
+    rejections the next proposal is always accepted. With Z the mean of a under the base,
 
         log p(z) = log base(z) + log((1 - r) a(z) / Z + r),     r = (1 - Z)^(T - 1)
 
-    It is a normalised density only as far as `log_z` is right: that is the caller's part. Sampling
-    doesn't use it.
+    The density integrates to one only if `log_z` is correct: the caller has to estimate it.
+    `sample` does not use it.
 
     Args:
-        base: batch shape [], event shape [d].
-        log_accept: maps z, shape [..., d], to log a(z) <= 0, shape [...].
-        log_z: log Z, a scalar; an estimate above zero counts as zero.
-        truncation: T, at least 1; at 1 this is the base.
+        base: a distribution of batch shape [] and event shape [d].
+        log_accept: a function that maps z, shape [..., d], to log a(z) <= 0, shape [...].
+        log_z: log Z, a scalar; an estimate above zero is treated as zero.
+        truncation: T, at least 1; with 1 the distribution is the base.
+        validate_args: whether to check arguments and values, as in torch.
     """
 
-    arg_constraints = {"log_z": constraints.real}  # noqa: RUF012 - as torch has it
+    arg_constraints = {"log_z": constraints.real}  # noqa: RUF012 - torch's name and type
+    shared = ("base", "log_accept", "log_z", "truncation")
 
     def __init__(
         self,
@@ -47,27 +49,19 @@ class Resampled(TorchDistribution):
         self.log_z, self.truncation = log_z, truncation
         super().__init__(Size(), base.event_shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: Size, _instance: Any = None) -> "Resampled":
-        """Return the distribution, expanded to a batch shape."""
-        new = self._get_checked_instance(Resampled, _instance)
-        new.base, new.log_accept = self.base, self.log_accept
-        new.log_z, new.truncation = self.log_z, self.truncation
-        super(Resampled, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> constraints.Constraint:
-        """That of the base."""
+        """The support of the base."""
         return self.base.support
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return nats, shape value.shape[:-1]."""
+        """Return log p(value) in nats, shape value.shape[:-1]."""
         if self._validate_args:
             self._validate_sample(value)
         log_p = self.base.log_prob(value)
         if self.truncation > 1:
-            # One number in double precision, and kept off the ends, where a logarithm is infinite.
+            # A scalar, so double precision is cheap. It is clamped because the logarithms below
+            # would be infinite at Z = 0 and at Z = 1.
             log_z = self.log_z.double().clamp(-700, -torch.finfo(torch.double).eps)
             log_rest = (self.truncation - 1) * _log1mexp(log_z)
             log_gain = _log1mexp(log_rest) - log_z
@@ -76,8 +70,8 @@ class Resampled(TorchDistribution):
             log_p = log_p + log_ratio
         return log_p.expand(torch.broadcast_shapes(self.batch_shape, log_p.shape))
 
-    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008 - as torch has it
-        """Propose until all are accepted, at most T times, drawing only those that are wanting."""
+    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008 - torch's signature
+        """Propose at most T times; each round draws again only what was rejected."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             z = self.base.sample((math.prod(shape[:-1]),))
@@ -92,7 +86,7 @@ class Resampled(TorchDistribution):
 
 
 def _log1mexp(x: Tensor) -> Tensor:
-    """log(1 - exp(x)) for x < 0, by whichever formula keeps its digits."""
+    """Return log(1 - exp(x)) for x < 0, by the formula that is accurate at x."""
     near = x > -math.log(2)
     close, away = torch.where(near, x, -1.0), torch.where(near, -1.0, x)
     return torch.where(near, torch.log(-torch.expm1(close)), torch.log1p(-torch.exp(away)))

@@ -1,11 +1,13 @@
-"""Encoder and decoder bodies: tensors in, tensors out, with any leading batch dimensions.
+"""Networks for encoders and decoders: they map tensors [..., *in_shape] to [..., *out_shape].
 
-`MLP`, `SkipMLP` and `Linear` take tensors of any shape for vectors. `ConvEncoder` and
+`MLP`, `SkipMLP` and `Linear` flatten their inputs, which can have any shape. `ConvEncoder` and
 `ResidualEncoder` take images [H, W] or [C, H, W] of any size; `ConvDecoder` and `ResidualDecoder`
-make them, C being the number of colours, or of parameters times colours.
+make such images, where C is the number of colours, or of parameters times colours. `GatedPixelCNN`
+is not one of these networks: it is the part of an autoregressive likelihood that reads pixels.
 
-A network maps [..., *in_shape] to [..., *out_shape]. To add one, subclass `Network`, give it a
-`body` that maps [batch, *in_shape] to [batch, *out_shape], and name it on the command line.
+To add one, subclass `Network` in a file of this folder: the constructor takes `in_shape` and
+`out_shape`, then the options of the command line, and sets `body`. Name the class in this file, and
+add a case to `tests/test_networks.py`. The command line then takes it by its name.
 """
 
 from pyro_vae.networks.convolutional import (

@@ -1,5 +1,6 @@
 """Convolutional networks for images."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
@@ -7,19 +8,45 @@ from math import prod
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
-from pyro_vae.networks.layers import activation_named, positive
-from pyro_vae.networks.network import Network
+from pyro_vae.networks.activations import activation_named
+from pyro_vae.networks.network import Network, check_positive
 
 
-class ConvEncoder(Network):
-    """Convolutions of stride two, each halving the image, then a linear map.
+class _ImageEncoder(Network):
+    """Convolutions of stride two, each followed by residual blocks, then a linear map.
 
     Args:
-        in_shape: of an image: [H, W] or [C, H, W], of any size.
-        out_shape: the shape of one output.
-        channels: of the layers, from image to code.
+        in_shape: the shape of an image: [H, W] or [C, H, W], of any size.
+        channels: the numbers of channels of the layers, from image to code.
         activation: the name of an activation in `torch.nn`: Tanh, ReLU, SiLU, ...
+        blocks: the number of residual blocks; zero for none.
     """
+
+    @abstractmethod
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        out_shape: Sequence[int],
+        channels: Sequence[int],
+        activation: str,
+        blocks: int,
+    ) -> None:
+        super().__init__(in_shape, out_shape)
+        image_channels, *size = _image_shape(self, in_shape)
+        check_positive("channels", [image_channels, *channels])
+        layers: list[nn.Module] = [nn.Unflatten(0, (-1, 1))] if len(in_shape) == 2 else []
+        for inputs, outputs in pairwise([image_channels, *channels]):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)]
+            layers += [_Residual(outputs, activation) for _ in range(blocks)]
+            layers += [activation_named(activation)]
+            size = [_half(side) for side in size]
+        features = [image_channels, *channels][-1] * prod(size)
+        layers += [nn.Flatten(), nn.Linear(features, prod(out_shape), bias=False)]
+        self.body = nn.Sequential(*layers)
+
+
+class ConvEncoder(_ImageEncoder):
+    """Convolutions of stride two, each of which halves the image, then a linear map."""
 
     def __init__(
         self,
@@ -28,22 +55,18 @@ class ConvEncoder(Network):
         channels: Sequence[int] = (32, 64),
         activation: str = "SiLU",
     ) -> None:
-        super().__init__(in_shape, out_shape)
-        self.body = _down(self, channels, activation)
+        super().__init__(in_shape, out_shape, channels, activation, blocks=0)
 
 
-class ResidualEncoder(Network):
+class ResidualEncoder(_ImageEncoder):
     """A `ConvEncoder` with residual blocks after each of its convolutions.
 
-    A block adds conv(f(conv(f(h)))) to h, 3 x 3 and then 1 x 1, f being the activation (He et al.
-    2016; van den Oord, Vinyals & Kavukcuoglu 2017 in a VAE). There is no batch normalisation: one
-    image's bound would depend on the others in its batch.
+    A block adds conv(f(conv(f(h)))) to h, where the first convolution is 3 x 3, the second 1 x 1,
+    and f is the activation (He et al. 2016; van den Oord, Vinyals & Kavukcuoglu 2017 in a VAE).
+    There is no batch normalisation: with it, the bound of an image would depend on the other images
+    in its batch.
 
     Args:
-        in_shape: of an image: [H, W] or [C, H, W], of any size.
-        out_shape: the shape of one output.
-        channels: of the layers, from image to code.
-        activation: the name of an activation in `torch.nn`: Tanh, ReLU, SiLU, ...
         blocks: the number of residual blocks after each convolution.
     """
 
@@ -55,20 +78,59 @@ class ResidualEncoder(Network):
         activation: str = "SiLU",
         blocks: int = 2,
     ) -> None:
-        super().__init__(in_shape, out_shape)
-        positive("blocks", [blocks])
-        self.body = _down(self, channels, activation, blocks)
+        check_positive("blocks", [blocks])
+        super().__init__(in_shape, out_shape, channels, activation, blocks)
 
 
-class ConvDecoder(Network):
-    """The mirror image of `ConvEncoder`: a linear map, then convolutions that double the image.
+class _ImageDecoder(Network):
+    """A linear map, then convolutions that double the image, each after residual blocks.
 
     Args:
-        in_shape: the shape of one input.
-        out_shape: ends in an image's shape, [H, W] or [C, H, W], of any size.
-        channels: of the layers, from code to image.
+        out_shape: the shape of an image: [H, W] or [C, H, W], of any size.
+        channels: the numbers of channels of the layers, from code to image.
         activation: the name of an activation in `torch.nn`: Tanh, ReLU, SiLU, ...
+        blocks: the number of residual blocks; zero for none.
     """
+
+    @abstractmethod
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        out_shape: Sequence[int],
+        channels: Sequence[int],
+        activation: str,
+        blocks: int,
+    ) -> None:
+        super().__init__(in_shape, out_shape)
+        image_channels, *size = _image_shape(self, out_shape)
+        if not channels:
+            raise InputError(
+                f"a {type(self).__name__} needs the channels of one layer at least", "channels"
+            )
+        check_positive("channels", channels)
+        sizes = [size]  # from code to image
+        for _ in channels:
+            sizes.insert(0, [_half(side) for side in sizes[0]])
+        layers: list[nn.Module] = [
+            nn.Flatten(),
+            nn.Linear(prod(in_shape), channels[0] * prod(sizes[0])),
+            nn.Unflatten(1, (channels[0], *sizes[0])),
+        ]
+        for inputs, outputs, small, large in zip(
+            channels, [*channels[1:], image_channels], sizes[:-1], sizes[1:], strict=True
+        ):
+            # A transposed convolution makes 2n - 1 pixels of n, and one more with a padding of one.
+            extra = (large[0] - (2 * small[0] - 1), large[1] - (2 * small[1] - 1))
+            layers += [_Residual(inputs, activation) for _ in range(blocks)]
+            layers += [
+                activation_named(activation),
+                nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=extra),
+            ]
+        self.body = nn.Sequential(*layers)
+
+
+class ConvDecoder(_ImageDecoder):
+    """The mirror image of `ConvEncoder`: a linear map, then convolutions that double the image."""
 
     def __init__(
         self,
@@ -77,18 +139,13 @@ class ConvDecoder(Network):
         channels: Sequence[int] = (64, 32),
         activation: str = "SiLU",
     ) -> None:
-        super().__init__(in_shape, out_shape)
-        self.body = _up(self, channels, activation)
+        super().__init__(in_shape, out_shape, channels, activation, blocks=0)
 
 
-class ResidualDecoder(Network):
+class ResidualDecoder(_ImageDecoder):
     """The mirror image of `ResidualEncoder`: residual blocks before each doubling of the image.
 
     Args:
-        in_shape: the shape of one input.
-        out_shape: ends in an image's shape, [H, W] or [C, H, W], of any size.
-        channels: of the layers, from code to image.
-        activation: the name of an activation in `torch.nn`: Tanh, ReLU, SiLU, ...
         blocks: the number of residual blocks before each convolution.
     """
 
@@ -100,9 +157,8 @@ class ResidualDecoder(Network):
         activation: str = "SiLU",
         blocks: int = 2,
     ) -> None:
-        super().__init__(in_shape, out_shape)
-        positive("blocks", [blocks])
-        self.body = _up(self, channels, activation, blocks)
+        check_positive("blocks", [blocks])
+        super().__init__(in_shape, out_shape, channels, activation, blocks)
 
 
 class _Residual(nn.Module):
@@ -121,52 +177,8 @@ class _Residual(nn.Module):
         return inputs + self.branch(inputs)
 
 
-def _down(
-    network: Network, channels: Sequence[int], activation: str, blocks: int = 0
-) -> nn.Sequential:
-    """Return the body of a network from an image to anything."""
-    image_channels, *size = _image_shape(network, network.in_shape)
-    layers: list[nn.Module] = [nn.Unflatten(0, (-1, 1))] if len(network.in_shape) == 2 else []
-    for narrow, wide in pairwise(positive("channels", [image_channels, *channels])):
-        layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1)]
-        layers += [_Residual(wide, activation) for _ in range(blocks)]
-        layers += [activation_named(activation)]
-        size = [_half(side) for side in size]
-    features = [image_channels, *channels][-1] * prod(size)
-    layers += [nn.Flatten(), nn.Linear(features, prod(network.out_shape), bias=False)]
-    return nn.Sequential(*layers)
-
-
-def _up(
-    network: Network, channels: Sequence[int], activation: str, blocks: int = 0
-) -> nn.Sequential:
-    """Return the body of a network from anything to an image."""
-    image_channels, *size = _image_shape(network, network.out_shape)
-    if not channels:
-        raise InputError(f"a {type(network).__name__} needs the channels of one layer at least")
-    sizes = [size]  # from code to image
-    for _ in positive("channels", channels):
-        sizes.insert(0, [_half(side) for side in sizes[0]])
-    layers: list[nn.Module] = [
-        nn.Flatten(),
-        nn.Linear(prod(network.in_shape), channels[0] * prod(sizes[0])),
-        nn.Unflatten(1, (channels[0], *sizes[0])),
-    ]
-    for narrow, wide, small, large in zip(
-        channels, [*channels[1:], image_channels], sizes[:-1], sizes[1:], strict=True
-    ):
-        # A transposed convolution takes a side of n to 2n - 1, or 2n with one more.
-        extra = (large[0] - (2 * small[0] - 1), large[1] - (2 * small[1] - 1))
-        layers += [_Residual(narrow, activation) for _ in range(blocks)]
-        layers += [
-            activation_named(activation),
-            nn.ConvTranspose2d(narrow, wide, 3, 2, 1, output_padding=extra),
-        ]
-    return nn.Sequential(*layers)
-
-
 def _image_shape(network: Network, shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return [C, H, W] of the image that a shape describes."""
+    """Return [C, H, W] for the shape of an image, [H, W] or [C, H, W]."""
     if len(shape) not in (2, 3):
         raise InputError(
             f"{type(network).__name__} needs images [H, W] or [C, H, W], not {list(shape)}: "
@@ -177,4 +189,5 @@ def _image_shape(network: Network, shape: Sequence[int]) -> tuple[int, int, int]
 
 
 def _half(side: int) -> int:
+    """Return the side of an image after a convolution of stride two."""
     return (side + 1) // 2

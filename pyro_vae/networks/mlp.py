@@ -7,22 +7,21 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.networks.layers import activation_named, positive
-from pyro_vae.networks.network import Network
+from pyro_vae.networks.activations import activation_named
+from pyro_vae.networks.network import Network, check_positive
 
 
 class MLP(Network):
-    """A multilayer perceptron, its hidden layers h -> f(W h + b), f being the activation.
+    """A multilayer perceptron with hidden layers h -> f(W h + b), where f is the activation.
 
-    Gated, a hidden layer is h -> f(W h + b) * sigmoid(V h + c) (Dauphin et al. 2017, with the
-    identity for f, as Tomczak & Welling 2018 have it in VAEs: `activation="Identity"`).
+    With `gated`, a hidden layer is h -> f(W h + b) * sigmoid(V h + c) (Dauphin et al. 2017 with the
+    identity as f; Tomczak & Welling 2018 use it in VAEs). For their form set `activation` to
+    `Identity`.
 
     Args:
-        in_shape: the shape of one input.
-        out_shape: the shape of one output.
-        widths: of the hidden layers, from input to output.
+        widths: the widths of the hidden layers, from input to output.
         activation: the name of an activation in `torch.nn`: Tanh, ReLU, SiLU, ...
-        gated: whether the hidden layers are gated; it doubles their parameters.
+        gated: whether the hidden layers are gated, which doubles their parameters.
     """
 
     def __init__(
@@ -34,52 +33,37 @@ class MLP(Network):
         gated: bool = False,
     ) -> None:
         super().__init__(in_shape, out_shape)
-        sizes = positive("widths", [prod(in_shape), *widths])
+        check_positive("widths", [prod(in_shape), *widths])
+        self.body = self._make_body(widths, activation, gated)
+
+    def _make_body(self, widths: Sequence[int], activation: str, gated: bool) -> nn.Module:
+        sizes = [self.in_shape.numel(), *widths]
         layers: list[nn.Module] = [nn.Flatten()]
-        for narrow, wide in pairwise(sizes):
-            layers += _hidden(narrow, wide, activation, gated)
-        self.body = nn.Sequential(*layers, nn.Linear(sizes[-1], prod(out_shape), bias=False))
+        for inputs, outputs in pairwise(sizes):
+            layers += _hidden(inputs, outputs, activation, gated)
+        last = nn.Linear(sizes[-1], self.out_shape.numel(), bias=False)
+        return nn.Sequential(*layers, last)
 
 
-class SkipMLP(Network):
-    """An `MLP` in which every layer after the first sees the input again, the last one included.
+class SkipMLP(MLP):
+    """An `MLP` in which every layer after the first, the last one too, also receives the input.
 
-    As a decoder it keeps z in sight of all its layers, which makes it harder to learn to leave z
-    alone: posterior collapse (Skip-VAE, Dieng et al. 2019).
-
-    Args:
-        in_shape: the shape of one input.
-        out_shape: the shape of one output.
-        widths: of the hidden layers, from input to output.
-        activation: the name of an activation in `torch.nn`: Tanh, ReLU, SiLU, ...
-        gated: whether the hidden layers are gated, as in `MLP`.
+    As a decoder it gives z to all its layers. This makes it harder for training to ignore z, which
+    is called posterior collapse (Skip-VAE, Dieng et al. 2019).
     """
 
-    def __init__(
-        self,
-        in_shape: Sequence[int],
-        out_shape: Sequence[int],
-        widths: Sequence[int] = (200, 200),
-        activation: str = "SiLU",
-        gated: bool = False,
-    ) -> None:
-        super().__init__(in_shape, out_shape)
-        size = prod(in_shape)
-        seen = [size, *(width + size for width in positive("widths", widths))]
+    def _make_body(self, widths: Sequence[int], activation: str, gated: bool) -> nn.Module:
+        size = self.in_shape.numel()
+        sizes = [size, *(width + size for width in widths)]
         layers: list[nn.Module] = [
-            nn.Sequential(*_hidden(narrow, wide, activation, gated))
-            for narrow, wide in zip(seen, widths, strict=False)
+            nn.Sequential(*_hidden(inputs, outputs, activation, gated))
+            for inputs, outputs in zip(sizes, widths, strict=False)
         ]
-        self.body = _Skip([*layers, nn.Linear(seen[-1], prod(out_shape), bias=False)])
+        return _Skip([*layers, nn.Linear(sizes[-1], self.out_shape.numel(), bias=False)])
 
 
 class Linear(Network):
-    """A linear map: as a decoder under a Gaussian likelihood, probabilistic PCA.
-
-    Args:
-        in_shape: the shape of one input.
-        out_shape: the shape of one output.
-    """
+    """A linear map; as the decoder of a Gaussian likelihood it gives probabilistic PCA."""
 
     def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> None:
         super().__init__(in_shape, out_shape)
@@ -91,10 +75,10 @@ class Linear(Network):
 class _Gated(nn.Module):
     """h -> f(W h + b) * sigmoid(V h + c)."""
 
-    def __init__(self, narrow: int, wide: int, activation: str) -> None:
+    def __init__(self, inputs: int, outputs: int, activation: str) -> None:
         super().__init__()
-        self.linear = nn.Linear(narrow, wide)
-        self.gate = nn.Linear(narrow, wide)
+        self.linear = nn.Linear(inputs, outputs)
+        self.gate = nn.Linear(inputs, outputs)
         self.activation = activation_named(activation)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -102,7 +86,7 @@ class _Gated(nn.Module):
 
 
 class _Skip(nn.Module):
-    """Layers in turn, each after the first with the input beside what it gets."""
+    """A sequence of layers; each after the first receives the input beside the last outputs."""
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -116,8 +100,8 @@ class _Skip(nn.Module):
         return outputs
 
 
-def _hidden(narrow: int, wide: int, activation: str, gated: bool) -> list[nn.Module]:
+def _hidden(inputs: int, outputs: int, activation: str, gated: bool) -> list[nn.Module]:
     """Return the modules of a hidden layer."""
     if gated:
-        return [_Gated(narrow, wide, activation)]
-    return [nn.Linear(narrow, wide), activation_named(activation)]
+        return [_Gated(inputs, outputs, activation)]
+    return [nn.Linear(inputs, outputs), activation_named(activation)]

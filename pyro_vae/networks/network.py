@@ -1,4 +1,4 @@
-"""The base of all networks."""
+"""The base of all networks, and the check of their layers' sizes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,16 +6,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.errors import InputError
+
 
 class Network(nn.Module, ABC):
     """A map between tensors of fixed shapes, with a bias for every output.
 
-    The bias is here, and not in the body's last layer, so that a likelihood can start any decoder
-    at the mean of the data.
+    The bias is a parameter of this class, and the last layer of `body` has none, so that a
+    likelihood can set the outputs of any decoder to the mean of the data before training.
 
     Args:
         in_shape: the shape of one input.
         out_shape: the shape of one output.
+
+    Attributes:
+        body: a module that maps inputs [batch, *in_shape] to tensors of batch * prod(out_shape)
+            elements. The constructor of each subclass sets it.
     """
 
     body: nn.Module
@@ -32,3 +38,13 @@ class Network(nn.Module, ABC):
         leading = inputs.shape[: inputs.dim() - len(self.in_shape)]
         outputs = self.body(inputs.reshape(-1, *self.in_shape))
         return outputs.reshape(*leading, *self.out_shape) + self.bias
+
+
+def check_positive(name: str, sizes: Sequence[int]) -> None:
+    """Refuse an argument that contains sizes of zero or less.
+
+    Raises:
+        InputError: with the smallest of them.
+    """
+    if min(sizes, default=1) < 1:
+        raise InputError(f"{name} have to be positive, and {min(sizes)} is not", name)

@@ -1,7 +1,7 @@
-"""The gated PixelCNN: a network whose outputs for a pixel depend on the pixels before it alone.
+"""The gated PixelCNN: a network whose outputs for a pixel depend only on the pixels before it.
 
-The order is the raster's: row by row, within a row from left to right, within a pixel channel by
-channel (red, green, blue). That a pixel sees no later one is a matter of masks.
+The order is raster order: row by row, within a row from left to right, and within a pixel channel
+by channel (red, green, blue). Masks and padding make sure that no pixel reads a later one.
 """
 
 from collections.abc import Sequence
@@ -16,29 +16,31 @@ from pyro_vae.errors import InputError
 class GatedPixelCNN(nn.Module):
     """The gated PixelCNN (van den Oord et al. 2016, "Conditional image generation ...").
 
-    Two stacks of gated layers, tanh(a) * sigmoid(b), run side by side. The vertical one sees the
-    rows above; the horizontal one sees its own row on the left and, layer by layer, the vertical
-    one, so that together they see all that comes before, without a blind spot. Each horizontal
-    layer adds to the next (residual) and to the output (skip), and each layer of both stacks adds
-    a 1x1 convolution of the context. Colours share the network: hidden channel i belongs to colour
-    i modulo C, and within a pixel a colour reads none that comes after it.
+    Two stacks of gated layers, tanh(a) * sigmoid(b), are computed in parallel. The vertical stack
+    reads the rows above the pixel. The horizontal stack reads the pixel's own row to its left and,
+    in each layer, the vertical stack. Together they read all pixels before it, without a blind
+    spot. The output of each horizontal layer is added to the next layer's input (residual) and to
+    the network's output (skip). Each layer of both stacks adds a 1x1 convolution of the context.
+    All colours share the network: hidden channel i belongs to colour i modulo C, and within a pixel
+    a colour reads no colour that comes after it.
 
-    The receptive field is exactly, with r = layers * (kernel_size // 2): the r rows above, r
-    columns to either side; in its own row the r pixels on the left; in its own pixel the channels
-    before. A small r makes a decoder that can only do local texture, and leaves the rest to z. The
-    context is seen in the pixel's own row and the r' above it, r' columns to either side, with
+    The receptive field, with r = layers * (kernel_size // 2), is exactly: the r rows above, up to r
+    columns to the left and to the right; the r pixels to the left in the pixel's own row; the
+    channels before it in its own pixel. With a small r the decoder can model only local texture,
+    and the rest has to come from z. The context is read in the pixel's own row and the r' rows
+    above it, up to r' columns to the left and to the right, with
     r' = (layers - 1) * (kernel_size // 2).
 
-    Padding is only ever above and beside, so an image cut at the bottom gives the outputs of the
-    whole one, cut.
+    Images are padded at the top and at the sides, never at the bottom. So the outputs for an image
+    without its bottom rows are those for the whole image, without these rows.
 
     Args:
-        event_shape: of an image: [H, W] or [C, H, W].
+        event_shape: the shape of an image: [H, W] or [C, H, W].
         outputs: the number of parameters of each (sub)pixel's distribution.
-        context_channels: of the context.
-        channels: of each stack, rounded up to a multiple of C.
+        context_channels: the number of channels of the context.
+        channels: the number of channels of each stack; it is rounded up to a multiple of C.
         layers: the number of gated layers.
-        kernel_size: of the square that a layer sees half of; odd, 3 or more.
+        kernel_size: the side of the square of which a layer reads the first half; odd, 3 or more.
     """
 
     def __init__(
@@ -53,16 +55,20 @@ class GatedPixelCNN(nn.Module):
         super().__init__()
         if len(event_shape) not in (2, 3):
             raise InputError(
-                f"a GatedPixelCNN needs images [H, W] or [C, H, W], not {list(event_shape)}"
+                f"a GatedPixelCNN needs images [H, W] or [C, H, W], not {list(event_shape)}",
+                "event_shape",
             )
         sizes = {"outputs": outputs, "context_channels": context_channels}
         sizes |= {"channels": channels, "layers": layers, "event_shape": min(event_shape)}
         for name, size in sizes.items():
             if size < 1:
-                raise InputError(f"a GatedPixelCNN's {name} has to be positive, and {size} is not")
+                raise InputError(
+                    f"a GatedPixelCNN's {name} has to be positive, and {size} is not", name
+                )
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise InputError(
-                f"a GatedPixelCNN's kernel_size has to be odd and 3 or more, not {kernel_size}"
+                f"a GatedPixelCNN's kernel_size has to be odd and 3 or more, not {kernel_size}",
+                "kernel_size",
             )
         self.event_shape = Size(event_shape)
         self.outputs = outputs
@@ -80,11 +86,11 @@ class GatedPixelCNN(nn.Module):
         )
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Return the parameters of each (sub)pixel, given those before it.
+        """Return the parameters of each (sub)pixel's distribution, given the (sub)pixels before it.
 
         Args:
-            x: images, shape [N, *event_shape], values in [0, 1]. There may be fewer rows.
-            context: shape [N, context_channels, H, W], with the rows of x.
+            x: images, shape [N, *event_shape], values in [0, 1]. Bottom rows may be missing.
+            context: a tensor of shape [N, context_channels, H, W], with as many rows as x.
 
         Returns:
             Shape [N, outputs, *event_shape].
@@ -100,9 +106,16 @@ class GatedPixelCNN(nn.Module):
 class _GatedLayer(nn.Module):
     """One layer of both stacks.
 
-    The first layer reads the image: its vertical part leaves out the row of the pixel, and its
-    horizontal part the pixel. What those may not see they do not carry either, so later layers
-    may take in their own row and pixel.
+    The first layer reads the image. Its vertical part leaves out the pixel's own row, and its
+    horizontal part leaves out the pixel itself. Later layers read the outputs of earlier ones,
+    which contain nothing of that row or that pixel, and so they leave out neither.
+
+    Args:
+        colours: the number of colours, C.
+        channels: the number of channels of each stack.
+        context_channels: the number of channels of the context.
+        kernel_size: the width of the convolutions.
+        first: whether this layer reads the image.
     """
 
     def __init__(
@@ -115,7 +128,7 @@ class _GatedLayer(nn.Module):
         rows = self.reach if first else self.reach + 1
         self.vertical = nn.Conv2d(inputs, gates, (rows, kernel_size), padding=(0, self.reach))
         self.horizontal = _MaskedConv(inputs, gates, self.reach + 1, colours, strict=first)
-        # Every colour may see all of the rows above, and of the context: no masks here.
+        # No masks: each colour may read all colours of the rows above, and the whole context.
         self.link = nn.Conv2d(gates, gates, 1, bias=False)
         self.context = nn.Conv2d(context_channels, 2 * gates, 1, bias=False)
         self.residual_and_skip = _MaskedConv(channels, gates, 1, colours)
@@ -123,9 +136,9 @@ class _GatedLayer(nn.Module):
     def forward(
         self, vertical: Tensor, horizontal: Tensor, context: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Map both stacks, and return them and what the output gets."""
+        """Return the next vertical and horizontal stack, and the term of the network's output."""
         to_vertical, to_horizontal = self.context(context).chunk(2, 1)
-        # A padding of -1 takes the last row away: row r then sees the rows r - reach .. r - 1.
+        # A padding of -1 removes the last row: row r then reads the rows r - reach .. r - 1.
         above = F.pad(vertical, (0, 0, self.reach, -1 if self.first else 0))
         rows = self.vertical(above) + to_vertical
         row = self.horizontal(horizontal) + self.link(rows) + to_horizontal
@@ -134,10 +147,10 @@ class _GatedLayer(nn.Module):
 
 
 class _MaskedConv(nn.Conv2d):
-    """A convolution along the row, over the pixel itself and the `width` - 1 on its left.
+    """A convolution along the row, over the pixel itself and the `width` - 1 pixels to its left.
 
-    Channel i belongs to colour i modulo `colours`. In the pixel itself a colour reads the colours
-    up to its own or, if `strict`, before it; on the left it reads all.
+    Channel i belongs to colour i modulo `colours`. In the pixels to the left a colour reads all
+    colours. In the pixel itself it reads the colours before it and, unless `strict`, its own.
     """
 
     mask: Tensor
@@ -146,18 +159,20 @@ class _MaskedConv(nn.Conv2d):
         self, inputs: int, outputs: int, width: int, colours: int, strict: bool = False
     ) -> None:
         super().__init__(inputs, outputs, (1, width))
-        reads = torch.arange(inputs) % colours
+        input_colour = torch.arange(inputs) % colours
         colour = (torch.arange(outputs) % colours).unsqueeze(1)
         mask = torch.ones_like(self.weight)
-        mask[:, :, 0, -1] = (reads < colour if strict else reads <= colour).to(mask)
+        allowed = input_colour < colour if strict else input_colour <= colour
+        mask[:, :, 0, -1] = allowed.to(mask)
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Convolve; the output has the height and width of x."""
         padded = F.pad(x, (self.kernel_size[1] - 1, 0)) if self.kernel_size[1] > 1 else x
         return F.conv2d(padded, self.weight * self.mask, self.bias)
 
 
 def _gate(x: Tensor) -> Tensor:
+    """Return tanh(a) * sigmoid(b), where a and b are the two halves of the channels."""
     a, b = x.chunk(2, 1)
     return a.tanh() * b.sigmoid()

@@ -1,11 +1,13 @@
-"""Posteriors q(z|x): the guide's side, amortised by an encoder network.
+"""Posteriors q(z|x): the distributions of the guide, whose parameters an encoder network computes.
 
-The gap between log p(x) and the ELBO is KL(q(z|x) || p(z|x)). Part of it is the family's fault, the
-approximation gap, and a richer family closes it: correlated normals, flows. The rest is the
-encoder's, the amortisation gap (Cremer, Li & Duvenaud 2018): see `refinement`.
+log p(x) minus the ELBO is KL(q(z|x) || p(z|x)). One part of it, the approximation gap, comes from
+the family of q, and a richer family makes it smaller: correlated normals, flows. The other part,
+the amortisation gap, comes from the encoder (Cremer, Li & Duvenaud 2018): `refinement` measures it.
 
-To add one, subclass `Posterior`: the constructor takes the shape of x, the latent dimension, and
-then the options of the command line; `forward` returns the distribution of z for a batch of x.
+To add one, subclass `Posterior` in a file of this folder: the constructor takes `event_shape` and
+`latent_dim`, then the options of the command line, and `forward` returns the distribution of z for
+a batch of x. Name the class in this file, and add a case to `tests/test_posteriors.py`. The command
+line then takes it by its name.
 """
 
 from pyro_vae.posteriors.autoregressive_flows import IAF, SplineFlow

@@ -1,4 +1,4 @@
-"""Normalising flows as posteriors."""
+"""Posteriors that are autoregressive normalising flows."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,10 +15,19 @@ from pyro_vae.posteriors.posterior import Encoder, Posterior, positive_scale
 
 
 class _Flow(Posterior):
-    """z = m(x) + s(x) f(u; h(x)), u ~ N(0, I), with f autoregressive transforms, one after another.
+    """z = m(x) + s(x) f(u; h(x)) with u ~ N(0, I), where f is autoregressive.
 
-    The order of the dimensions is turned round from one to the next. Fast to draw from; the density
-    of a draw comes with it, that of any other z takes a pass for each dimension.
+    f is a sequence of autoregressive transforms. Each has the dimensions in the reverse order of
+    the one before it. A draw and its density take one pass; the density of any other z takes a pass
+    for each dimension.
+
+    Args:
+        latent_dim: the dimension of z, two or more.
+        encoder: the network that maps x to m, s and h.
+        layers: the number of autoregressive transforms.
+        hidden: the width of their two hidden layers.
+        context: the dimension of h.
+        outputs: the sizes of the parameters that a transform has for each dimension of z.
     """
 
     def __init__(
@@ -34,10 +43,12 @@ class _Flow(Posterior):
         super().__init__(event_shape, latent_dim)
         if latent_dim < 2:
             raise InputError(
-                f"the posterior {type(self).__name__} needs two latent dimensions or more"
+                f"the posterior {type(self).__name__} needs two latent dimensions or more",
+                "latent_dim",
             )
-        if min(layers, hidden, context) < 1:
-            raise InputError("layers, hidden and context of a flow have to be at least 1")
+        for name, size in (("layers", layers), ("hidden", hidden), ("context", context)):
+            if size < 1:
+                raise InputError(f"a flow's {name} has to be at least 1, and {size} is not", name)
         self.context = context
         self.encoder = encoder(event_shape, (2 * latent_dim + context,))
         order = torch.arange(latent_dim)
@@ -52,14 +63,19 @@ class _Flow(Posterior):
             for layer in range(layers)
         ]
         self.networks = nn.ModuleList(networks)
-        with torch.no_grad():  # start near a diagonal normal
+        with torch.no_grad():  # the initial q(z|x) is close to a diagonal normal
             for network in networks:
                 for parameter in network.layers[-1].parameters():
                     parameter.mul_(0.1)
 
     @abstractmethod
     def transform(self, network: nn.Module, context: Tensor) -> dist.transforms.Transform:
-        """Return one layer of f for a batch of h, shape [..., context]."""
+        """Return one transform of f.
+
+        Args:
+            network: one of `networks`, which computes the transform's parameters from u and h.
+            context: a batch of h, shape [..., context].
+        """
 
     def forward(self, x: Tensor) -> dist.Distribution:
         """Return q(z|x)."""
@@ -74,16 +90,7 @@ class _Flow(Posterior):
 
 
 class IAF(_Flow):
-    """Inverse autoregressive flow (Kingma et al. 2016, equation 10).
-
-    Args:
-        event_shape: the shape of one x.
-        latent_dim: the dimension of z, two or more.
-        encoder: the network that maps x to m, s and h.
-        layers: the number of autoregressive transforms.
-        hidden: the width of their two hidden layers.
-        context: the dimension of h.
-    """
+    """Inverse autoregressive flow (Kingma et al. 2016, equation 10)."""
 
     def __init__(
         self,
@@ -97,7 +104,7 @@ class IAF(_Flow):
         super().__init__(event_shape, latent_dim, encoder, layers, hidden, context, [1, 1])
 
     def transform(self, network: nn.Module, context: Tensor) -> dist.transforms.Transform:
-        """Return one affine layer."""
+        """Return an affine transform."""
         return transforms.ConditionalAffineAutoregressive(network).condition(context)
 
 
@@ -105,13 +112,7 @@ class SplineFlow(_Flow):
     """Autoregressive rational splines (Durkan et al. 2019; linear ones, Dolatabadi et al. 2020).
 
     Args:
-        event_shape: the shape of one x.
-        latent_dim: the dimension of z, two or more.
-        encoder: the network that maps x to m, s and h.
-        layers: the number of autoregressive transforms.
-        hidden: the width of their two hidden layers.
-        context: the dimension of h.
-        bins: of each spline, on [-4, 4]; outside it is the identity.
+        bins: the number of bins of each spline on [-4, 4]; outside, the spline is the identity.
     """
 
     def __init__(
@@ -125,13 +126,15 @@ class SplineFlow(_Flow):
         bins: int = 8,
     ) -> None:
         if not 2 <= bins <= 500:
-            raise InputError(f"a spline needs two bins or more, and 500 at most, not {bins}")
+            raise InputError(
+                f"a spline needs two bins or more, and 500 at most, not {bins}", "bins"
+            )
         self.bins = bins
         outputs = [bins, bins, bins - 1, bins]
         super().__init__(event_shape, latent_dim, encoder, layers, hidden, context, outputs)
 
     def transform(self, network: nn.Module, context: Tensor) -> dist.transforms.Transform:
-        """Return one layer of splines."""
+        """Return a transform by splines."""
         return transforms.ConditionalSplineAutoregressive(
             self.latent_dim, network, count_bins=self.bins, bound=4.0
         ).condition(context)

@@ -1,4 +1,4 @@
-"""Binary and one-hot codes."""
+"""Posteriors of binary codes and of one-hot codes."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,16 @@ from pyro_vae.posteriors.posterior import Encoder, Posterior
 
 
 class Bernoulli(Posterior):
-    """Independent binary codes; in training, relaxed to (0, 1).
+    """Independent binary codes; in training they are relaxed to (0, 1).
 
-    In training mode this is the binary Concrete distribution (Maddison, Mnih & Teh 2017), of the
-    logits of relaxed codes, and the ELBO is that of the relaxed model. In evaluation mode
-    (`vae.eval()`) codes are 0 or 1, and bounds are those of the discrete model.
+    In training mode z are the logits of relaxed codes, with the binary Concrete distribution
+    (Maddison, Mnih & Teh 2017), and the ELBO is that of the relaxed model. In evaluation mode
+    (`vae.eval()`) z are codes of 0 or 1, and bounds are those of the discrete model.
 
     Args:
-        event_shape: the shape of one x.
         latent_dim: the number of binary variables.
         encoder: the network that maps x to the logits.
-        temperature: of the relaxation.
+        temperature: the temperature of the relaxation.
     """
 
     support = "binary"
@@ -42,23 +41,23 @@ class Bernoulli(Posterior):
         return relaxed.bernoulli(self.encoder(x), self.temperature if self.training else None)
 
     def code(self, z: Tensor) -> Tensor:
-        """Return codes in (0, 1) in training, where z are their logits."""
+        """Return the codes: in training, where z are their logits, they are in (0, 1)."""
         return z.sigmoid() if self.training else z
 
 
 class Categorical(Posterior):
-    """Independent categorical codes, one-hot, side by side; in training, relaxed to the simplex.
+    """Independent one-hot codes, concatenated; in training they are relaxed to the simplex.
 
-    In training mode this is the Concrete distribution (Maddison, Mnih & Teh 2017; Jang, Gu & Poole
-    2017), of the logarithms of relaxed codes, and the ELBO is that of the relaxed model. In
-    evaluation mode (`vae.eval()`) codes are one-hot, and bounds are those of the discrete model.
+    In training mode z are the logarithms of relaxed codes, with the Concrete distribution
+    (Maddison, Mnih & Teh 2017; Jang, Gu & Poole 2017), and the ELBO is that of the relaxed model.
+    In evaluation mode (`vae.eval()`) z are one-hot codes, and bounds are those of the discrete
+    model.
 
     Args:
-        event_shape: the shape of one x.
-        latent_dim: the number of variables times that of their categories.
+        latent_dim: the number of variables times the number of categories.
         encoder: the network that maps x to the logits.
-        categories: of each variable.
-        temperature: of the relaxation.
+        categories: the number of categories of each variable.
+        temperature: the temperature of the relaxation.
     """
 
     support = "categorical"
@@ -81,5 +80,5 @@ class Categorical(Posterior):
         return relaxed.one_hot(self.encoder(x), self.temperature if self.training else None)
 
     def code(self, z: Tensor) -> Tensor:
-        """Return codes on the simplex in training, where z are their logarithms."""
+        """Return the codes: in training, where z are their logarithms, they are on the simplex."""
         return z.exp() if self.training else z

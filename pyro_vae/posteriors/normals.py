@@ -1,4 +1,4 @@
-"""Normal posteriors."""
+"""Normal posteriors, with a covariance that is diagonal, of low rank plus diagonal, or full."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,9 @@ from pyro_vae.posteriors.posterior import Encoder, Posterior, positive_scale
 
 
 class Normal(Posterior):
-    """N(m(x), diag(s(x)^2)), m and s from one encoder (Kingma & Welling 2014, equation 9).
+    """N(m(x), diag(s(x)^2)): one encoder gives m and s (Kingma & Welling 2014, equation 9).
 
     Args:
-        event_shape: the shape of one x.
-        latent_dim: the dimension of z.
         encoder: the network that maps x to m and s.
     """
 
@@ -31,11 +29,9 @@ class Normal(Posterior):
 
 
 class FullNormal(Posterior):
-    """N(m(x), L(x) L(x)'), with any covariance, L lower triangular.
+    """N(m(x), L(x) L(x)'), where L is lower triangular: any covariance matrix.
 
     Args:
-        event_shape: the shape of one x.
-        latent_dim: the dimension of z.
         encoder: the network that maps x to m and L.
     """
 
@@ -51,18 +47,16 @@ class FullNormal(Posterior):
         rows, columns = torch.tril_indices(dim, dim, -1, device=x.device)
         lower = torch.zeros(*loc.shape, dim, dtype=loc.dtype, device=loc.device)
         lower[..., rows, columns] = below
-        # Rows in units of their scale: what is learned below the diagonal is a correlation.
+        # Each row is in units of its scale, so the entries below the diagonal are correlations.
         return dist.MultivariateNormal(
             loc, scale_tril=scale.diag_embed() + scale[..., None] * lower
         )
 
 
 class LowRankNormal(Posterior):
-    """N(m(x), F(x) F(x)' + diag(s(x)^2)), F with a few columns.
+    """N(m(x), F(x) F(x)' + diag(s(x)^2)), where F has a few columns.
 
     Args:
-        event_shape: the shape of one x.
-        latent_dim: the dimension of z.
         encoder: the network that maps x to m, s and F.
         rank: the number of columns of F.
     """
@@ -72,7 +66,9 @@ class LowRankNormal(Posterior):
     ) -> None:
         super().__init__(event_shape, latent_dim)
         if rank < 1:
-            raise InputError(f"a LowRankNormal's rank has to be at least 1, and {rank} is not")
+            raise InputError(
+                f"a LowRankNormal's rank has to be at least 1, and {rank} is not", "rank"
+            )
         self.encoder = encoder(event_shape, (2 + rank, latent_dim))
 
     def forward(self, x: Tensor) -> dist.Distribution:

@@ -12,18 +12,21 @@ from torch.nn.functional import softplus
 from pyro_vae.codes import Latent
 from pyro_vae.networks import Network
 
+# A network's class, or a partial of it: called with the shape of x and the shape of the outputs.
 Encoder = Callable[[Sequence[int], Sequence[int]], Network]
 
 
 class Posterior(nn.Module, ABC):
-    """A distribution over codes for each x.
+    """A distribution of codes z for each x.
+
+    The network that reads x is the attribute `encoder`: `refinement` looks for it by this name.
 
     Args:
         event_shape: the shape of one x.
         latent_dim: the dimension of z.
 
     Attributes:
-        support: where its codes are; a prior's have to be there too.
+        support: the latent space of the codes; the prior must have the same one.
     """
 
     support: ClassVar[Latent] = "real"
@@ -38,14 +41,17 @@ class Posterior(nn.Module, ABC):
         """Return q(z|x), with batch shape [...] and event shape [latent_dim].
 
         Args:
-            x: intensities in [0, 1], shape [..., *event_shape].
+            x: the features of x, for images intensities in [0, 1]; shape [..., *event_shape].
         """
 
     def code(self, z: Tensor) -> Tensor:
-        """Return what the decoder is shown of z, shape [..., latent_dim]; most show z itself."""
+        """Return the decoder's input for z, shape [..., latent_dim]: z itself unless overridden."""
         return z
 
 
 def positive_scale(raw: Tensor) -> Tensor:
-    """A scale from any number; the floor keeps densities finite, far below any real posterior."""
+    """Return positive scales for any numbers.
+
+    The smallest scale, 1e-5, keeps densities finite. Scales of useful posteriors are far larger.
+    """
     return softplus(raw) + 1e-5

@@ -15,11 +15,10 @@ from pyro_vae.posteriors.posterior import Encoder, Posterior, positive_scale
 class PowerSpherical(Posterior):
     """The power spherical distribution on the unit sphere (De Cao & Aziz 2020).
 
-    Much like von Mises-Fisher's, and without its rejection sampler.
+    It is similar to the von Mises-Fisher distribution, but sampling needs no rejection.
 
     Args:
-        event_shape: the shape of one x.
-        latent_dim: of the space that the sphere is in, two or more.
+        latent_dim: the dimension of the space around the sphere, two or more.
         encoder: the network that maps x to the direction and the concentration.
     """
 
@@ -28,9 +27,10 @@ class PowerSpherical(Posterior):
     def __init__(self, event_shape: Sequence[int], latent_dim: int, encoder: Encoder = MLP) -> None:
         super().__init__(event_shape, latent_dim)
         if latent_dim < 2:
-            raise InputError("a sphere needs two latent dimensions or more")
+            raise InputError("a sphere needs two latent dimensions or more", "latent_dim")
         self.encoder = encoder(event_shape, (latent_dim + 1,))
-        self.encoder.bias.data[-1] = 3.0  # start with a signal, of three parts to one of noise
+        # The initial concentration is about 3 latent_dim: three parts of signal to one of noise.
+        self.encoder.bias.data[-1] = 3.0
 
     def forward(self, x: Tensor) -> dist.Distribution:
         """Return q(z|x)."""
@@ -40,5 +40,5 @@ class PowerSpherical(Posterior):
         )
 
     def code(self, z: Tensor) -> Tensor:
-        """Return codes of variance one, as `priors.UniformSphere`."""
+        """Return codes of variance one, as `priors.UniformSphere` does."""
         return z * self.latent_dim**0.5

@@ -1,4 +1,4 @@
-"""Posteriors of two layers."""
+"""The posterior of codes in two layers."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,15 +16,15 @@ from pyro_vae.posteriors.posterior import Encoder, Posterior, positive_scale
 class Hierarchical(Posterior):
     """q(z_top|x) q(z|x, z_top), for `priors.Hierarchical` (Tomczak & Welling 2018, section 4).
 
-    `forward` draws z_top, at the Pyro site of this name, and returns N(m(x, z_top), s(x, z_top)^2).
+    `forward` draws z_top at the Pyro site "z_top" and returns N(m(x, z_top), s(x, z_top)^2). An MLP
+    maps the features of x and z_top to m and s.
 
     Args:
-        event_shape: the shape of one x.
         latent_dim: the dimension of z, the lower layer, which the likelihood decodes.
-        encoder: the network that maps x to features, which meet z_top in an MLP.
-        top: the family of q(z_top|x), with an encoder of its own.
+        encoder: the network that maps x to its features.
+        top: the family of q(z_top|x), with its own encoder.
         top_dim: the dimension of z_top.
-        features: the number of features of x, and the width of the MLP that takes them.
+        features: the number of features of x, and the width of the MLP's hidden layer.
     """
 
     support = "two layers"
@@ -39,16 +39,17 @@ class Hierarchical(Posterior):
         features: int = 100,
     ) -> None:
         super().__init__(event_shape, latent_dim)
-        if min(top_dim, features) < 1:
-            raise InputError("top_dim and features have to be at least 1")
+        for name, size in (("top_dim", top_dim), ("features", features)):
+            if size < 1:
+                raise InputError(f"{name} has to be at least 1, and {size} is not", name)
         self.top = top(event_shape, top_dim)
         if isinstance(self.top, Hierarchical):
-            raise InputError("a hierarchy has two layers: take another posterior as its top")
+            raise InputError("a hierarchy has two layers: take another posterior as its top", "top")
         self.encoder = encoder(event_shape, (features,))
         self.joint = MLP((features + top_dim,), (2, latent_dim), widths=(features,))
 
     def forward(self, x: Tensor) -> dist.Distribution:
-        """Draw z_top, and return q(z|x, z_top)."""
+        """Draw z_top and return q(z|x, z_top)."""
         z_top = pyro.sample("z_top", self.top(x))
         features = torch.tanh(self.encoder(x))
         features = features.expand(*z_top.shape[:-1], features.shape[-1])

@@ -1,7 +1,6 @@
-"""Checks of what networks are made of."""
+"""Activation functions by name."""
 
 import warnings
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,7 +9,12 @@ from pyro_vae.errors import InputError
 
 
 def activation_named(name: str) -> nn.Module:
-    """Return an activation of `torch.nn` by its name."""
+    """Return an activation function of `torch.nn` by its class name.
+
+    Raises:
+        InputError: if `torch.nn` has no such class, or the class needs arguments, or it does not
+            return a tensor of the same shape for vectors and for images.
+    """
     try:
         activation = getattr(nn, name)()
         with warnings.catch_warnings():
@@ -27,13 +31,7 @@ def activation_named(name: str) -> nn.Module:
         ValueError,
     ) as error:
         raise InputError(
-            f"'{name}' is no activation in torch.nn: choose Tanh, ReLU, SiLU, GELU, ..."
+            f"'{name}' is no activation in torch.nn: choose Tanh, ReLU, SiLU, GELU, ...",
+            "activation",
         ) from error
     return activation
-
-
-def positive(what: str, sizes: Sequence[int]) -> Sequence[int]:
-    """Return sizes that are all positive."""
-    if min(sizes, default=1) < 1:
-        raise InputError(f"{what} have to be positive, and {min(sizes)} is not")
-    return sizes
