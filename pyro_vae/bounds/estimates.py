@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy import special
 from torch import Tensor
 
 from pyro_vae.errors import InputError
@@ -185,6 +184,8 @@ def interval(mean: float, se: float, freedom: int) -> tuple[float, float]:
     """Return the 95 % interval of a mean, by Student's t."""
     if freedom < 1:
         return math.nan, math.nan
+    from scipy import special
+
     reach = special.stdtrit(freedom, 0.975).item() * se
     return mean - reach, mean + reach
 

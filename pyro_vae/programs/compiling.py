@@ -13,7 +13,6 @@ from unittest import mock
 
 import pyro
 import torch
-import torch._inductor
 from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import (
@@ -23,8 +22,6 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -88,6 +85,9 @@ class Graph:
     """What is compiled for arguments of one shape, type and layout: called with a tuple of them."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Tensor, ...]) -> None:
+        from torch._inductor import compile as inductor_compile
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
         graph, self.structure = _trace(function, args)
         self.closed_over = _lift(graph)
         flat: list[Any] = [x.detach() for x in [*args, *self.closed_over]]
@@ -99,7 +99,7 @@ class Graph:
         shapes = FakeTensorMode(shape_env=sizes, static_shapes=True)
         try:
             with torch.no_grad(), tracing(TracingContext(shapes)):
-                self.compiled = torch._inductor.compile(graph, flat, options=options)
+                self.compiled = inductor_compile(graph, flat, options=options)
         except Exception as error:  # whatever compilers raise
             raise CannotCompile(_reason(error)) from error
 
@@ -118,6 +118,8 @@ def _trace(
     Raises:
         CannotCompile: if it looks at values.
     """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     results: pytree.TreeSpec | None = None
 
     def flattened(*tensors: Tensor) -> list[Tensor]:
@@ -231,6 +233,8 @@ def _reason(error: Exception) -> str:
     """Say in one line why there is no compiled function."""
     if isinstance(error, CannotCompile):
         return str(error)
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
     text = " ".join(str(error).split())
     kinds = (
         DataDependentOutputException,
