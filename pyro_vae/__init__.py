@@ -1,28 +1,43 @@
 """Variational autoencoders as Pyro programs, with bounds on log p(x) that carry their errors.
 
-`VAE` puts a prior p(z), a likelihood p(x|z) and a posterior q(z|x) together to a Pyro model and
-guide; `objectives` and `svi` train them, `training` does so for whole runs, and `bounds` measures
-any Pyro model and guide, whose q(z|x) `refinement` can make better for given examples. `compiling`
-turns a function in which Pyro programs run into a compiled one.
+- `VAE` combines a prior p(z), a likelihood p(x|z) and a posterior q(z|x) into a Pyro model and a
+  Pyro guide. The parts are in `priors`, `likelihoods`, `posteriors` and `networks`.
+- `kinds` describes what the data are; `data` loads and splits them.
+- `objectives` are trained by the engines and the loop in `training`.
+- `bounds` measures log p(x) for any Pyro model and guide.
+- `diagnostics` examines the latent code; `refinement` improves q(z|x) for given examples.
+- `figures` draws; `runs` is the command line and the folder that a run fills.
+- `compiling` turns a function in which Pyro programs run into a compiled function.
+- `testing` has tests for your own parts.
+
+`svi` is the older name of `training`. A module that the `VAE` does not need is imported at its
+first use, so that `import pyro_vae` takes hardly more time than `import pyro`.
 """
 
-from pyro_vae import (
-    bounds,
-    data,
-    diagnostics,
-    figures,
-    kinds,
-    likelihoods,
-    networks,
-    objectives,
-    posteriors,
-    priors,
-    training,
-)
-from pyro_vae.diagnostics import refinement
+import importlib
+from typing import TYPE_CHECKING
+
+from pyro_vae import kinds, likelihoods, networks, posteriors, priors
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.programs import compiling
 from pyro_vae.vae import VAE, Guide, Model
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from pyro_vae import (
+        bounds,
+        checkpoint,
+        data,
+        diagnostics,
+        figures,
+        objectives,
+        runs,
+        testing,
+        training,
+    )
+    from pyro_vae import training as svi
+    from pyro_vae.diagnostics import refinement
+    from pyro_vae.programs import compiling
 
 __all__ = [
     "VAE",
@@ -31,6 +46,7 @@ __all__ = [
     "InputError",
     "Model",
     "bounds",
+    "checkpoint",
     "compiling",
     "data",
     "diagnostics",
@@ -42,6 +58,29 @@ __all__ = [
     "posteriors",
     "priors",
     "refinement",
+    "runs",
     "svi",
+    "testing",
     "training",
 ]
+
+_OTHER_PLACES = {
+    "compiling": "pyro_vae.programs.compiling",
+    "refinement": "pyro_vae.diagnostics.refinement",
+    "svi": "pyro_vae.training",
+}
+
+if not TYPE_CHECKING:  # type checkers read the imports above
+
+    def __getattr__(name: str) -> "ModuleType":
+        """Import a public module at its first use."""
+        if name not in __all__:
+            raise AttributeError(f"module 'pyro_vae' has no attribute '{name}'")
+        module = importlib.import_module(_OTHER_PLACES.get(name, f"pyro_vae.{name}"))
+        globals()[name] = module
+        return module
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those of modules that are not imported yet."""
+    return sorted({*globals(), *__all__})

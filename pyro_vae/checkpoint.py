@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and checkpoints that are safe to load."""
+"""Files that are complete or do not exist, and checkpoints that are safe to load."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from pyro_vae.errors import InputError
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file in one stroke: killed half-way, it leaves the old one as it was, or none."""
+    """Write a file atomically: if the process is killed, the file is the old one or the new one."""
     temporary = path.with_name(f".{path.name}.unfinished")
     try:
         with temporary.open("wb") as file:
@@ -31,21 +31,21 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint. Nothing in it is executed, so it may come from anywhere.
+    """Read a checkpoint. Loading executes nothing in the file, so the file may come from anybody.
 
     Raises:
-        InputError: if it is not there, or cannot be read.
+        InputError: if the file does not exist or cannot be read.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f"there is no {path}: train first, or go on with --resume") from error
+        raise InputError(f"there is no {path}: train first, or resume the run") from error
     except OSError:
         raise
-    except Exception as error:  # torch raises whatever its readers meet in a broken file
+    except Exception as error:  # the error for a broken file depends on where it is broken
         raise InputError(
-            f"{path} cannot be read, it may have been cut short: put a whole copy in its place, or "
-            "train again in a new folder"
+            f"{path} cannot be read, it may have been cut short: replace it with a complete copy, "
+            "or train again in a new folder"
         ) from error
     if not isinstance(state, dict):
         raise InputError(f"{path} is no checkpoint of pyro_vae")

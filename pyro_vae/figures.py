@@ -1,14 +1,13 @@
 """Figures: a matplotlib axes in, the same axes out. Opening and saving files is for the caller."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
 import torch
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
-from scipy import special
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -19,9 +18,14 @@ from pyro_vae.diagnostics.units import THRESHOLD
 from pyro_vae.training import History
 from pyro_vae.vae import VAE
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 def training_curves(ax: Axes, history: History) -> Axes:
     """Draw the bound that was trained, and the one on validation data, against the epoch."""
+    from matplotlib.ticker import MaxNLocator
+
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(epochs) == 1 else ""
     ax.plot(
@@ -206,6 +210,8 @@ def manifold(ax: Axes, vae: VAE, side: int = 20) -> Axes:
     The grid is even in the quantiles of N(0, I), so for that prior each image stands for the same
     probability.
     """
+    from scipy import special
+
     line = torch.tensor(special.ndtri((np.arange(side) + 0.5) / side), dtype=torch.float32)
     first, second = torch.meshgrid(line, line.flip(0), indexing="xy")
     z = torch.stack([first, second], -1).reshape(-1, 2).to(next(vae.parameters()).device)

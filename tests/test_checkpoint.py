@@ -1,4 +1,4 @@
-"""Files are whole, and loading them runs nothing."""
+"""Checkpoints are complete files, and loading them executes nothing."""
 
 import os
 from pathlib import Path
@@ -35,16 +35,16 @@ def test_a_write_that_fails_leaves_the_old_file(
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, -1])
-def test_cut_short(tmp_path: Path, kept: int) -> None:
+@pytest.mark.parametrize("length", [0, 1, 100, -1])
+def test_a_file_that_is_cut_short(tmp_path: Path, length: int) -> None:
     checkpoint.save(tmp_path / "c.pt", STATE)
     content = (tmp_path / "c.pt").read_bytes()
-    (tmp_path / "c.pt").write_bytes(content[:kept])
+    (tmp_path / "c.pt").write_bytes(content[:length])
     with pytest.raises(InputError, match="cut short"):
         checkpoint.load(tmp_path / "c.pt")
 
 
-def test_missing_or_something_else(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="train first"):
         checkpoint.load(tmp_path / "c.pt")
     torch.save(torch.zeros(3), tmp_path / "c.pt")
@@ -57,7 +57,7 @@ class Evil:
         return os.system, ("touch pwned",)
 
 
-def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_executes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"engine": Evil()}, tmp_path / "c.pt")
     with pytest.raises(InputError, match="cannot be read"):

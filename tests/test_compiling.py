@@ -1,4 +1,4 @@
-"""Compiled functions: what they compute, what they see, and what they refuse."""
+"""Compiled functions: their results, the tensors they use, and the functions they refuse."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from pyro_vae.programs.compiling import CannotCompile, Compiled
 
 
 class Program(nn.Module):
-    """z ~ N(mu, s^2), s made of a buffer; x ~ N(f(z), 1)."""
+    """z ~ N(mu, s^2), where s is a buffer; x ~ N(f(z), 1)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Program(nn.Module):
 
 
 def log_joint_and_gradients(program: Program) -> Callable[[Tensor, Tensor], Any]:
-    """Log p(x, z), with its gradients by z and by the parameters."""
+    """Log p(x, z), and its gradients with respect to z and the parameters."""
 
     def function(x: Tensor, z: Tensor) -> Any:
         z = z.requires_grad_()
@@ -49,7 +49,7 @@ def x() -> Tensor:
     return torch.randn(7, 3, dtype=torch.double)
 
 
-def test_it_is_the_function_with_tensors_as_they_are_now(x: Tensor) -> None:
+def test_results_use_the_current_values_of_tensors(x: Tensor) -> None:
     program = Program().double()
     function = log_joint_and_gradients(program)
     compiled = Compiled(function)
@@ -63,7 +63,7 @@ def test_it_is_the_function_with_tensors_as_they_are_now(x: Tensor) -> None:
         pyro.clear_param_store()
         expected = function(x, z.clone())
         torch.testing.assert_close(ours, (expected[0].detach(), expected[1]))
-        # The statistics of the batch normalisation too, each once for each call.
+        # The statistics of the batch normalisation are also updated once for each call.
         torch.testing.assert_close(after, list(program.state_dict().values()))
         with torch.no_grad():
             program.mu += change + 1
@@ -81,13 +81,13 @@ def test_noise_is_new_at_each_call_and_repeatable(x: Tensor) -> None:
 
     compiled = Compiled(draw)
     before = torch.get_rng_state()
-    compiled(x)  # compiling draws as a call does, and no more
+    compiled(x)  # compiling consumes no random numbers beyond those of the call
     torch.set_rng_state(before)
     first, second = compiled(x), compiled(x)
     assert not torch.equal(first, second)
     torch.set_rng_state(before)
     assert torch.equal(compiled(x), first)
-    draws = torch.cat([compiled(x) for _ in range(2000)])  # 14,000 of each
+    draws = torch.cat([compiled(x) for _ in range(2000)])  # 14,000 of each dimension
     error = len(draws) ** -0.5
     assert ((draws.mean(0) - program.mu).abs() < 4.5 * error).all()
     assert ((draws.var(0) - 1).abs() < 4.5 * 2**0.5 * error).all()
@@ -112,14 +112,14 @@ def test_one_compilation_for_each_shape() -> None:
     assert traced == [(2,), (3,)]
 
 
-def test_arguments_may_lie_in_memory_as_they_like() -> None:
+def test_arguments_may_have_any_memory_layout() -> None:
     compiled, x = Compiled(lambda x: 2 * x), torch.arange(6.0).reshape(2, 3)
     for same in (x, x.T.contiguous().T, torch.stack([x, x], -1)[..., 0]):
         assert torch.equal(compiled(same), 2 * x)
 
 
-def test_what_it_closes_over_is_an_input_once() -> None:
-    """Inductor copies what it finds twice and is written to, there and back, at every call."""
+def test_each_closed_over_tensor_is_one_input() -> None:
+    """Inductor would copy a tensor at each call if it were two inputs and written to."""
     weight, scale = nn.Parameter(torch.ones(4)), torch.ones(4)
 
     def function(x: Tensor) -> Tensor:
@@ -128,13 +128,13 @@ def test_what_it_closes_over_is_an_input_once() -> None:
         return x
 
     graph, _ = compiling._trace(function, (torch.ones(4),))
-    lifted = compiling._lift(graph)
-    assert {id(tensor) for tensor in lifted} == {id(weight), id(scale)} and len(lifted) == 2
-    held = {**vars(graph), **graph._parameters, **graph._buffers}
-    assert not [name for name, value in held.items() if isinstance(value, Tensor)]
+    inputs = compiling._turn_closed_over_into_inputs(graph)
+    assert {id(tensor) for tensor in inputs} == {id(weight), id(scale)} and len(inputs) == 2
+    attributes = {**vars(graph), **graph._parameters, **graph._buffers}
+    assert not [name for name, value in attributes.items() if isinstance(value, Tensor)]
 
 
-def test_what_it_closes_over_may_share_memory() -> None:
+def test_closed_over_tensors_may_share_memory() -> None:
     weight = torch.ones(3)
     other = weight.detach()
 
@@ -178,30 +178,30 @@ LIVE = torch.ones(3)
         lambda x: x * LIVE.tolist()[0],
     ],
 )
-def test_structure_that_depends_on_values_is_refused(function: Callable[[Tensor], Tensor]) -> None:
+def test_functions_that_read_values_are_refused(function: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(CannotCompile, match="depends on the value of a tensor"):
         Compiled(function)(torch.ones(3))
 
 
-def test_items_stay_tensors() -> None:
+def test_item_returns_a_tensor() -> None:
     compiled = Compiled(lambda x: x - x.sum().item() + LIVE[0].item())
     for x in (torch.arange(3.0), torch.ones(3)):
         torch.testing.assert_close(compiled(x), x - x.sum() + 1)
 
 
-def test_no_compiler() -> None:
+def test_without_a_compiler_it_is_refused() -> None:
     settings = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}
     with torch._inductor.config.patch(settings), pytest.raises(CannotCompile):
         Compiled(lambda x: x.sin() + 1.2345)(torch.ones(3))
 
 
-def test_faults_of_the_function_are_told() -> None:
+def test_errors_of_the_function_are_reported() -> None:
     with pytest.raises(CannotCompile, match="shape"):
         Compiled(lambda x: x.reshape(5))(torch.ones(3))
 
 
 def test_faster_functions_are_as_accurate() -> None:
-    """What is compiled in another way in single precision, and its gradients, against double."""
+    """Our decompositions in single precision, and their gradients, against double precision."""
     x = torch.cat([torch.linspace(-20, 20, 100_001), torch.logspace(-12, -1, 1001)])
     t = (torch.arange(len(x)) % 2).float()
 
@@ -211,11 +211,11 @@ def test_faster_functions_are_as_accurate() -> None:
         values = [x.tanh(), softplus(x), logsigmoid(x), cross_entropy]
         return [*values, *(torch.autograd.grad(v.sum(), x, retain_graph=True)[0] for v in values)]
 
-    # Of exp(-|x|) the rounding of x makes a relative error of 6e-8 |x|; in gradients, of one.
-    # Of tanh it is of three roundings of 2 sigmoid at 0.25, 6e-8 each.
+    # The rounding of x gives exp(-|x|) a relative error of 6e-8 |x|; gradients are at most one.
+    # The error of tanh is three roundings of 2 sigmoid at 0.25, 6e-8 each.
     closeness = [(7.3e-7, 0.0), *[(3e-6, 0.0)] * 3, *[(0.0, 1e-6)] * 4]
-    found, exact = Compiled(functions)(x, t), functions(x.double(), t.double())
-    for one, other, (rtol, atol) in zip(found, exact, closeness, strict=True):
+    compiled, exact = Compiled(functions)(x, t), functions(x.double(), t.double())
+    for one, other, (rtol, atol) in zip(compiled, exact, closeness, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=rtol, atol=atol)
     total = Compiled(lambda x, t: binary_cross_entropy_with_logits(x, t, reduction="sum"))(x, t)
     mean = Compiled(lambda x, t: binary_cross_entropy_with_logits(x, t))(x, t)

@@ -8,7 +8,6 @@ Stern 1996).
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, stats
 from torch import Tensor
 
 
@@ -32,6 +31,8 @@ class Check:
     @property
     def se(self) -> float:
         """The standard error of the difference, over images of both."""
+        from scipy import stats
+
         return float(np.hypot(stats.sem(self.data), stats.sem(self.model)))
 
     @property
@@ -40,6 +41,8 @@ class Check:
 
         Conservative where the statistic has few values, as counts have.
         """
+        from scipy import stats
+
         return float(stats.ks_2samp(self.data, self.model).pvalue)
 
 
@@ -75,6 +78,8 @@ def statistics(images: Tensor) -> dict[str, np.ndarray]:
         "stroke mass": on.reshape(flat).mean(1),
     }
     if images.dim() == 3:
+        from scipy import ndimage
+
         counts = [ndimage.label(image, np.ones((3, 3)))[1] for image in on]
         found["components"] = np.array(counts, dtype=float)
     return found

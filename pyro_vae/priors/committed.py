@@ -4,7 +4,6 @@ import math
 
 import pyro.distributions as dist
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from pyro_vae.errors import InputError
@@ -43,6 +42,8 @@ class AR1(Prior):
                 f"a rate of {rate:g} nats cannot be committed by {latent_dim} dimensions: take one "
                 f"between 1e-4 and {most:.4g}"
             )
+        from scipy.optimize import brentq
+
         a = brentq(lambda a: _least_kl(a, latent_dim) - rate, 0, STIFFEST)
         steps = torch.arange(latent_dim, dtype=torch.float64)
         covariance = a ** (steps - steps[:, None]).abs()

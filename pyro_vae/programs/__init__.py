@@ -1,1 +1,1 @@
-"""Pyro programs: looked at, run, and compiled."""
+"""Pyro programs: how their traces are read, where their noise comes from, how they are compiled."""

@@ -1,8 +1,12 @@
-"""Turn a function of tensors, in which Pyro programs run, into one compiled callable.
+"""Compile a function of tensors in which Pyro programs run.
 
-Pyro's effect handlers work once, while `make_fx` traces through them at dispatch level: what is
-left is a graph of tensor operations, gradients included, which Inductor compiles. Nothing here
-knows of variational autoencoders.
+`make_fx` traces the function once, at PyTorch's dispatch level. Pyro's effect handlers run only
+during this trace: what remains is a graph of tensor operations, gradients included, which Inductor
+compiles. The module knows nothing of variational autoencoders.
+
+All private parts of PyTorch that the package uses are imported in this file, and
+tests/test_private_parts.py checks that they exist. Those that are slow to import are imported
+inside the functions that use them.
 """
 
 import contextlib
@@ -13,7 +17,6 @@ from unittest import mock
 
 import pyro
 import torch
-import torch._inductor
 from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import (
@@ -23,36 +26,35 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from pyro_vae.errors import InputError
-from pyro_vae.programs.kernels import FASTER
+from pyro_vae.programs.kernels import CPU_DECOMPOSITIONS
 
 
 class CannotCompile(Exception):
-    """The function cannot be compiled, and the message says why: call it as it is."""
+    """The function cannot be compiled; the message says why. It can still be called directly."""
 
 
 class Compiled:
     """A compiled function of tensors.
 
-    It is compiled at the first call for each shape, layout and type of its arguments, and not for
-    new values. Tensors that the function closes over, parameters above all, are seen as they are at
-    each call, as long as they are changed in place. Its randomness is new at each call, and under
-    the same `torch.manual_seed` that of the function itself.
+    It is compiled at the first call with arguments of a new shape, memory layout, type or device;
+    new values do not compile it again. Each call uses the current values of the tensors that the
+    function closes over, such as parameters, provided they are changed in place. Each call draws
+    new random numbers; after the same `torch.manual_seed` they are those of the function itself.
 
-    What is no tensor is taken once and for all: numbers, modes, and the sizes of tensors. Values
-    that are read out of tensors by `item()` are left in the graph as tensors. Pyro's validation and
-    its warnings of NaN are off. Nothing is differentiated from outside, but the function may use
-    `torch.autograd.grad`. It may write in place to its arguments and to parameters, which are not
-    to share memory with one another then; results may share it with either.
+    Non-tensors (numbers, modes, shapes) are fixed at compile time. The result of `item()` stays a
+    tensor in the graph. Pyro's validation and its warnings of NaN are off.
+
+    The result cannot be differentiated, but the function may call `torch.autograd.grad`. The
+    function may write in place to its arguments and to parameters, if no two of these tensors share
+    memory. Results may share memory with arguments and parameters.
 
     Args:
-        function: takes tensors; returns tensors in any nesting.
+        function: a function that takes tensors and returns tensors, nested in any way.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -63,19 +65,19 @@ class Compiled:
         """Call the function.
 
         Raises:
-            CannotCompile: if what it does depends on the values of tensors, or if there is no C++
-                compiler; nothing has been changed then.
+            CannotCompile: if the function depends on the values of tensors, or there is no C++
+                compiler. Nothing has been changed then.
         """
         return self.prepare(*args)(args)
 
     def prepare(self, *args: Tensor) -> "Graph":
-        """Compile for arguments like these, if that has not been done, and run nothing.
+        """Compile the function for arguments like these, unless that is done, without running it.
 
         Returns:
-            What can be called with such arguments again and again, without a look at their shapes.
+            The graph for such arguments. Calling it skips the search by shape, layout and type.
 
         Raises:
-            CannotCompile: as above.
+            CannotCompile: as in `__call__`.
         """
         key = (torch.get_num_threads(), *((x.shape, x.stride(), x.dtype, x.device) for x in args))
         graph = self._graphs.get(key)
@@ -85,26 +87,38 @@ class Compiled:
 
 
 class Graph:
-    """What is compiled for arguments of one shape, type and layout: called with a tuple of them."""
+    """The function compiled for one shape, layout, type and device of its arguments.
+
+    Args:
+        function: as in `Compiled`.
+        args: example arguments.
+
+    Raises:
+        CannotCompile: as in `Compiled`.
+    """
 
     def __init__(self, function: Callable[..., Any], args: tuple[Tensor, ...]) -> None:
+        from torch._inductor import compile as inductor_compile
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
         graph, self.structure = _trace(function, args)
-        self.closed_over = _lift(graph)
-        flat: list[Any] = [x.detach() for x in [*args, *self.closed_over]]
-        # PyTorch draws normals faster than Inductor on a CPU, and draws what the function would.
+        self.closed_over = _turn_closed_over_into_inputs(graph)
+        inputs: list[Any] = [x.detach() for x in [*args, *self.closed_over]]
+        # On a CPU, PyTorch draws normals faster than Inductor, and draws the same as the function.
         options: dict[str, Any] = {"fallback_random": True}
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # of absent GPUs
-        # Inductor keeps what it compiles on disk only for graphs that have a shape environment.
+        # Without this, PyTorch warns that there is no GPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        # Inductor stores compiled code on disk only for graphs that have a shape environment.
         sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
         shapes = FakeTensorMode(shape_env=sizes, static_shapes=True)
         try:
             with torch.no_grad(), tracing(TracingContext(shapes)):
-                self.compiled = torch._inductor.compile(graph, flat, options=options)
-        except Exception as error:  # whatever compilers raise
+                self.compiled = inductor_compile(graph, inputs, options=options)
+        except Exception as error:  # compilers raise errors of many types
             raise CannotCompile(_reason(error)) from error
 
     def __call__(self, args: tuple[Tensor, ...]) -> Any:
-        """Run it."""
+        """Run the graph on a tuple of arguments."""
         with torch.no_grad():
             results = self.compiled(*args, *self.closed_over)
         return pytree.tree_unflatten(results, self.structure)
@@ -113,64 +127,71 @@ class Graph:
 def _trace(
     function: Callable[..., Any], args: tuple[Tensor, ...]
 ) -> tuple[GraphModule, pytree.TreeSpec]:
-    """Run the function once on shapes alone, and return its graph and how its results are nested.
+    """Run the function once on tensors without values.
+
+    Returns:
+        The graph of the function, and how its results are nested.
 
     Raises:
-        CannotCompile: if it looks at values.
+        CannotCompile: if the function reads values.
     """
-    results: pytree.TreeSpec | None = None
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    structure: pytree.TreeSpec | None = None
+    undo_writes = _UndoWrites()
 
     def flattened(*tensors: Tensor) -> list[Tensor]:
-        nonlocal results
-        with unwritten:
-            leaves, results = pytree.tree_flatten(function(*tensors))
+        nonlocal structure
+        with undo_writes:
+            leaves, structure = pytree.tree_flatten(function(*tensors))
             return [leaf.detach() for leaf in leaves]
 
-    unwritten = _Unwritten()
     devices = {x.device for x in args if x.is_cuda}
     try:
-        with torch.random.fork_rng(devices), torch.enable_grad(), _values_unseen():
-            graph = make_fx(flattened, FASTER, tracing_mode="fake", _allow_non_fake_inputs=True)(
-                *(x.detach() for x in args)
-            )
+        with torch.random.fork_rng(devices), torch.enable_grad(), _values_hidden():
+            graph = make_fx(
+                flattened, CPU_DECOMPOSITIONS, tracing_mode="fake", _allow_non_fake_inputs=True
+            )(*(x.detach() for x in args))
     except InputError:
         raise
-    except Exception as error:  # torch has several for the same thing, and programs their own
+    except Exception as error:  # PyTorch has several types for one reason, and programs have theirs
         raise CannotCompile(_reason(error)) from error
     finally:
-        unwritten.restore()
-    assert results is not None
-    return graph, results
+        undo_writes.restore()
+    assert structure is not None
+    return graph, structure
 
 
-def _lift(graph: GraphModule) -> list[Tensor]:
-    """Make inputs of the tensors that a graph holds, and return these in their order."""
+def _turn_closed_over_into_inputs(graph: GraphModule) -> list[Tensor]:
+    """Replace the tensors that a graph holds by inputs, and return them in the inputs' order."""
     nodes = list(graph.graph.nodes)
-    held = [node for node in nodes if node.op == "get_attr"]
-    start = next(node for node in nodes if node.op != "placeholder")
-    inputs: dict[Tensor, Any] = {}  # by identity, as tensors are hashed
-    for node in held:
+    attributes = [node for node in nodes if node.op == "get_attr"]
+    first_operation = next(node for node in nodes if node.op != "placeholder")
+    inputs: dict[Tensor, Any] = {}  # tensors are hashed by identity
+    for node in attributes:
         tensor = getattr(graph, node.target)
         if tensor not in inputs:
-            with graph.graph.inserting_before(start):
+            with graph.graph.inserting_before(first_operation):
                 inputs[tensor] = graph.graph.placeholder(f"closed_over_{len(inputs)}")
         node.replace_all_uses_with(inputs[tensor])
-    for node in held:
+    for node in attributes:
         graph.graph.erase_node(node)
-    # What stays on the module is an input once more, and of two inputs in one place Inductor copies
-    # the one that is written to, there and back: as it has to where tensors share their memory.
-    places = [tensor.untyped_storage().data_ptr() for tensor in inputs if tensor.numel()]
-    if len(set(places)) == len(places):
-        for name in {str(node.target) for node in held}:
+    # For Inductor, a tensor that stays an attribute of the module is a second input with the same
+    # memory. If the graph writes to one of the two, Inductor copies it before and after each call.
+    # This is needed only if different tensors share memory: only then do the attributes stay.
+    addresses = [tensor.untyped_storage().data_ptr() for tensor in inputs if tensor.numel()]
+    if len(set(addresses)) == len(addresses):
+        for name in {str(node.target) for node in attributes}:
             delattr(graph, name)
     graph.recompile()
     return list(inputs)
 
 
-class _Unwritten(TorchDispatchMode):
-    """Remember what the tensors that a function closes over were, before it wrote to them.
+class _UndoWrites(TorchDispatchMode):
+    """Remember the values of tensors that the function closes over, before it writes to them.
 
-    Tracing runs operations on shapes alone, but those that have no other inputs it runs in earnest.
+    Tracing computes shapes only; but an operation that has no traced input really runs, and may
+    write to a parameter. `restore` undoes this.
     """
 
     def __init__(self) -> None:
@@ -188,19 +209,19 @@ class _Unwritten(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def restore(self) -> None:
-        """Put them back."""
+        """Write the remembered values back."""
         with torch.no_grad():
             for tensor, value in self.before.items():
                 tensor.copy_(value)
 
 
-class _ValuesUnseen(TorchFunctionMode):
-    """Leave what is taken out of a tensor by `item()` a tensor, and refuse other looks at values.
+class _RefuseReadingValues(TorchFunctionMode):
+    """Let `item()` return a tensor, and refuse all other ways to read the value of a tensor.
 
-    That is, at those of tensors that the function closes over; tracing refuses the others itself.
+    This concerns the tensors that the function closes over. For all others tracing itself refuses.
     """
 
-    LOOKS = frozenset(
+    READS = frozenset(
         getattr(Tensor, name)
         for name in ("__bool__", "__float__", "__int__", "__index__", "numpy", "tolist")
     )
@@ -210,16 +231,16 @@ class _ValuesUnseen(TorchFunctionMode):
     ) -> Any:
         if func is Tensor.item:
             return args[0].detach()
-        if func in self.LOOKS and not isinstance(args[0], FakeTensor):
+        if func in self.READS and not isinstance(args[0], FakeTensor):
             raise CannotCompile(f"it depends on the value of a tensor, by {func.__name__}")
         return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager
-def _values_unseen() -> Iterator[None]:
-    """Trace without looks at values, those of Pyro's own checks among them."""
+def _values_hidden() -> Iterator[None]:
+    """Refuse reading values, and switch off Pyro's own checks, which read them."""
     with (
-        _ValuesUnseen(),
+        _RefuseReadingValues(),
         mock.patch("pyro.util.torch_isnan", lambda value: False),
         mock.patch("pyro.util.torch_isinf", lambda value: False),
         pyro.validation_enabled(False),
@@ -228,15 +249,17 @@ def _values_unseen() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Say in one line why there is no compiled function."""
+    """Return in one line why the function cannot be compiled."""
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
     if isinstance(error, CannotCompile):
         return str(error)
     text = " ".join(str(error).split())
-    kinds = (
+    reads = (
         DataDependentOutputException,
         DynamicOutputShapeException,
         GuardOnDataDependentSymNode,
     )
-    if isinstance(error, kinds) or "data-dependent" in text:
+    if isinstance(error, reads) or "data-dependent" in text:
         return f"it depends on the value of a tensor, by {getattr(error, 'func', 'bool or int')}"
     return f"{type(error).__name__}: {text[:200]}"

@@ -1,4 +1,4 @@
-"""Streams of random numbers: seeds of independent streams, and global generators left unchanged."""
+"""Random numbers: seeds of independent streams, and the global random state preserved."""
 
 import contextlib
 from typing import Any
@@ -9,10 +9,17 @@ from torch import Tensor
 
 
 def stream_seed(*words: int) -> int:
-    """Return the seed of a random stream of its own for each tuple of non-negative integers."""
+    """Return a seed for a random stream; different words give independent streams.
+
+    Args:
+        words: non-negative integers that name the stream, the run's seed and the epoch for example.
+    """
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
 
 
-def undisturbed(x: Any) -> contextlib.AbstractContextManager[None]:
-    """Restore the global random state on exit: the CPU's, and that of the GPU that x is on."""
+def preserve_rng_state(x: Any) -> contextlib.AbstractContextManager[None]:
+    """Restore the global random state on exit: that of the CPU, and of the GPU that holds x."""
     return torch.random.fork_rng([x.device] if isinstance(x, Tensor) and x.is_cuda else [])
+
+
+undisturbed = preserve_rng_state  # the older name

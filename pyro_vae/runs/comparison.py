@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
 from pyro_vae import bounds, figures
 from pyro_vae.bounds import Comparison, Estimate, Settings
@@ -56,6 +55,8 @@ class RunComparison:
         Raises:
             InputError: if matplotlib knows no such kind of picture.
         """
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(7, 1.5 + 0.3 * len(self.comparison.bounds)), layout="constrained")
         figures.forest(figure.subplots(), self.comparison)
         try:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyro_vae import checkpoint, data, figures, training
@@ -220,6 +219,8 @@ class Run:
     ) -> None:
         """Draw a figure into the run's folder, on one axes, or on several side by side."""
         (self.folder / "figures").mkdir(exist_ok=True)
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots(ncols=columns))
         figure.savefig(self.folder / "figures" / f"{name}.png", dpi=150)

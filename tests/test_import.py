@@ -1,0 +1,101 @@
+"""`import pyro_vae` is light: heavy packages are imported where they are used, not before."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyro_vae
+
+HEAVY = [
+    "arviz",
+    "matplotlib",
+    "pandas",
+    "PIL",
+    "scipy",
+    "sklearn",
+    "sympy",
+    "torch._dynamo",
+    "torch._inductor",
+    "torch.fx.experimental.symbolic_shapes",
+    "torchvision",
+    "xarray",
+]
+# Each stage prints the modules that it adds. Pyro and PyTorch's Adam come first, each before the
+# stage that uses it, because what they import themselves is not our doing: Adam imports Inductor.
+STAGES = """
+import contextlib, io, json, runpy, sys
+
+def added(before):
+    return sorted(set(sys.modules) - before)
+
+import pyro
+before = set(sys.modules)
+import pyro_vae
+stages = {"import": added(before)}
+
+sys.argv = ["svi_train.py", "--help"]
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as help_text:
+    runpy.run_path(SCRIPT, run_name="__main__")
+assert "--latent_dim" in help_text.getvalue()
+stages["help"] = added(before)
+
+import torch
+weight = torch.nn.Parameter(torch.zeros(3))
+optimizer = torch.optim.Adam([weight])
+weight.sum().backward()
+optimizer.step()
+before = set(sys.modules)
+from pyro_vae import VAE, likelihoods, objectives, posteriors, priors, training
+vae = VAE(
+    priors.StandardNormal(2), likelihoods.Bernoulli(2, [3, 4]), posteriors.Normal([3, 4], 2)
+)
+training.EagerEngine(vae.model, vae.guide, objectives.ELBO()).step(torch.ones(5, 3, 4))
+stages["step"] = added(before)
+print(json.dumps(stages))
+"""
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, list[str]]:
+    script = Path(__file__).parent.parent / "scripts" / "svi_train.py"
+    code = STAGES.replace("SCRIPT", repr(str(script)))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("stage", ["import", "help", "step"])
+def test_nothing_heavy_is_imported(stages: dict[str, list[str]], stage: str) -> None:
+    added = [
+        module
+        for module in stages[stage]
+        if any(module == heavy or module.startswith(f"{heavy}.") for heavy in HEAVY)
+    ]
+    assert not added
+
+
+def test_importing_the_package_adds_only_its_own_modules(stages: dict[str, list[str]]) -> None:
+    packages = {module.partition(".")[0] for module in stages["import"]}
+    assert packages - {"pyro_vae"} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("name", pyro_vae.__all__)
+def test_every_public_name_resolves_and_is_listed(name: str) -> None:
+    assert getattr(pyro_vae, name) is not None
+    assert name in dir(pyro_vae)
+
+
+def test_old_and_short_names_are_the_modules() -> None:
+    from pyro_vae.diagnostics import refinement
+    from pyro_vae.programs import compiling
+
+    assert pyro_vae.svi is pyro_vae.training
+    assert pyro_vae.refinement is refinement and pyro_vae.compiling is compiling
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'observations'"):
+        _ = pyro_vae.observations  # type: ignore[attr-defined]
