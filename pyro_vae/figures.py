@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from pyro_vae.bounds import Annealed, Bounds, Comparison
 from pyro_vae.diagnostics import Diagnosis, unit_means, unit_shares
-from pyro_vae.diagnostics.predictive import Check
+from pyro_vae.diagnostics.predictive import PredictiveChecks
 from pyro_vae.diagnostics.units import THRESHOLD
 from pyro_vae.training import History
 from pyro_vae.vae import VAE
@@ -283,9 +283,9 @@ def pareto_k(ax: Axes, found: Bounds) -> Axes:
     return ax
 
 
-def predictive_checks(axes: Sequence[Axes], checks: dict[str, Check]) -> None:
+def predictive_checks(axes: Sequence[Axes], checks: PredictiveChecks) -> None:
     """Draw each statistic's distribution in the data and under the model."""
-    for ax, (name, found) in zip(axes, checks.items(), strict=False):
+    for ax, (name, found) in zip(axes, checks.by_statistic.items(), strict=False):
         both = np.concatenate([found.data, found.model])
         if name == "components":
             edges = list(np.arange(both.min(), both.max() + 2) - 0.5)
@@ -305,7 +305,7 @@ def predictive_checks(axes: Sequence[Axes], checks: dict[str, Check]) -> None:
             )
         ax.set(xlabel=name, yticks=[])
         ax.set_title(f"difference {found.difference:+.3f} ± {1.96 * found.se:.3f}", fontsize=10)
-    for ax in list(axes)[len(checks) :]:
+    for ax in list(axes)[len(checks.by_statistic) :]:
         ax.set_visible(False)
     axes[0].set_ylabel("density")
     axes[0].legend()

@@ -258,7 +258,10 @@ REFUSED = [
     (["--config", "null.yaml"], ["--data has no value"]),
     (["--data", "mnist", "--data_root", "broken"], ["mnist could not be read from broken"]),
     (["--likelihood", "Gaussian", "--binarization", "static"], ["--binarization static"]),
-    (["--objective", "AnalyticELBO", "--prior", "Mixture"], ["no closed form", "--objective ELBO"]),
+    (
+        ["--objective", "AnalyticELBO", "--prior", "Mixture"],
+        ["no closed form", "use the objective ELBO"],
+    ),
     (["--objective", "IWAE", "--objective.num_particles", 0], ["num_particles"]),
     (["--objective.beta", -1], ["beta"]),
     (["--objective.free_bits", 1, "--prior", "Vamp"], ["group 0"]),

@@ -56,7 +56,7 @@ class Evaluation:
     refined: Bounds | None = None
     annealed: Annealed | None = None
     simulated: Bidirectional | None = None
-    checks: dict[str, predictive.Check] | None = None
+    checks: predictive.PredictiveChecks | None = None
     draws: Any = None
 
     @property
@@ -116,7 +116,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     found = measure(seed=seed, keep=keep / "bounds.pt")
     if plan.checks:
         drawn = _draw(run, plan.checks, keep / "checks.pt")
-        checks = predictive.check(run.kind.features(run.test), run.kind.features(drawn))
+        checks = predictive.compare_images(run.kind.features(run.test), run.kind.features(drawn))
     draws = None
     if plan.draws:
         khat = found.khat[:DRAWN]
@@ -182,7 +182,7 @@ def report(run: Run, found: Evaluation) -> str:
     if found.annealed:
         best = found.annealed.lower
     if found.checks:
-        lines.append(f"\n{predictive.report(found.checks)}")
+        lines.append(f"\n{found.checks}")
     if run.base_measure.counts:
         mean = _on_base_measure(run, best).mean
         if found.whole:  # the same for all images, by the difference on some
@@ -232,10 +232,7 @@ def write(run: Run, found: Evaluation) -> None:
     if found.gaps:
         content["gaps"] = found.gaps.to_dict()
     if found.checks:
-        content["checks"] = {
-            name: {"difference": c.difference, "se": c.se, "p_value": c.p_value}
-            for name, c in found.checks.items()
-        }
+        content["checks"] = found.checks.to_dict()
         run.draw("predictive", (9, 3), partial(figures.predictive_checks, checks=found.checks), 3)
     else:  # nothing that another evaluation left
         (run.folder / "figures" / "predictive.png").unlink(missing_ok=True)
