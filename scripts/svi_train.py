@@ -28,14 +28,11 @@ def main() -> None:
         history = training.fit(
             run.engine,
             run.train,
-            run.validation,
             run.observe,
             epochs=run.options.epochs,
             batch_size=run.options.batch_size,
             seed=run.options.seed,
-            folder=folder,
-            diagnose_every=run.options.diagnose_every,
-            aggressive=run.options.aggressive,
+            callbacks=run.callbacks(),
         )
         run.load_best()
         found = evaluation.evaluate(run)

@@ -80,12 +80,7 @@ class Run:
         self.test = kind.observe_once(test, seeds[2]).to(self.device)
         self.engine = self._choose_engine()
         self.engine.check(self.validation[:2])  # refuses parts that do not go together
-        training.check(
-            self.engine,
-            self.validation,
-            diagnose_every=chosen.diagnose_every,
-            aggressive=chosen.aggressive,
-        )
+        training.check(self.engine, self.callbacks())
         self.measured = kind.measured(test, self.test.cpu())
 
     def __str__(self) -> str:
@@ -172,6 +167,16 @@ class Run:
                     f"{self.folder} has done already"
                 )
         self.write_config()
+
+    def callbacks(self) -> list[training.Callback]:
+        """Return what `training.fit` does in this run beside the steps."""
+        chosen = self.options
+        callbacks: list[training.Callback] = [training.Validate(self.validation)]
+        if chosen.aggressive:
+            callbacks.append(training.GuideFirst(self.validation, chosen.aggressive))
+        if chosen.diagnose_every:
+            callbacks.append(training.Diagnose(self.validation, chosen.diagnose_every))
+        return [*callbacks, training.Checkpoint(self.folder)]
 
     def observe(self, images: Tensor) -> Tensor:
         """Show stored images to the likelihood, with fresh noise."""

@@ -12,7 +12,7 @@ done
 # A bound chooses the autoencoder of the first epoch, whose KL is the least: compare the last ones.
 python - << 'PYTHON'
 from pyro_vae import diagnostics, training
-from pyro_vae.run import Run
+from pyro_vae.runs.run import Run
 
 for beta in (1, 0):
     run = Run.open(f"runs/smoothness/beta{beta}")
