@@ -10,7 +10,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from pyro_vae import memory
+from pyro_vae.runs import memory
 
 if sys.argv[1] == "kept":
     memory.keep_freed()
