@@ -8,8 +8,9 @@ def main() -> None:
     """Evaluate, write the files, and print the results."""
     memory.keep_freed()
     with command_line.one_line_errors():
-        options, plan = command_line.parse_evaluation()
+        options = command_line.parse_evaluation()
     with command_line.one_line_errors(options, "- the same command continues where it stopped"):
+        plan = command_line.make_plan(options)
         run = Run.open(
             options.run,
             data=options.data,

@@ -54,19 +54,30 @@ def parse_training(arguments: Sequence[str] | None = None) -> Namespace:
     return now
 
 
-def parse_evaluation(arguments: Sequence[str] | None = None) -> tuple[Namespace, Plan]:
-    """Parse the command line of an evaluation.
+def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
+    """Parse the command line of an evaluation: the run's folder, and the options of `Plan`.
 
     Args:
         arguments: of the command line; by default those of this process.
-
-    Returns:
-        All arguments, the run's folder among them, and the plan that they describe.
 
     Raises:
         InputError: if the command line is not understood.
     """
     _find_modules_in_current_folder()
+    return _evaluation_parser().parse_args(arguments)
+
+
+def make_plan(options: Namespace) -> Plan:
+    """Return the plan that the command line of an evaluation describes.
+
+    Raises:
+        InputError: if a value is not allowed.
+    """
+    values = vars(_evaluation_parser().instantiate(options))
+    return Plan(**{name: values[name] for name in Plan.__dataclass_fields__})
+
+
+def _evaluation_parser() -> Parser:
     parser = Parser(description="Evaluate a trained run again: bounds on log p(x), diagnostics.")
     parser.add_argument(
         "run", help="The run's folder. Its bounds, diagnostics and their figures are replaced."
@@ -86,9 +97,7 @@ def parse_evaluation(arguments: Sequence[str] | None = None) -> tuple[Namespace,
     parser.add_argument(
         "--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute."
     )
-    namespace = parser.parse_args(arguments)
-    values = vars(parser.instantiate(namespace))
-    return namespace, Plan(**{name: values[name] for name in Plan.__dataclass_fields__})
+    return parser
 
 
 def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
