@@ -149,8 +149,8 @@ def _check_same_conditions(name: str, contents: dict[str, _Content]) -> None:
     first, about = next(iter(contents.items()))
     for other, content in contents.items():
         one, two = about.conditions[name], content.conditions[name]
-        for key in one.keys() & two.keys():
-            if one[key] != two[key]:
+        for key in one:
+            if key in two and one[key] != two[key]:
                 raise InputError(
                     f"{first} and {other} cannot be compared: {name.upper()} depends on {key}, "
                     f"which differs ({one[key]} and {two[key]}): evaluate both with the same {key}"
