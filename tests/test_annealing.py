@@ -15,6 +15,8 @@ from torch import Tensor
 
 from pyro_vae import VAE, InputError, bounds, likelihoods, posteriors, priors
 from pyro_vae.bounds import Annealed, Estimate, Settings, annealing, densities
+from pyro_vae.bounds.annealing_moves import TARGET_ACCEPTANCE, Chains
+from pyro_vae.bounds.annealing_results import lower_bound, upper_bound
 from pyro_vae.bounds.densities import Densities
 
 REPETITIONS = 300
@@ -113,8 +115,8 @@ def test_upper_bound_of_known_weights() -> None:
     log_w = sigma * normal - sigma**2 / 2  # p = 1
     relative = math.expm1(sigma**2)
     for estimate, expected in (
-        (annealing.lower(log_w), -relative / 2 / chains),
-        (annealing.upper(log_w), relative / 2 / (chains - 1)),
+        (lower_bound(log_w), -relative / 2 / chains),
+        (upper_bound(log_w), relative / 2 / (chains - 1)),
     ):
         off, error = errors(estimate, torch.zeros(()))
         assert off == pytest.approx(expected, abs=4.5 * error + 0.2 * abs(expected))
@@ -125,7 +127,7 @@ def test_upper_bound_of_known_weights() -> None:
         others = torch.cat([log_w[:k], log_w[k + 1 :]])
         log_x = bounds.iwae(others)
         terms.append(log_x + (log_w[k] - log_x).exp() - 1)
-    torch.testing.assert_close(annealing.upper(log_w).values, torch.stack(terms).mean(0))
+    torch.testing.assert_close(upper_bound(log_w).values, torch.stack(terms).mean(0))
 
 
 def test_upper_bounds_without_a_variance_are_flagged() -> None:
@@ -177,10 +179,10 @@ def test_backward_weights_are_unbiased() -> None:
     known = LinearGaussian(1)
     settings = Settings(temperatures=3, chains=2, leapfrog=1)
     x = torch.zeros(40_000, 4).double()
-    run = annealing._Run(known.vae.model, known.vae.guide, x[:2], settings, "data")
+    chains = Chains(known.vae.model, known.vae.guide, x[:2], settings, "data")
     latents, x = densities.simulate(known.vae.model, x)
-    u = run.densities.at(latents, 2, x)
-    log_w, _ = run._lead(u, x, run._pilot(x, lambda _: None), lambda _: None, back=True)
+    u = chains.densities.coordinates_of(latents, 2, x)
+    log_w, _ = chains.run(u, x, chains.pilot(x, lambda _: None), lambda _: None, backward=True)
     ratio = (known.marginal.log_prob(x) - log_w).exp().mean(0)  # p / w, whose mean is one
     assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / len(ratio) ** 0.5
     assert ratio.std() > 0.1
@@ -189,16 +191,16 @@ def test_backward_weights_are_unbiased() -> None:
 # What must not be.
 
 
-def assert_chains_are_their_own(run: annealing._Run, x: Tensor) -> None:
+def assert_chains_are_their_own(chains: Chains, x: Tensor) -> None:
     """With frozen moves a chain's weight does not depend on where the other chains begin."""
-    moves = run._pilot(x, lambda _: None)
-    u = run.densities.draw(4, x)
+    moves = chains.pilot(x, lambda _: None)
+    u = chains.densities.draw(4, x)
     other = u.clone()
     other[1:] += 0.7
     outcomes = []
     for start in (u, other):
         torch.manual_seed(5)
-        outcomes.append(run._lead(start, x, moves, lambda _: None)[0])
+        outcomes.append(chains.run(start, x, moves, lambda _: None)[0])
     assert torch.equal(outcomes[0][0], outcomes[1][0])
     assert not torch.equal(outcomes[0][1], outcomes[1][1])
 
@@ -207,41 +209,41 @@ def test_moves_are_frozen(linear_gaussian: LinearGaussian) -> None:
     x = linear_gaussian.marginal.sample((5,))
     vae = linear_gaussian.vae
     settings = Settings(temperatures=20, chains=4)
-    run = annealing._Run(vae.model, vae.guide, x, settings, "data")
-    assert_chains_are_their_own(run, x)
+    chains = Chains(vae.model, vae.guide, x, settings, "data")
+    assert_chains_are_their_own(chains, x)
 
 
-class _Adapting(annealing._Run):
+class _Adapting(Chains):
     """Adapts step sizes in the run that counts."""
 
     factor = 1.0
 
-    def _move(self, point: Any, x: Tensor, beta: float, step: Tensor, scale: Tensor) -> Any:
-        point, accepted = super()._move(point, x, beta, step * self.factor, scale)
-        self.factor *= math.exp(accepted.mean().item() - annealing.ACCEPTANCE)
+    def move(self, point: Any, x: Tensor, beta: float, step: Tensor, scale: Tensor) -> Any:
+        point, accepted = super().move(point, x, beta, step * self.factor, scale)
+        self.factor *= math.exp(accepted.mean().item() - TARGET_ACCEPTANCE)
         return point, accepted
 
 
 def test_adapting_in_the_run_that_counts_is_caught(linear_gaussian: LinearGaussian) -> None:
     x = linear_gaussian.marginal.sample((5,))
     vae = linear_gaussian.vae
-    run = _Adapting(vae.model, vae.guide, x, Settings(temperatures=20, chains=4), "data")
+    chains = _Adapting(vae.model, vae.guide, x, Settings(temperatures=20, chains=4), "data")
     with pytest.raises(AssertionError):
-        assert_chains_are_their_own(run, x)
+        assert_chains_are_their_own(chains, x)
 
 
 def test_moves_leave_their_density_as_it_is() -> None:
     """Exact draws from f_t are moved, and have the moments of f_t still: here p(z|x)."""
     known = LinearGaussian(2)
     vae, x = known.vae, known.marginal.sample((1,)).expand(4000, -1)
-    run = annealing._Run(vae.model, vae.guide, x, Settings(leapfrog=3), "data")
+    chains = Chains(vae.model, vae.guide, x, Settings(leapfrog=3), "data")
     mean = (x[0] - vae.likelihood.decoder.bias) @ vae.likelihood.decoder.body[1].weight
     mean = (mean @ known.posterior_covariance / known.scale**2).detach()
     exact = torch.distributions.MultivariateNormal(mean, known.posterior_covariance)
-    point = run.densities.point(exact.sample((2, 4000)), x)
+    point = chains.densities.point(exact.sample((2, 4000)), x)
     step, scale = torch.full((4000,), 1.1).double(), torch.full((4000, 2), 0.4).double()
     for _ in range(3):
-        point, accepted = run._move(point, x, 1.0, step, scale)
+        point, accepted = chains.move(point, x, 1.0, step, scale)
     assert 0.3 < accepted.mean() < 0.95  # so that a wrong ratio would show
     white = (point.u - mean).flatten(0, 1) @ torch.linalg.inv(
         torch.linalg.cholesky(known.posterior_covariance)

@@ -35,7 +35,7 @@ def run(
         "seed": 1,
         "units": 1,
         "unit": "x",
-        "description": "test",
+        "work_name": "test",
         "progress": False,
         "depends_on": [],
         **changes,
@@ -91,7 +91,7 @@ def test_noise_of_ones_own() -> None:
     """Of each batch, seed, kind of work, and module."""
     found, _ = run(torch.zeros(9))
     assert found.unique().numel() == 9
-    for changes in ({"seed": 2}, {"description": "other"}, {"depends_on": [nn.Linear(2, 2)]}):
+    for changes in ({"seed": 2}, {"work_name": "other"}, {"depends_on": [nn.Linear(2, 2)]}):
         assert not torch.isin(run(torch.zeros(9), **changes)[0], found).any()
 
 

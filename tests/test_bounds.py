@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae import VAE, InputError, bounds
-from pyro_vae.bounds import importance, weights
+from pyro_vae.bounds import importance, khat, weights
+from pyro_vae.bounds.streaming import Stream
 
 REPETITIONS = 200
 COVERED = range(int(0.90 * REPETITIONS), int(0.99 * REPETITIONS) + 1)
@@ -468,11 +469,11 @@ def test_jackknife_has_less_bias(linear_gaussian: LinearGaussian) -> None:
 def test_jackknife_of_a_stream(linear_gaussian: LinearGaussian, count: int) -> None:
     """From running sums and the largest weights, as from all of them."""
     log_w = 3 * torch.randn(count, 5, dtype=torch.float64)
-    stream = importance._Stream([count], count)
+    stream = Stream([count], count)
     for part in log_w.split(100):
         stream.add(part)
     torch.testing.assert_close(stream.jackknife(), bounds.jackknife(log_w), atol=1e-5, rtol=0)
-    torch.testing.assert_close(stream.results()["khat"], bounds.arviz.pareto_k(log_w.T))
+    torch.testing.assert_close(stream.results()["khat"], khat.pareto_k(log_w.T))
 
 
 def test_verdict(linear_gaussian: LinearGaussian) -> None:

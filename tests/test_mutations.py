@@ -11,7 +11,14 @@ import torch
 from conftest import LinearGaussian
 from torch import Tensor
 
-from pyro_vae.bounds import annealing, estimates, importance, weights
+from pyro_vae.bounds import (
+    annealing,
+    annealing_moves,
+    annealing_results,
+    estimates,
+    streaming,
+    weights,
+)
 from pyro_vae.programs.traces import log_prob_per_example
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
@@ -21,25 +28,25 @@ def reduce_by(wrong: Callable[[Tensor, int], Tensor]) -> Mutate:
     """Take `wrong(sum of weights, K)` for the reduction of each rung of the ladder."""
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
-        class Rung(importance._Rung):
+        class Rung(streaming.Rung):
             def mean(self) -> Tensor:
                 right = torch.as_tensor(self.sum) / self.groups
                 return right if self.size == 1 else wrong(right + math.log(self.size), self.size)
 
-        patch.setattr(importance, "_Rung", Rung)
+        patch.setattr(streaming, "Rung", Rung)
 
     return mutate
 
 
 def weight_by_softmax(patch: pytest.MonkeyPatch) -> None:
     """Softmax-weighted log-weights, reported as the bound."""
-    results = importance._Stream.results
+    results = streaming.Stream.results
 
     def wrong(self: Any) -> dict[str, Tensor]:
         found = results(self)
         return {**found, f"iwae_{self.num_samples}": torch.as_tensor(self.tilted)}
 
-    patch.setattr(importance._Stream, "results", wrong)
+    patch.setattr(streaming.Stream, "results", wrong)
 
 
 def forget_a_latent(patch: pytest.MonkeyPatch) -> None:
@@ -107,10 +114,10 @@ def check_annealing() -> None:
 
 
 def annealing_without_log_c(patch: pytest.MonkeyPatch) -> None:
-    right = annealing.lower
+    right = annealing_results.lower_bound
     patch.setattr(
-        annealing,
-        "lower",
+        annealing_results,
+        "lower_bound",
         lambda log_w: estimates.Estimate(
             right(log_w).values + math.log(len(log_w)), right(log_w).mc_variance
         ),
@@ -120,18 +127,18 @@ def annealing_without_log_c(patch: pytest.MonkeyPatch) -> None:
 def weights_after_the_move(patch: pytest.MonkeyPatch) -> None:
     """Weigh z_t, which has been to f_t already, in the place of z_(t-1)."""
 
-    class Run(annealing._Run):
-        def _lead(self, u: Tensor, x: Tensor, moves: Any, *_: Any, **__: Any) -> Any:
+    class Chains(annealing_moves.Chains):
+        def run(self, u: Tensor, x: Tensor, moves: Any, *_: Any, **__: Any) -> Any:
             point = self.densities.point(u, x)
             log_w = torch.zeros_like(point.log_p, dtype=torch.float64)
             for t in range(1, len(self.betas)):
                 step = moves.steps[min(t, len(moves.steps) - 1)]
-                point, _ = self._move(point, x, self.betas[t], step, moves.scale)
+                point, _ = self.move(point, x, self.betas[t], step, moves.scale)
                 width = self.betas[t] - self.betas[t - 1]
                 log_w += width * (point.log_p - point.log_q).double()
             return log_w, torch.ones_like(log_w[0])
 
-    patch.setattr(annealing, "_Run", Run)
+    patch.setattr(annealing, "Chains", Chains)
 
 
 def moves_without_rejection(patch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,39 @@
-"""Bounds on log p(x) for any Pyro model and guide that share a data plate."""
+"""Bounds on log p(x) for any Pyro model and guide that share a data plate.
 
-from pyro_vae.bounds.annealing import Annealed, Bidirectional, Settings, anneal, bidirectional
+| file | content |
+|---|---|
+| `weights` | the log-weights, from which every bound is computed |
+| `importance`, `streaming` | ELBO, IWAE and the jackknife: `evaluate` |
+| `annealing`, and `annealing_*` | annealed importance sampling, from both sides: `anneal` |
+| `densities` | log q(z given x) and log p(x, z) with gradients, in unconstrained coordinates |
+| `exact` | exact log p(x), where it can be computed |
+| `elbo_gaps` | log p(x) - ELBO, split into approximation and amortisation gap |
+| `estimates`, `khat` | means with their errors; the Pareto k-hat of weights |
+| `paired` | models, compared on the same examples |
+| `results` | the protocol that results of estimators share |
+| `batches`, `program_state` | work in batches, which can be interrupted and continued |
+| `for_arviz`, `arviz_versions` | draws and bounds in the form that ArviZ takes |
+
+To add an estimator:
+
+1. Write one file here, with a function of `(model, guide, x, ...)` that returns a frozen dataclass.
+   Give this class the members of `results.Result`: `rows`, `verdict`, `bound`, `conditions` and
+   `to_dict`. Let the function work through `batches.in_batches`, with its own `work_name`: then it
+   has its own noise and a progress bar, and can be continued after an interruption.
+2. Add one line to `runs/evaluation.py` that calls the function. The report, `bounds.json` and the
+   comparison of runs loop over results.
+"""
+
+from pyro_vae.bounds.annealing import anneal, bidirectional
+from pyro_vae.bounds.annealing_results import Annealed, Bidirectional
+from pyro_vae.bounds.annealing_settings import Settings
+from pyro_vae.bounds.elbo_gaps import Gaps, gaps
 from pyro_vae.bounds.estimates import Corrected, Estimate, certified
 from pyro_vae.bounds.exact import enumeration, gaussian, quadrature
 from pyro_vae.bounds.for_arviz import elpd_data, inference_data
 from pyro_vae.bounds.importance import LADDER, Bounds, elbo, evaluate, iwae, jackknife
 from pyro_vae.bounds.paired import Comparison, compare
+from pyro_vae.bounds.results import Result
 from pyro_vae.bounds.weights import log_weights
 
 __all__ = [
@@ -16,6 +44,8 @@ __all__ = [
     "Comparison",
     "Corrected",
     "Estimate",
+    "Gaps",
+    "Result",
     "Settings",
     "anneal",
     "bidirectional",
@@ -25,6 +55,7 @@ __all__ = [
     "elpd_data",
     "enumeration",
     "evaluate",
+    "gaps",
     "gaussian",
     "inference_data",
     "iwae",

@@ -1,43 +1,43 @@
-"""Work on examples, batch by batch, that can be interrupted and goes on where it stopped."""
+"""Work on examples batch by batch: if it is interrupted, a later call continues it."""
 
-import hashlib
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from pyro_vae import checkpoint
+from pyro_vae.bounds.program_state import noise_key, state_hash
 from pyro_vae.errors import InputError
 from pyro_vae.programs.compiling import CannotCompile, Compiled
 from pyro_vae.programs.random_streams import stream_seed, undisturbed
 
 Results = dict[str, Tensor]
 
-
-WORTH_COMPILING = 2e9  # pixels decoded, over all draws: where it takes more seconds than compiling
+# From this number of decoded pixels on, compiling saves more time than it takes.
+WORTH_COMPILING = 2e9
 
 
 def fastest(
     function: Callable[..., Any], *example: Tensor, pixels: float, wanted: bool | None
 ) -> Callable[..., Any]:
-    """Return a function compiled, if that is wanted, or pays, and can be; as it is otherwise.
+    """Return a function compiled, if that is requested, or saves time; otherwise unchanged.
 
     Args:
-        function: of tensors.
-        example: its arguments; for those of other shapes it is not compiled anew.
-        pixels: how many will be decoded in all calls together.
-        wanted: whether to compile; None leaves it to the number of pixels.
+        function: a function of tensors.
+        example: arguments of the function. For arguments of other shapes the function is called
+            without being compiled.
+        pixels: the number of pixels that all calls together will decode.
+        wanted: whether to compile; None decides by the number of pixels.
 
     Raises:
-        InputError: if it was wanted, and cannot be.
+        InputError: if compiling is requested, and the function cannot be compiled.
     """
     if wanted is False or (wanted is None and (pixels < WORTH_COMPILING or example[0].is_cuda)):
         return function
@@ -48,8 +48,8 @@ def fastest(
             compiled(*example)
     except CannotCompile as error:
         if wanted:
-            raise InputError(f"the programs cannot be compiled: {error}") from error
-        warnings.warn(f"not compiled, and slower for it: {error}", stacklevel=3)
+            raise InputError(f"the programs cannot be compiled: {error}", "compile") from error
+        warnings.warn(f"the programs are not compiled, and slower for it: {error}", stacklevel=3)
         return function
 
     def call(*arguments: Tensor) -> Any:
@@ -63,107 +63,81 @@ def in_batches(
     work: Callable[[Tensor, Callable[[int], Any]], Results],
     x: Tensor,
     *,
+    work_name: str,
     batch_size: int,
     seed: int,
     units: int,
     unit: str,
-    description: str,
     progress: bool,
     keep: Path | None,
     depends_on: Iterable[Any],
+    description: str | None = None,
 ) -> Results:
-    """Do some work on each batch of examples, and put the results together.
+    """Do some work on each batch of examples, and concatenate the results.
 
-    Every batch draws from a random stream of its own, made from the seed, its number, and what is
-    done: what was interrupted and goes on gives what it would have given, and any two pieces of
-    work are independent. The global generators stay as they were.
+    Every batch has its own random stream. Its seed is made from `seed`, the number of the batch,
+    `work_name`, and the modules in `depends_on`. So a call that continues interrupted work returns
+    what the uninterrupted call would have returned, and any two pieces of work have independent
+    errors. The global random state is restored.
 
     Args:
-        work: called with a batch, and with a function to be told of progress; returns tensors whose
-            first dimension is the examples'.
+        work: a function of a batch, and of a function to be told how many units are done; returns
+            tensors whose first dimension is that of the examples.
         x: the examples, along the first dimension.
-        batch_size: how many examples there are in a batch; the last may be smaller.
-        seed: of all noise.
-        units: of progress, for each example.
-        unit: what they are called.
-        description: of the work, for the progress bar.
-        progress: whether to show one.
-        keep: a file for the results so far, from which an interrupted call goes on; it stays there,
-            for the caller to remove.
-        depends_on: what else the results depend on: modules, and all that `repr` tells apart.
+        work_name: the name of the work. It is part of the seed: another name, other noise.
+        batch_size: the number of examples in a batch; the last batch may be smaller.
+        seed: the seed of all noise.
+        units: the number of units of progress for each example.
+        unit: the name of a unit of progress.
+        progress: whether to show a progress bar.
+        keep: a file for the results so far. A later call with the same arguments continues from
+            it. The file is left there: the caller removes it.
+        depends_on: everything else that the results depend on: programs, modules, settings.
+        description: the text beside the progress bar; by default `work_name`.
 
     Returns:
         The results, on the CPU.
 
     Raises:
-        InputError: if results are to be kept, and depend on functions whose state is not known.
+        InputError: if `keep` is given, and `depends_on` has a program whose state cannot be read.
     """
-    parts: list[Results] = []
     depends_on = list(depends_on)
-    # Other work, and other modules, draw other noise: their errors are independent.
-    noise = _fingerprint([description, *(d for d in depends_on if isinstance(d, nn.Module))])
-    about = _fingerprint([x, batch_size, seed, noise, *depends_on])
-    if keep is not None:
-        for program in depends_on:
-            if getattr(program, "__closure__", None) or hasattr(program, "__self__"):
-                raise InputError(
-                    f"to go on with what was kept, programs have to be modules: {program} is not"
-                )
-        if keep.exists():
-            parts = _kept(keep, about)
+    noise = noise_key(work_name, depends_on)
+    state = "" if keep is None else state_hash([x, work_name, batch_size, seed, *depends_on])
+    parts = _read(keep, state) if keep is not None else []
     bar = tqdm(
         total=units * len(x),
         initial=units * sum(len(next(iter(part.values()))) for part in parts),
         mininterval=0.1 if sys.stderr.isatty() else 10,
         unit=unit,
         unit_scale=True,
-        desc=description,
+        desc=description or work_name,
         disable=not progress,
     )
-    checks = pyro.poutine.util.is_validation_enabled()
+    validate = pyro.poutine.util.is_validation_enabled()
     saved = time.monotonic()
     with undisturbed(x), bar:
         for number, batch in enumerate(x.split(batch_size)):
             if number < len(parts):
                 continue
-            torch.manual_seed(stream_seed(seed, number, int(noise, 16)))
-            with pyro.validation_enabled(checks and number == 0):  # Pyro's checks, once
+            torch.manual_seed(stream_seed(seed, number, noise))
+            with pyro.validation_enabled(validate and number == 0):  # only the first is validated
                 part = work(batch, bar.update)
             parts.append({name: value.cpu() for name, value in part.items()})
             last = number == (len(x) - 1) // batch_size
             if keep is not None and (last or time.monotonic() - saved > 2):
                 keep.parent.mkdir(exist_ok=True)
-                checkpoint.save(keep, {"about": about, "parts": parts})
+                checkpoint.save(keep, {"about": state, "parts": parts})
                 saved = time.monotonic()
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _kept(keep: Path, about: str) -> list[Results]:
-    """Return the results that an interrupted call left, if it was this one."""
+def _read(keep: Path, state: str) -> list[Results]:
+    """Return the results of an interrupted call with the same state; none if there are none."""
+    if not keep.exists():
+        return []
     try:
-        state = checkpoint.load(keep)
-        return list(state["parts"]) if state["about"] == about else []
+        content = checkpoint.load(keep)
+        return list(content["parts"]) if content["about"] == state else []
     except (InputError, KeyError, TypeError):
-        return []  # whatever the file is, it is nothing to go on from
-
-
-def _fingerprint(everything: Iterable[Any]) -> str:
-    digest = hashlib.sha256()
-    for item in everything:
-        if isinstance(item, partial):
-            item = _fingerprint([item.func, *item.args, *sorted(item.keywords.items())])
-        elif isinstance(item, tuple):
-            item = _fingerprint(item)
-        if isinstance(item, nn.Module):
-            digest.update(f"{type(item).__name__} {item.training}".encode())
-            tensors = list(item.state_dict().values())
-        elif isinstance(item, Tensor):
-            tensors = [item]
-        else:
-            # A function's address changes; those that have a state are refused above.
-            digest.update(getattr(item, "__qualname__", repr(item)).encode())
-            tensors = []
-        for tensor in tensors:
-            digest.update(str(tensor.shape).encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        return []  # the file is damaged, or is not one of ours

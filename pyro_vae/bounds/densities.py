@@ -1,11 +1,12 @@
-"""Where annealing begins and where it ends, as densities in coordinates that HMC can move.
+"""The two ends of annealing, as densities in coordinates in which HMC can move.
 
     log f_0(u) = log q(z | x) + log |dz/du|,    log f_1(u) = log p(x, z) + log |dz/du|,   z = z(u)
 
-u is unconstrained: a positive z is exp(u), and so on, by PyTorch's registered bijections. The
-Jacobian is in both, so that f_1 / f_0 is the importance weight, in whatever coordinates. All that a
-guide samples is laid out in one tensor, [chains, examples, D]. Points (`Delta`) are functions of
-the rest, as in Pyro's autoguides: their log-density belongs to the target.
+The coordinates u are unconstrained: a positive z is exp(u), and so on, by PyTorch's registered
+bijections. The Jacobian is in both densities, so f_1 / f_0 is the importance weight in any
+coordinates. All sites of a guide are laid out in one tensor, [chains, examples, D]. Sites that are
+points (`Delta`) are functions of the others, as in Pyro's autoguides: their log-density is
+subtracted from that of the target.
 """
 
 from collections.abc import Callable
@@ -34,14 +35,14 @@ from pyro_vae.programs.traces import (
 
 
 class Point(NamedTuple):
-    """A point u, and what is known of the two densities there.
+    """A point u, with both log-densities and their gradients.
 
     Attributes:
-        u: shape [chains, batch, D].
+        u: the unconstrained coordinates, shape [chains, batch, D].
         log_q: log f_0, in nats, shape [chains, batch].
-        log_p: log f_1, the same.
-        grad_q: the gradient of log f_0, as u.
-        grad_p: that of log f_1.
+        log_p: log f_1, in nats, shape [chains, batch].
+        grad_q: the gradient of log f_0, shape [chains, batch, D].
+        grad_p: the gradient of log f_1, shape [chains, batch, D].
     """
 
     u: Tensor
@@ -53,12 +54,12 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class _Site:
-    """Where a site's coordinates are: u[:, :, start:stop], as [chains, batch, *shape]."""
+    """The place of a site's coordinates: u[:, :, first:end], as [chains, batch, *shape]."""
 
-    start: int
-    stop: int
+    first: int
+    end: int
     shape: torch.Size
-    axis: int  # of the data plate in the site's values
+    axis: int  # the dimension of the data plate in the site's values
 
 
 class Densities:
@@ -67,11 +68,11 @@ class Densities:
     Args:
         model: a Pyro program, called as `model(x)`.
         guide: a Pyro program, called as `guide(x)`, whose sites are all continuous.
-        x: some examples, to see how the programs are laid out.
+        x: some examples, from which the layout of the programs is read.
         plate: the name of the data plate.
 
     Raises:
-        InputError: if a site is discrete, or is somewhere that has no unconstrained coordinates.
+        InputError: if a site is discrete, or has a support without unconstrained coordinates.
         ValueError: if a site is not in the data plate, or model and guide do not match.
     """
 
@@ -81,20 +82,20 @@ class Densities:
         self.plate = plate
         self.nesting = plate_nesting(model, guide, x)
         self._sites: dict[str, _Site] = {}
-        start = 0
+        first = 0
         with torch.no_grad(), undisturbed(x):
             guide_trace, _ = self._run(2, x)
         for name, node in sample_sites(guide_trace):
             if isinstance(node["fn"], Delta):
                 continue
-            u = _coordinates(name, node["fn"]).inv(node["value"])
+            u = _bijection(name, node["fn"]).inv(node["value"])
             axis = self.nesting + 1 + _plate_dim(node, plate)
             shape = u.movedim(axis, 1).shape[2:]
-            self._sites[name] = _Site(start, start + shape.numel(), shape, axis)
-            start += shape.numel()
-        self.dims = start
+            self._sites[name] = _Site(first, first + shape.numel(), shape, axis)
+            first += shape.numel()
+        self.dims = first
         with undisturbed(x):
-            self._log_densities(self.draw(2, x), x)  # Pyro's checks, once
+            self._log_densities(self.draw(2, x), x)  # run once with Pyro's validation
 
     def draw(self, num_chains: int, x: Tensor) -> Tensor:
         """Draw u from f_0, shape [num_chains, batch, D]."""
@@ -102,25 +103,30 @@ class Densities:
             trace, _ = self._run(num_chains, x)
             return self._gather(lambda name: trace.nodes[name]["value"], trace)
 
-    def at(self, latents: dict[str, Tensor], num_chains: int, x: Tensor) -> Tensor:
+    def coordinates_of(self, latents: dict[str, Tensor], num_chains: int, x: Tensor) -> Tensor:
         """Return the u of given values of the latent sites, the same for all chains.
 
         Raises:
-            InputError: if the guide makes its latent sites of auxiliary ones, which cannot be told.
+            InputError: if the guide computes its latent sites from auxiliary sites, whose values
+                are unknown.
         """
         for name in self._sites:
             if name not in latents:
-                raise InputError(f"no value of the guide's auxiliary site '{name}' is known")
+                raise InputError(
+                    f"no value of the guide's auxiliary site '{name}' is known: start from the "
+                    "prior",
+                    "start",
+                )
         with torch.no_grad():
             trace, _ = self._run(num_chains, x)
-            drawn = {name: trace.nodes[name]["value"].shape for name in self._sites}
-            given = {name: latents[name].reshape(s[1:]).expand(s) for name, s in drawn.items()}
+            shapes = {name: trace.nodes[name]["value"].shape for name in self._sites}
+            given = {name: latents[name].reshape(s[1:]).expand(s) for name, s in shapes.items()}
             return self._gather(given.__getitem__, trace)
 
     def point(self, u: Tensor, x: Tensor) -> Point:
-        """Return the two log-densities at u, and their gradients.
+        """Return both log-densities at u, and their gradients.
 
-        Where HMC went astray they are not finite, about which Pyro is not asked.
+        Values may be non-finite after a divergent HMC step, so Pyro's validation is off.
         """
         with torch.enable_grad(), pyro.validation_enabled(False):
             u = u.detach().requires_grad_()
@@ -130,8 +136,9 @@ class Densities:
         return Point(u.detach(), log_q.detach(), log_p.detach(), grad_q, grad_p)
 
     def _log_densities(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        put = _Put(self._sites, u)
-        guide_trace, model_trace = self._run(len(u), x, put)
+        """Return log f_0 and log f_1 at u, each of shape [chains, batch]."""
+        substitution = _Substitution(self._sites, u)
+        guide_trace, model_trace = self._run(len(u), x, substitution)
         points = guide_trace.copy()
         for name, node in list(guide_trace.nodes.items()):
             if node["type"] == "sample":
@@ -141,40 +148,44 @@ class Densities:
         log_q = log_prob_per_example(guide_trace, self.plate, dims)
         log_p = log_prob_per_example(model_trace, self.plate, dims)
         log_p = log_p - log_prob_per_example(points, self.plate, dims)
-        return log_q + put.log_det, log_p + put.log_det
+        return log_q + substitution.log_det, log_p + substitution.log_det
 
     def _run(
-        self, num_chains: int, x: Tensor, put: Messenger | None = None
+        self, num_chains: int, x: Tensor, substitution: Messenger | None = None
     ) -> tuple[poutine.Trace, poutine.Trace]:
+        """Return traces of guide and model, perhaps with values put at the guide's sites."""
         particles = pyro.plate(PARTICLES, num_chains, dim=-1 - self.nesting)
         guide = particles(self.guide)
-        model_trace, guide_trace = traces(particles(self.model), put(guide) if put else guide, x)
+        if substitution is not None:
+            guide = substitution(guide)
+        model_trace, guide_trace = traces(particles(self.model), guide, x)
         return guide_trace, model_trace
 
     def _gather(self, value: Callable[[str], Tensor], trace: poutine.Trace) -> Tensor:
+        """Return the u of the values of all sites, with the bijections of a trace."""
         parts = []
         for name, site in self._sites.items():
-            u = _coordinates(name, trace.nodes[name]["fn"]).inv(value(name)).movedim(site.axis, 1)
+            u = _bijection(name, trace.nodes[name]["fn"]).inv(value(name)).movedim(site.axis, 1)
             parts.append(u.reshape(*u.shape[:2], -1))
         return torch.cat(parts, 2)
 
 
-class _Put(Messenger):
-    """Give a guide's sites the values that u stands for."""
+class _Substitution(Messenger):
+    """Gives the sites of a guide the values z(u), and sums the Jacobian's log-determinant."""
 
     def __init__(self, sites: dict[str, _Site], u: Tensor) -> None:
         super().__init__()
         self.sites = sites
         self.u = u
-        self.log_det = torch.zeros(())  # of the Jacobian dz/du, [chains, batch]
+        self.log_det = torch.zeros(())  # of dz/du, shape [chains, batch]
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         site = self.sites.get(msg["name"])
         if site is None:
             return
-        part = self.u[:, :, site.start : site.stop].reshape(*self.u.shape[:2], *site.shape)
+        part = self.u[:, :, site.first : site.end].reshape(*self.u.shape[:2], *site.shape)
         part = part.movedim(1, site.axis)
-        transform = _coordinates(msg["name"], msg["fn"])
+        transform = _bijection(msg["name"], msg["fn"])
         msg["value"] = transform(part)
         msg["done"] = True
         log_det = transform.log_abs_det_jacobian(part, msg["value"])
@@ -184,19 +195,24 @@ class _Put(Messenger):
 
 def prior_of(model: Program) -> Program:
     """Return a program that draws a model's latent sites from its prior."""
-    return poutine.block(model, hide_fn=lambda msg: msg["type"] == "sample" and msg["is_observed"])
+    return poutine.block(model, hide_fn=_is_observed_sample)
+
+
+def _is_observed_sample(msg: dict[str, Any]) -> bool:
+    return msg["type"] == "sample" and msg["is_observed"]
 
 
 def simulate(model: Program, x: Tensor, plate: str = "data") -> tuple[dict[str, Tensor], Tensor]:
-    """Draw latent sites and data from a model: z is an exact draw from p(z|x), for its own x.
+    """Draw latent sites and data from a model: z is an exact draw from p(z|x) for the drawn x.
 
     Args:
-        model: a Pyro program, called as `model(x)`, which observes x at one site, as it is.
-        x: how many examples to draw, of what shape and type; such values as the model takes.
+        model: a Pyro program, called as `model(x)`, which observes x, unchanged, at one site.
+        x: a template of the data: as many examples as are to be drawn, in their shape and type,
+            with any values that the model accepts.
         plate: the name of the data plate.
 
     Returns:
-        The latent sites, and the data, shaped as x.
+        The values of the latent sites, and the data, in the shape of x.
 
     Raises:
         InputError: if the model does not observe x at one site.
@@ -210,14 +226,16 @@ def simulate(model: Program, x: Tensor, plate: str = "data") -> tuple[dict[str, 
         trace = poutine.trace(poutine.uncondition(model)).get_trace(x)
     if len(observed) != 1 or trace.nodes[observed[0]]["value"].shape != x.shape:
         raise InputError(
-            f"data can be simulated from a model that observes x at one site, and this one has "
-            f"{', '.join(observed) or 'none'}"
+            "data can be simulated from a model that observes x at one site; the observed sites of "
+            f"this one are: {', '.join(observed) or 'none'}",
+            "model",
         )
     latents = {n: node["value"] for n, node in sample_sites(trace) if n != observed[0]}
     return latents, trace.nodes[observed[0]]["value"].to(x.dtype)
 
 
-def _coordinates(name: str, fn: Any) -> Transform:
+def _bijection(name: str, fn: Any) -> Transform:
+    """Return the bijection from unconstrained coordinates to the support of a site."""
     support = fn.support
     if support.is_discrete:
         raise InputError(f"site '{name}' is discrete, and HMC moves continuous variables only")

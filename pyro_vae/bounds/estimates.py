@@ -1,20 +1,47 @@
-"""A number for each example, and what can be said of their mean.
+"""A number for each example, and what can be said about their mean.
 
-Two errors are kept apart. The standard error is over examples: how far the mean may be from that
-over all examples of their kind. The Monte Carlo error is over draws of z, for the examples at hand:
-the standard deviation of the mean over reruns. It is estimated from the variance of the weights,
-and comes out too small where a few draws carry all the weight: see the Pareto k-hat.
+Two errors are kept apart.
+
+- The standard error (`se`) is over examples: how far the mean may be from the mean over all
+  examples of their kind.
+- The Monte Carlo error (`mc_se`) is over draws of z, for the given examples: the standard deviation
+  of the mean over reruns. It is estimated from the variance of the weights, and is too small if a
+  few draws have nearly all the weight: see the Pareto k-hat.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from scipy import special
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+
+
+class Summary(Protocol):
+    """A mean with its errors: what a row of a table shows. `Estimate` and `Corrected` have them."""
+
+    @property
+    def mean(self) -> float:
+        """The mean over the examples, in nats."""
+        ...
+
+    @property
+    def se(self) -> float:
+        """The standard error of the mean over examples."""
+        ...
+
+    @property
+    def mc_se(self) -> float:
+        """The Monte Carlo error of the mean, for the given examples."""
+        ...
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """The 95 % interval of the mean over the population of examples."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,9 +60,9 @@ class Estimate:
         """The paired difference of two independent estimates for the same examples."""
         return Estimate(self.values - other.values, self.mc_variance + other.mc_variance)
 
-    def __getitem__(self, chosen: Tensor) -> "Estimate":
-        """The same for some of the examples."""
-        return Estimate(self.values[chosen], self.mc_variance[chosen])
+    def __getitem__(self, indices: Tensor) -> "Estimate":
+        """The estimate for some of the examples."""
+        return Estimate(self.values[indices], self.mc_variance[indices])
 
     @property
     def mean(self) -> float:
@@ -44,12 +71,12 @@ class Estimate:
 
     @property
     def se(self) -> float:
-        """The standard error of the mean over examples; NaN for a single one."""
+        """The standard error of the mean over examples; NaN for a single example."""
         return standard_error(self.values)
 
     @property
     def mc_se(self) -> float:
-        """The Monte Carlo error of the mean, for these examples; NaN where K = 1 hides it."""
+        """The Monte Carlo error of the mean, for these examples; NaN if it cannot be estimated."""
         return (self.mc_variance.sum().sqrt() / len(self.values)).item()
 
     @property
@@ -58,7 +85,7 @@ class Estimate:
         return interval(self.mean, self.se, len(self.values) - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return mean, se, ci95 and mc_se, with None for what is not finite."""
+        """Return mean, se, ci95 and mc_se, with None for numbers that are not finite."""
         return {
             "mean": finite(self.mean),
             "se": finite(self.se),
@@ -69,41 +96,46 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Corrected:
-    """The mean of a costly bound over many examples, from a cheap one for all, and both for some.
+    """The mean of a costly bound over N examples, from a cheap bound for all and both for n.
 
-    The difference estimator of survey sampling: mean of the cheap over all N, plus the mean
-    difference over n of them, drawn at random (Cochran 1977, section 7.2, with slope 1). The two
-    bounds of an example are nearly as far apart as those of any other, so few examples do.
+    This is the difference estimator of survey sampling: the mean of the cheap bound over all N
+    examples, plus the mean difference of the two bounds over n of them, which are drawn at random
+    (Cochran 1977, section 7.2, with slope 1). The difference varies little between examples, so a
+    small n is enough.
 
     Attributes:
-        cheap: for all N examples.
-        costly: for n of them.
-        chosen: which, shape [n].
+        cheap: the cheap bound for all N examples.
+        costly: the costly bound for n of them.
+        chosen: the indices of these n examples, shape [n].
+        cheap_name: the name of the cheap bound.
+        costly_name: the name of the costly bound.
     """
 
     cheap: Estimate
     costly: Estimate
     chosen: Tensor
+    cheap_name: str = "IWAE"
+    costly_name: str = "AIS"
 
     @property
     def difference(self) -> Estimate:
-        """The costly bound less the cheap one, for those that have both."""
+        """The costly bound minus the cheap one, for the examples that have both."""
         return self.costly - self.cheap[self.chosen]
 
     @property
     def mean(self) -> float:
-        """The mean of the costly bound over all N, in nats, without bias."""
+        """The mean of the costly bound over all N examples, in nats, without bias."""
         return self.cheap.mean + self.difference.mean
 
     @property
     def subset_se(self) -> float:
-        """The error for having n of these N examples; zero if n = N."""
+        """The error from having the costly bound for n of these N examples; zero if n = N."""
         left_out = 1 - len(self.chosen) / len(self.cheap.values)
         return self.difference.se * math.sqrt(left_out) if left_out else 0.0
 
     @property
     def mc_se(self) -> float:
-        """The Monte Carlo error of the mean, for these examples; part of `subset_se`, too."""
+        """The Monte Carlo error of the mean, for these examples; `subset_se` contains a part."""
         size, count = len(self.cheap.values), len(self.chosen)
         weights = torch.full_like(self.cheap.mc_variance, 1 / size)
         weights[self.chosen] -= 1 / count
@@ -112,19 +144,44 @@ class Corrected:
 
     @property
     def se(self) -> float:
-        """The standard error of the mean, as one over the population that all N are from.
+        """The standard error of the mean, as a mean over the population of all N examples.
 
-        The costly bound's own variance is estimated where it is known.
+        The variance of the costly bound over examples is estimated from the n that have it.
         """
-        return math.hypot(self.subset_se, _deviation(self.costly) / len(self.cheap.values) ** 0.5)
+        deviation = self.costly.se * len(self.costly.values) ** 0.5
+        return math.hypot(self.subset_se, deviation / len(self.cheap.values) ** 0.5)
 
     @property
     def ci95(self) -> tuple[float, float]:
         """The 95 % interval of the mean over the population, by Student's t."""
         return interval(self.mean, self.se, len(self.chosen) - 1)
 
+    def rows(self) -> list[tuple[str, Summary]]:
+        """Return the row of the table: the mean over all N examples."""
+        return [(f"{self.costly_name}, all examples", self)]
+
+    @property
+    def verdict(self) -> str:
+        """How the mean was estimated, in words."""
+        size, count = len(self.cheap.values), len(self.chosen)
+        return (
+            f"The mean {self.costly_name} lower bound over all {size} examples is {self.mean:.3f} "
+            f"(se {self.se:.3f}, of which {self.subset_se:.3f} is from the choice of the subset): "
+            f"it is the mean {self.cheap_name} bound of all, plus the mean difference on {count}."
+        )
+
+    @property
+    def bound(self) -> None:
+        """None: there is no bound for each example, only a mean."""
+        return None
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Empty: runs are not compared by this mean."""
+        return {}
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what `bounds.json` holds of it."""
+        """Return what `bounds.json` holds of the result."""
         return {
             "num_examples": len(self.cheap.values),
             "subset": len(self.chosen),
@@ -139,37 +196,47 @@ class Corrected:
 def certified(log_p: Tensor, delta: float) -> float:
     """Return a number that mean log p(x) exceeds with probability 1 - delta, whatever the tails.
 
-    By Markov's inequality: if p_i-hat are independent, not negative, and E[p_i-hat] = p_i, the
-    product of p_i-hat / p_i has expectation one, and is above 1 / delta with probability delta at
-    most. Hence mean log p_i >= mean log p_i-hat - log(1 / delta) / N for these N examples. It is
-    a statement about the mean over the examples at hand, and needs no estimate of any variance.
+    If the estimates p_i-hat are independent, not negative, and E[p_i-hat] = p_i, the product of all
+    p_i-hat / p_i has expectation one. By Markov's inequality it is above 1 / delta with probability
+    delta at most. Hence mean log p_i >= mean log p_i-hat - log(1 / delta) / N for these N examples.
+    This is a statement about the mean over the given examples. It needs no estimate of a variance.
 
     Args:
-        log_p: log p_i-hat, in nats, shape [N]; means of weights, such as IWAE_K or AIS.
-        delta: the probability to be wrong.
+        log_p: log p_i-hat in nats, shape [N]; logarithms of mean weights, such as IWAE_K or AIS.
+        delta: the probability that the statement is wrong.
     """
     if not 0 < delta < 1:
-        raise InputError(f"delta has to be between 0 and 1, and {delta} is not")
+        raise InputError(f"delta has to be between 0 and 1, and {delta} is not", "delta")
     return log_p.mean().item() + math.log(delta) / len(log_p)
 
 
 HEADER = f"{'nats':20} {'mean':>10} {'se':>8} {'95 % interval':>22} {'MC error':>9}"
 
 
-def row(name: str, estimate: Estimate) -> str:
-    """Return a line of a table under `HEADER`."""
+def row(name: str, estimate: Summary) -> str:
+    """Return a line of a table under `HEADER`; an unknown Monte Carlo error is a dash."""
     ends = "[{:.3f}, {:.3f}]".format(*estimate.ci95)
-    return f"{name:20} {estimate.mean:10.3f} {estimate.se:8.3f} {ends:>22} {estimate.mc_se:9.4f}"
+    mc_error = "-" if math.isnan(estimate.mc_se) else f"{estimate.mc_se:.4f}"
+    return f"{name:20} {estimate.mean:10.3f} {estimate.se:8.3f} {ends:>22} {mc_error:>9}"
+
+
+def table(rows: Iterable[tuple[str, Summary]]) -> str:
+    """Return a table of means with their errors, in nats, under `HEADER`.
+
+    Args:
+        rows: the name of each line, at most 20 characters, and the mean that it shows.
+    """
+    return "\n".join([HEADER, *(row(name, estimate) for name, estimate in rows)])
 
 
 def leave_one_out(log_w: Tensor) -> Tensor:
-    """For each weight, return the log-mean of all the others, shape [K, N], by O(K) additions.
+    """Return for each weight the log-mean of all the others, shape [K, N], by O(K) additions.
 
     Args:
         log_w: nats, shape [K, N], K > 1.
     """
-    # What comes before, and what comes after: a difference from the sum would be rounding where one
-    # draw has nearly all the weight.
+    # The sum of the weights before and of those after. To subtract each weight from the sum of all
+    # would leave rounding errors alone if one draw has nearly all the weight.
     none = torch.full_like(log_w[:1], -math.inf)
     before = torch.cat([none, log_w[:-1].logcumsumexp(0)])
     after = torch.cat([log_w[1:].flip(0).logcumsumexp(0).flip(0), none])
@@ -177,12 +244,14 @@ def leave_one_out(log_w: Tensor) -> Tensor:
 
 
 def standard_error(values: Tensor) -> float:
-    """Return the standard error of the mean of values, shape [N]; NaN for a single one."""
+    """Return the standard error of the mean of values, shape [N]; NaN for a single value."""
     return (values.std() / len(values) ** 0.5).item() if len(values) > 1 else math.nan
 
 
 def interval(mean: float, se: float, freedom: int) -> tuple[float, float]:
-    """Return the 95 % interval of a mean, by Student's t."""
+    """Return the 95 % interval of a mean, by Student's t with so many degrees of freedom."""
+    from scipy import special
+
     if freedom < 1:
         return math.nan, math.nan
     reach = special.stdtrit(freedom, 0.975).item() * se
@@ -190,9 +259,5 @@ def interval(mean: float, se: float, freedom: int) -> tuple[float, float]:
 
 
 def finite(number: float) -> float | None:
-    """Return a number, or None if it is one that JSON cannot hold."""
+    """Return a number; None if it is infinite or NaN, which JSON cannot hold."""
     return number if math.isfinite(number) else None
-
-
-def _deviation(estimate: Estimate) -> float:
-    return estimate.se * len(estimate.values) ** 0.5

@@ -1,6 +1,6 @@
-"""Exact log p(x), where it can be had: by quadrature, in closed form, by enumeration.
+"""Exact log p(x), where it can be computed: by quadrature, in closed form, by enumeration.
 
-Each checks that its conditions hold, so that what it returns can be taken as exact.
+Each function checks the conditions under which its result is exact.
 """
 
 import math
@@ -15,6 +15,8 @@ from pyro_vae.bounds.densities import Densities, prior_of
 from pyro_vae.programs.random_streams import undisturbed
 from pyro_vae.programs.traces import PARTICLES, Program, log_prob_per_example, sample_sites
 
+MAX_BATCH = 200_000  # pairs of a latent value and an example that are decoded at once
+
 
 def quadrature(
     model: Program,
@@ -28,81 +30,91 @@ def quadrature(
 ) -> Tensor:
     """Integrate a latent variable of one or two dimensions out, by the trapezoid rule.
 
-    The rule converges faster than any power of the spacing for smooth integrands that vanish at
-    the boundary. Both conditions are checked, so what is returned can be taken as exact.
+    For smooth integrands that vanish at the boundary the rule converges faster than any power of
+    the spacing. Both conditions are checked, so the result can be taken as exact.
 
     Args:
         model: a Pyro program, called as `model(x)`, whose one latent site has event shape [1] or
-            [2]; every site has to be in the data plate, and that the only plate.
+            [2]. Every site has to be in the data plate, and there may be no other plate.
         x: the examples, along the first dimension.
         site: the name of the latent site.
         plate: the name of the data plate.
-        half_width: the grid covers [-half_width, half_width] in each dimension.
-        points: of the grid, in each dimension.
-        tolerance: how far, in nats, the result may be from that of every second point.
+        half_width: half the width of the grid, [-half_width, half_width] in each dimension.
+        points: the number of grid points in each dimension.
+        tolerance: the largest difference, in nats, from the result on every second point.
 
     Returns:
         log p(x_i) in nats, `float64`, shape [len(x)].
 
     Raises:
-        ValueError: if there is not just the one latent site, or it has more than two dimensions,
-            or the grid is too narrow or too coarse for it.
+        ValueError: if there is another latent site, or this one has more than two dimensions, or
+            the grid is too narrow or too coarse for it.
     """
     with torch.no_grad():
-        sites = dict(sample_sites(poutine.trace(model).get_trace(x[:1])))
-        latent = [name for name, drawn in sites.items() if not drawn["is_observed"]]
-        if latent != [site]:
-            raise ValueError(f"quadrature is for one latent site, and the model has {latent}")
-        drawn = sites[site]
-        prior, dtype = drawn["fn"], drawn["value"].dtype
-        dims = prior.event_shape.numel()
-        if prior.event_dim != 1 or dims > 2:
-            raise ValueError(
-                f"site '{site}' has event shape {list(prior.event_shape)}: quadrature is for one "
-                "or two dimensions"
-            )
+        dims, dtype = _latent_dims(model, x[:1], site)
         line = torch.linspace(-half_width, half_width, points, device=x.device, dtype=dtype)
         index = torch.cartesian_prod(*[torch.arange(points, device=x.device)] * dims)
         index = index.reshape(-1, dims)
-        spacing = 2 * half_width / (points - 1)
-        inner = ((index > 0) & (index < points - 1)).all(1)
-        coarse = (index % 2 == 0).all(1)
-        sums = [torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)] * 3
-        for part in torch.arange(len(index), device=x.device).split(max(1, 200_000 // len(x))):
+        everywhere = torch.ones(len(index), dtype=torch.bool, device=x.device)
+        every_second = (index % 2 == 0).all(1)
+        at_the_edge = ~((index > 0) & (index < points - 1)).all(1)
+        subsets = (everywhere, every_second, at_the_edge)
+        log_sums = [torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)] * 3
+        for part in torch.arange(len(index), device=x.device).split(max(1, MAX_BATCH // len(x))):
             z = line[index[part]][:, None, :]  # the same for all examples, and decoded once
             particles = pyro.plate(PARTICLES, len(part), dim=-2)
             trace = poutine.trace(particles(poutine.condition(model, {site: z}))).get_trace(x)
             log_joint = log_prob_per_example(trace, plate, 2).double()
-            for i, chosen in enumerate([torch.ones_like(inner), coarse, ~inner]):
-                sums[i] = sums[i].logaddexp(log_joint[chosen[part]].logsumexp(0))
-    log_p, half, edge = (total + dims * math.log(spacing) for total in sums)
-    half = half + dims * math.log(2)
+            for i, subset in enumerate(subsets):
+                log_sums[i] = log_sums[i].logaddexp(log_joint[subset[part]].logsumexp(0))
+    log_volume = dims * math.log(2 * half_width / (points - 1))
+    log_p, coarse, edge = (log_sum + log_volume for log_sum in log_sums)
+    coarse = coarse + dims * math.log(2)
     if not (edge - log_p).max() <= math.log(tolerance):
-        raise ValueError(f"the posterior reaches the edge of the grid: widen it from {half_width}")
-    if not (half - log_p).abs().max() <= tolerance:
+        raise ValueError(
+            f"the posterior reaches the edge of the grid: half_width has to be above {half_width}"
+        )
+    if not (coarse - log_p).abs().max() <= tolerance:
         raise ValueError(f"a grid of {points} points is too coarse: the posterior is narrower")
     return log_p
 
 
-def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float = 1e-8) -> Tensor:
-    """Integrate latent variables out whose joint density with x is Gaussian in them.
+def _latent_dims(model: Program, x: Tensor, site: str) -> tuple[int, torch.dtype]:
+    """Return how many dimensions a model's one latent site has, and its type."""
+    nodes = dict(sample_sites(poutine.trace(model).get_trace(x)))
+    latent = [name for name, node in nodes.items() if not node["is_observed"]]
+    if latent != [site]:
+        raise ValueError(f"quadrature is for one latent site, '{site}', and the model has {latent}")
+    prior = nodes[site]["fn"]
+    dims = prior.event_shape.numel()
+    if prior.event_dim != 1 or dims > 2:
+        raise ValueError(
+            f"site '{site}' has event shape {list(prior.event_shape)}: quadrature is for one or "
+            "two dimensions"
+        )
+    return dims, nodes[site]["value"].dtype
 
-    With log p(x, z) = c + g'z - z'Hz / 2, log p(x) = c + g'H^-1 g / 2 - log|H / 2 pi| / 2. That is
-    so for linear-Gaussian models, probabilistic PCA and factor analysis among them, and for all of
+
+def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float = 1e-8) -> Tensor:
+    """Integrate out all latent variables of a model whose log p(x, z) is quadratic in them.
+
+    If log p(x, z) = c + g'z - z'Hz / 2, then log p(x) = c + g'H^-1 g / 2 - log|H / 2 pi| / 2. This
+    holds for linear-Gaussian models, such as probabilistic PCA and factor analysis, and for all of
     their latent sites together. H and g are read off the gradient of the model's log-density.
 
     Args:
         model: a Pyro program, called as `model(x)`.
         x: the examples, along the first dimension.
         plate: the name of the data plate.
-        tolerance: how far the log-density may be from the quadratic one at points at random, as a
-            share of its size.
+        tolerance: the largest difference between the log-density and the quadratic one at random
+            points, relative to the log-density.
 
     Returns:
         log p(x_i) in nats, `float64`, shape [len(x)].
 
     Raises:
-        InputError: if a latent site is discrete, or constrained in a way that is unknown.
+        InputError: if a latent site is discrete, or has a support without unconstrained
+            coordinates.
         ValueError: if the log-density is not quadratic, or has no maximum, or is not in double
             precision.
     """
@@ -114,19 +126,20 @@ def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float
 
 
 def _gaussian(densities: Densities, x: Tensor, tolerance: float) -> Tensor:
+    """Return log p(x) of a batch of examples in closed form."""
     dims = densities.dims
-    probes = densities.draw(4, x)
-    # At the origin, and at one from it along each axis: of a quadratic that is all there is.
-    axes = torch.eye(dims, dtype=probes.dtype, device=x.device)[:, None].expand(-1, len(x), -1)
-    at = densities.point(torch.cat([torch.zeros_like(axes[:1]), axes, probes]), x)
+    random = densities.draw(4, x)
+    # The gradients at the origin and at the unit vectors determine a quadratic function.
+    units = torch.eye(dims, dtype=random.dtype, device=x.device)[:, None].expand(-1, len(x), -1)
+    at = densities.point(torch.cat([torch.zeros_like(units[:1]), units, random]), x)
     if at.log_p.dtype != torch.float64:
-        raise ValueError("single precision does not do: make the model, and x, double")
+        raise ValueError("single precision is not enough: convert the model and x to double")
     constant, gradient = at.log_p[0], at.grad_p[0]
     precision = (gradient - at.grad_p[1 : dims + 1]).movedim(0, 1)  # [N, D, D]
-    expected = constant + (probes * gradient).sum(-1)
-    expected = expected - torch.einsum("knd,nde,kne->kn", probes, precision, probes) / 2
-    found = at.log_p[dims + 1 :]
-    if not ((found - expected).abs() <= tolerance * (1 + found.abs())).all():
+    expected = constant + (random * gradient).sum(-1)
+    expected = expected - torch.einsum("knd,nde,kne->kn", random, precision, random) / 2
+    actual = at.log_p[dims + 1 :]
+    if not ((actual - expected).abs() <= tolerance * (1 + actual.abs())).all():
         raise ValueError("log p(x, z) is not quadratic in the latent variables")
     factor, failed = torch.linalg.cholesky_ex((precision + precision.mT) / 2)
     if failed.any():
@@ -139,21 +152,21 @@ def _gaussian(densities: Densities, x: Tensor, tolerance: float) -> Tensor:
 def enumeration(
     model: Program, x: Tensor, *, plate: str = "data", max_values: int = 2**20
 ) -> Tensor:
-    """Sum discrete latent variables out, over all the values that they can have together.
+    """Sum discrete latent variables out, over all combinations of their values.
 
     Args:
-        model: a Pyro program, called as `model(x)`, whose latent sites are all discrete, with the
-            data plate as their only plate.
+        model: a Pyro program, called as `model(x)`, whose latent sites are all discrete and in no
+            plate but the data plate.
         x: the examples, along the first dimension.
         plate: the name of the data plate.
-        max_values: how many there may be, for each example.
+        max_values: the largest number of combinations for an example that is accepted.
 
     Returns:
         log p(x_i) in nats, `float64`, shape [len(x)].
 
     Raises:
-        ValueError: if a latent site is not discrete, or in another plate, or its values depend on
-            those of another site, or there are too many.
+        ValueError: if a latent site is not discrete, or is in another plate, or its possible values
+            depend on the value of another site, or there are too many combinations.
     """
     with torch.no_grad(), undisturbed(x):
         supports = {}
@@ -167,9 +180,9 @@ def enumeration(
         total = math.prod(sizes)
         if total > max_values:
             raise ValueError(_too_many(total, max_values))
-        nothing = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
-        result, mass = nothing, nothing
-        for part in torch.arange(total, device=x.device).split(max(1, 200_000 // len(x))):
+        zero = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)  # log 0
+        log_p, log_prior_mass = zero, zero
+        for part in torch.arange(total, device=x.device).split(max(1, MAX_BATCH // len(x))):
             index = torch.unravel_index(part, sizes)
             values = {
                 name: support[i][:, None].expand(-1, len(x), *support.shape[1:])
@@ -178,23 +191,25 @@ def enumeration(
             particles = pyro.plate(PARTICLES, len(part), dim=-2)
             trace = poutine.trace(particles(poutine.condition(model, values))).get_trace(x)
             log_joint = log_prob_per_example(trace, plate, 2).double()
-            result = result.logaddexp(log_joint.logsumexp(0))
+            log_p = log_p.logaddexp(log_joint.logsumexp(0))
             for name, _ in sample_sites(trace):
                 if name not in supports:
                     trace.remove_node(name)
             log_prior = log_prob_per_example(trace, plate, 2).double().expand_as(log_joint)
-            mass = mass.logaddexp(log_prior.logsumexp(0))
-    if not (mass.abs() < 1e-4).all():
-        raise ValueError("the values of one latent site depend on another's: not all were found")
-    return result
+            log_prior_mass = log_prior_mass.logaddexp(log_prior.logsumexp(0))
+    if not (log_prior_mass.abs() < 1e-4).all():  # the prior probabilities have to sum to one
+        raise ValueError(
+            "the possible values of one latent site depend on another site: some are missing"
+        )
+    return log_p
 
 
 def _too_many(values: int, max_values: int) -> str:
-    return f"the latent variables have {values} values together, and max_values is {max_values}"
+    return f"the latent variables have {values} values in all, and max_values is {max_values}"
 
 
 def _all_values(name: str, fn: Any, max_values: int) -> Tensor:
-    """All values that a site can have, shape [count, *event]."""
+    """Return all values that a site can have, shape [count, *event]."""
     if isinstance(fn, torch.distributions.TransformedDistribution):
         values = _all_values(name, fn.base_dist, max_values)
         for transform in fn.transforms:

@@ -1,4 +1,4 @@
-"""Draws from model and guide, and bounds, as ArviZ takes them."""
+"""Draws from model and guide, and bounds, in the form that ArviZ takes."""
 
 import math
 import warnings
@@ -36,23 +36,24 @@ def inference_data(
     plate: str = "data",
     seed: int = 0,
 ) -> Any:
-    """Draw from model and guide, for ArviZ.
+    """Draw from model and guide, and label the draws for ArviZ.
 
     Args:
         model: a Pyro program, called as `model(x)`.
         guide: a Pyro program, called as `guide(x)`.
         x: the examples, along the first dimension; every site has to be in the data plate.
-        num_draws: in each of four chains; draws are independent, chains a matter of form.
-        khat: of each example's weights, to be kept in `sample_stats`, shape [len(x)].
+        num_draws: the number of draws in each of four chains. All draws are independent: ArviZ
+            expects chains.
+        khat: the Pareto k-hat of each example's weights, shape [len(x)], for `sample_stats`.
         plate: the name of the data plate.
-        seed: of the draws; the global generators stay as they were.
+        seed: the seed of the draws; the global random state is restored.
 
     Returns:
-        `arviz.InferenceData` in ArviZ 0.x, `xarray.DataTree` in 1.x. `posterior` is
-        drawn from q(z|x), and `sample_stats` has the log-weights log p(x, z) - log q(z|x) that make
-        them draws from p(z|x), and `khat`; `log_likelihood` is log p(x|z), summed over the sites of
-        an example, in nats. `posterior_predictive`, `prior`, `prior_predictive` and `observed_data`
-        are what they are called. The data plate is the dimension `example`.
+        `arviz.InferenceData` in ArviZ 0.x, `xarray.DataTree` in 1.x. The group `posterior` has
+        draws from q(z|x). `sample_stats` has their log-weights log p(x, z) - log q(z|x), which
+        correct them to draws from p(z|x), and `khat`. `log_likelihood` is log p(x|z) in nats,
+        summed over the sites of an example. `posterior_predictive`, `prior`, `prior_predictive` and
+        `observed_data` have their usual meaning. The data plate is the dimension `example`.
     """
     import xarray
 
@@ -95,14 +96,14 @@ def inference_data(
 
 
 def _by_example(node: dict[str, Any], plate: str, first: int) -> np.ndarray:
-    """Values of a site, with the data plate's dimension moved to `first`."""
+    """Return the values of a site, with the data plate's dimension moved to `first`."""
     value = node["value"]
     (dim,) = (f.dim for f in node["cond_indep_stack"] if f.vectorized and f.name == plate)
     return value.movedim(value.dim() - node["fn"].event_dim + dim, first).cpu().numpy()
 
 
 def _draws(node: dict[str, Any], plate: str) -> np.ndarray:
-    """Values of a site as [chain, draw, example, ...]."""
+    """Return the values of a site, shape [chain, draw, example, ...]."""
     return _in_chains(_by_example(node, plate, 1))
 
 
@@ -111,7 +112,10 @@ def _in_chains(values: np.ndarray) -> np.ndarray:
 
 
 def save(data: Any, path: Path) -> None:
-    """Write what `inference_data` returned as NetCDF, in one stroke, for `arviz.from_netcdf`."""
+    """Write the result of `inference_data` as NetCDF, for `arviz.from_netcdf`.
+
+    The file is either complete or not there.
+    """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         data.to_netcdf(str(unfinished), engine="h5netcdf")
@@ -121,15 +125,15 @@ def save(data: Any, path: Path) -> None:
 
 
 def elpd_data(values: Tensor, khat: Tensor, num_samples: int) -> Any:
-    """Return log p(x) of each example, or a bound on it, as what ArviZ compares models by.
+    """Return log p(x) of each example, or a bound on it, for `arviz.compare` and `arviz.plot_khat`.
 
-    `arviz.compare` and `arviz.plot_khat` take it. ArviZ speaks of sums over the examples, and of
-    leaving one out, which held-out examples are by themselves.
+    ArviZ expects sums over the examples, and the log density of each example given all others
+    (leave-one-out). Held-out examples need no such correction: their log p(x) takes its place.
 
     Args:
-        values: nats, shape [N].
-        khat: of each example's weights, shape [N].
-        num_samples: how many weights each had.
+        values: log p(x_i) or a bound on it, in nats, shape [N].
+        khat: the Pareto k-hat of each example's weights, shape [N].
+        num_samples: the number of weights of each example.
     """
     import xarray
 

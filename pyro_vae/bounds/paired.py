@@ -1,7 +1,8 @@
-"""Two models and more, compared on the same examples.
+"""Two or more models, compared on the same examples.
 
-Examples differ by far more than models do, and a difficult one is difficult for both: the mean of
-the differences is known much better than the difference of two means on different examples.
+Examples differ by far more than models do, and an example that is difficult for one model is
+difficult for the other. So the mean of the paired differences has a much smaller error than the
+difference of two means on different examples.
 """
 
 import math
@@ -17,11 +18,11 @@ from pyro_vae.errors import InputError
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` returns.
+    """The result of `compare`.
 
     Attributes:
-        bounds: of each model, in nats.
-        differences: the bound of each model less that of the first, paired by example.
+        bounds: the bound of each model, in nats.
+        differences: the bound of each model minus that of the first model, paired by example.
     """
 
     bounds: dict[str, Estimate]
@@ -46,18 +47,18 @@ class Comparison:
 
 
 def compare(values: Mapping[str, Tensor | Estimate]) -> Comparison:
-    """Compare models by what each says of the same examples.
+    """Compare models by their bounds on log p(x) of the same examples.
 
     Args:
-        values: log p(x_i), or a bound on it, by model: nats on one base measure, shape [N], for the
-            same N examples in the same order; with their Monte Carlo variances, if those are known.
-            The first model is what the others are compared with.
+        values: log p(x_i), or a bound on it, by the name of the model: nats on one base measure,
+            shape [N], for the same N examples in the same order. An `Estimate` has their Monte
+            Carlo variances, too. The others are compared with the first model.
 
     Raises:
-        InputError: if there is one model only, or they are not of as many examples.
+        InputError: if there are fewer than two models, or their numbers of examples differ.
     """
     if len(values) < 2:
-        raise InputError("a comparison takes two models or more")
+        raise InputError("a comparison takes two models or more", "values")
     bounds = {
         name: value
         if isinstance(value, Estimate)
@@ -65,7 +66,7 @@ def compare(values: Mapping[str, Tensor | Estimate]) -> Comparison:
         for name, value in values.items()
     }
     if len({len(bound.values) for bound in bounds.values()}) > 1:
-        raise InputError("models can only be compared on the same examples")
+        raise InputError("models can only be compared on the same examples", "values")
     first = next(iter(bounds))
     differences = {name: bound - bounds[first] for name, bound in bounds.items() if name != first}
     return Comparison(bounds, differences)

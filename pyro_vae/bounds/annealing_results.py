@@ -1,0 +1,236 @@
+"""The results of annealed importance sampling: bounds from unbiased weights, and their quality."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.bounds.annealing_settings import Settings
+from pyro_vae.bounds.estimates import Estimate, Summary, certified, finite, leave_one_out
+from pyro_vae.bounds.khat import good_k, pareto_k, tail_length
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """The result of `anneal`.
+
+    Attributes:
+        settings: the settings of the chains.
+        log_w: log-weights in nats, `float64`, shape [chains, N].
+        acceptance: the mean acceptance probability of the moves of each example, shape [N].
+        iwae: another lower bound for the same examples, if there is one. Rows and verdict compare
+            the annealed bounds with it.
+    """
+
+    settings: Settings
+    log_w: Tensor
+    acceptance: Tensor
+    iwae: Estimate | None = None
+
+    @property
+    def lower(self) -> Estimate:
+        """The log-mean of the weights: a lower bound in expectation."""
+        return lower_bound(self.log_w)
+
+    @property
+    def upper(self) -> Estimate:
+        """An upper bound in expectation; look at `upper_flaw` before you believe it."""
+        return upper_bound(self.log_w)
+
+    @property
+    def ess(self) -> Tensor:
+        """The effective number of chains, (sum w)^2 / sum w^2, of each example, shape [N].
+
+        It is the number of chains if all weights are equal, and 0 if all weights are zero.
+        """
+        ess = (2 * self.log_w.logsumexp(0) - (2 * self.log_w).logsumexp(0)).exp()
+        return ess.nan_to_num(0.0)
+
+    @property
+    def upper_k(self) -> float:
+        """The Pareto k-hat of all Y / X in the upper bound, over chains and examples together.
+
+        Above 0.7 their mean cannot be trusted, above 1 it does not exist.
+        """
+        return pareto_k((self.log_w - leave_one_out(self.log_w)).flatten()[None]).item()
+
+    @property
+    def upper_flaw(self) -> str | None:
+        """What is wrong with the upper bound, in words; None if no flaw is known."""
+        k, good = self.upper_k, good_k(self.log_w.numel())
+        if tail_length(self.log_w.numel()) < 5:
+            return "there are too few weights to tell how heavy their tails are"
+        if not math.isfinite(self.upper.mean):
+            return "it is not finite"
+        if k > good:
+            return f"the weights' tails are too heavy (k-hat {k:.2f}, above {good:.2f})"
+        return None
+
+    @property
+    def chain_flaw(self) -> str | None:
+        """What is wrong with the chains, in words; None if they move and agree."""
+        chains = self.settings.chains
+        if self.acceptance.mean() < 0.4 and self.settings.temperatures > 1:
+            return f"only {self.acceptance.mean():.0%} of moves are accepted"
+        if self.ess.median() < chains / 4:
+            return f"{self.ess.median():.1f} of {chains} chains have nearly all the weight"
+        return None
+
+    def certified(self, delta: float = 0.05) -> float:
+        """A number that the mean log p(x) exceeds with probability 1 - delta; see `certified`."""
+        return certified(self.lower.values, delta)
+
+    def rows(self) -> list[tuple[str, Summary]]:
+        """Return the rows of the table: both bounds, and the distance to IWAE if it is known."""
+        rows: list[tuple[str, Summary]] = [("AIS, lower", self.lower), ("AIS, upper", self.upper)]
+        if self.iwae is not None:
+            rows.append(("AIS - IWAE", self.lower - self.iwae))
+        return rows
+
+    @property
+    def verdict(self) -> str:
+        """The settings, the certified bound, and how far both bounds can be trusted, in words."""
+        chains = self.settings.chains
+        lines = [
+            f"AIS bounds log p(x) of {self.log_w.shape[1]} examples from both sides, by {chains} "
+            f"chains of {self.settings.temperatures} temperatures from the {self.settings.start}.",
+            f"With 95 % confidence the mean of these is above {self.certified():.3f}, by Markov's "
+            "inequality alone.",
+            f"The effective number of chains is {self.ess.median():.1f} (median) and "
+            f"{self.ess.min():.1f} (least) of {chains}; {self.acceptance.mean():.0%} of moves are "
+            "accepted.",
+        ]
+        flaw = self.upper_flaw or ("it is below IWAE" if self._is_upper_below_iwae() else None)
+        if flaw:
+            lines.append(
+                f"Do not rely on the upper bound: {flaw}. Use more temperatures or more chains."
+            )
+        if self.chain_flaw:
+            lines.append(f"The bounds may be loose: {self.chain_flaw}. Use more temperatures.")
+        return "\n".join(lines)
+
+    def _is_upper_below_iwae(self) -> bool:
+        """Whether the upper bound is below a lower bound by more than four of their errors."""
+        if self.iwae is None:
+            return False
+        error = math.hypot(self.upper.mc_se, self.iwae.mc_se)
+        return self.upper.mean < self.iwae.mean - 4 * error
+
+    @property
+    def bound(self) -> Estimate:
+        """The lower bound, by which runs are compared."""
+        return self.lower
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """The settings: more effort makes a tighter bound, so they have to be equal."""
+        return asdict(self.settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `bounds.json` holds of the result."""
+        return {
+            "num_examples": self.log_w.shape[1],
+            **asdict(self.settings),
+            "lower": self.lower.to_dict(),
+            "upper": self.upper.to_dict(),
+            "upper_khat": finite(self.upper_k),
+            "upper_flaw": self.upper_flaw,
+            "certified95": finite(self.certified()),
+            "acceptance": self.acceptance.mean().item(),
+            "ess": {"min": self.ess.min().item(), "median": self.ess.median().item()},
+        }
+
+
+@dataclass(frozen=True)
+class Bidirectional:
+    """The result of `bidirectional`: bounds for data drawn from the model, in nats.
+
+    Attributes:
+        forward: the chains from f_0 to f_1; their `lower` is a lower bound in expectation.
+        upper: an upper bound, from the chains that run backwards from the exact draw. Its Monte
+            Carlo variance is unknown, because all chains of an example begin at the one z from
+            which the example was drawn.
+    """
+
+    forward: Annealed
+    upper: Estimate
+
+    @property
+    def gap(self) -> Estimate:
+        """The upper bound minus the lower one: neither is looser than that, for such data.
+
+        All of its noise shows in its spread over examples: its error is `se`.
+        """
+        return self.upper - self.forward.lower
+
+    def rows(self) -> list[tuple[str, Summary]]:
+        """Return the rows of the table: both bounds for the simulated data, and their gap."""
+        return [
+            ("simulated, lower", self.forward.lower),
+            ("simulated, upper", self.upper),
+            ("simulated, gap", self.gap),
+        ]
+
+    @property
+    def verdict(self) -> str:
+        """The gap, in words."""
+        return (
+            f"On {len(self.gap.values)} examples drawn from the model, chains in both directions "
+            f"give bounds that are {self.gap.mean:.3f} nats apart (se {self.gap.se:.3f})."
+        )
+
+    @property
+    def bound(self) -> None:
+        """None: the bounds are for simulated data, which no other run shares."""
+        return None
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Empty: runs are not compared by bounds for simulated data."""
+        return {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `bounds.json` holds of the result."""
+        return {
+            "num_examples": len(self.upper.values),
+            "lower": self.forward.lower.to_dict(),
+            "upper": self.upper.to_dict(),
+            "gap": self.gap.to_dict(),
+        }
+
+
+def lower_bound(log_w: Tensor) -> Estimate:
+    """Bound log p(x) from below by the log-mean of unbiased weights.
+
+    Args:
+        log_w: log-weights in nats, shape [chains, N].
+
+    Returns:
+        The bounds. Their Monte Carlo variance is the relative variance of the mean weight (the
+        delta method).
+    """
+    log_w = log_w.double()
+    count = len(log_w)
+    values = log_w.logsumexp(0) - math.log(count)
+    relative = (log_w - values.clamp(min=torch.finfo(values.dtype).min)).exp()
+    return Estimate(values, relative.var(0) / count)
+
+
+def upper_bound(log_w: Tensor) -> Estimate:
+    """Bound log p(x) from above, by E[log X + Y / X - 1] (Struski et al. 2022).
+
+    Args:
+        log_w: log-weights in nats, shape [chains, N], chains > 1. The weights w are independent,
+            and E[w] = p(x). They should not be plain importance weights, whose tails are too heavy.
+
+    Returns:
+        The mean over chains, where Y is the weight of one chain and X the mean weight of the
+        others. The Monte Carlo variance is that of a mean of independent terms, which these terms
+        are to first order.
+    """
+    log_w = log_w.double()
+    log_x = leave_one_out(log_w)
+    terms = log_x + torch.expm1(log_w - log_x)
+    return Estimate(terms.mean(0), terms.var(0) / len(terms))

@@ -1,0 +1,59 @@
+"""The settings of annealed importance sampling, and the schedules of inverse temperatures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+
+
+def _sigmoid(even: Tensor) -> Tensor:
+    """Wu et al. (2017), section 4: the logistic function between -4 and 4, scaled to [0, 1]."""
+    low, high = torch.sigmoid(torch.tensor([-4.0, 4.0], dtype=torch.float64))
+    return ((torch.sigmoid(8 * even - 4) - low) / (high - low)).clamp(0, 1)
+
+
+def _linear(even: Tensor) -> Tensor:
+    return even
+
+
+_SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": _sigmoid, "linear": _linear}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How chains get from f_0 to f_1.
+
+    Args:
+        temperatures: T, the number of steps from f_0 to f_1.
+        chains: C, the number of chains for each example.
+        leapfrog: the number of leapfrog steps of a Hamiltonian Monte Carlo move.
+        start: f_0: `posterior` is q(z|x), `prior` is p(z), which is further away from f_1.
+        schedule: the inverse temperatures b_t: evenly spaced (`linear`), or closer to each other
+            at both ends (`sigmoid`).
+    """
+
+    temperatures: int = 200
+    chains: int = 16
+    leapfrog: int = 4
+    start: Literal["posterior", "prior"] = "posterior"
+    schedule: Literal["sigmoid", "linear"] = "sigmoid"
+
+    def __post_init__(self) -> None:
+        for name, least in (("temperatures", 1), ("chains", 2), ("leapfrog", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name} have to be at least {least}, and {value} is not", name)
+        for name, choices in (("start", ("posterior", "prior")), ("schedule", _SCHEDULES)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise InputError(
+                    f"{name} has to be {' or '.join(choices)}, and {value} is not", name
+                )
+
+    def betas(self) -> Tensor:
+        """Return the inverse temperatures b_0, .., b_T, `float64`, ascending from 0 to 1."""
+        return _SCHEDULES[self.schedule](torch.linspace(0, 1, self.temperatures + 1).double())
