@@ -592,7 +592,7 @@ def test_interruption(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_save", interrupt)
+        patch.setattr(training.Checkpoint, "after_epoch", interrupt)
         code, _, err = script("svi_train", "--out", "run", *SMALL, *WIDTHS)
     assert code == 130
     assert "continue with: python scripts/svi_train.py --resume run" in err

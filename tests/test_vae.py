@@ -192,10 +192,10 @@ def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> N
         engine.check(show(digits[:2]))
         if isinstance(engine, training.CompiledEngine):
             trained = [p for p in vae.parameters() if p.requires_grad]
-            states = [state for parameter in trained for state in engine._adam(parameter)]
-            arguments = (digits, engine._sizes(states[::3], trained[0]), *states)
-            with engine._running(training=True):
-                graph, _ = compiling._trace(engine._whole_step(trained, show), arguments)
+            states = [state for parameter in trained for state in engine._adam_state(parameter)]
+            arguments = (digits, engine._step_sizes(states[::3], trained[0]), *states)
+            with engine._own_store(training=True):
+                graph, _ = compiling._trace(engine._step_function(trained, show), arguments)
             torch.manual_seed(1)
             with torch.no_grad():
                 (loss,) = graph(*arguments)

@@ -13,7 +13,7 @@ from pyro_vae import bounds, figures
 from pyro_vae.bounds import Comparison, Estimate, Settings
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
-from pyro_vae.runs.report import label
+from pyro_vae.runs.evaluation import label
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ report, `bounds.json` and `compare.py` take it from there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from pyro_vae import bounds, diagnostics
-from pyro_vae.bounds import Bounds, Corrected, Estimate, Settings, inference_data
+from pyro_vae.bounds import Annealed, Bounds, Corrected, Estimate, Settings, inference_data
 from pyro_vae.bounds.batches import in_batches
+from pyro_vae.bounds.results import Result
 from pyro_vae.diagnostics import Diagnosis, Smoothness, predictive, refinement
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
-from pyro_vae.runs.adapters import Result, adapted, adapted_checks
-from pyro_vae.runs.gaps import Refined, measure_gaps
 from pyro_vae.runs.options import at_least, check_fields
+from pyro_vae.runs.refined import Refined
 from pyro_vae.runs.run import Run
 
 IMAGES_IN_NETCDF = 50  # the number of test images in bounds.nc
@@ -84,7 +84,7 @@ class Evaluation:
     results: dict[str, Result]
     diagnosis: Diagnosis
     smoothness: Smoothness | None = None
-    checks: Any = None
+    checks: dict[str, predictive.Check] | None = None
     draws: Any = None
     bits_per_dim: float | None = None
 
@@ -138,7 +138,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
         results,
         diagnosis,
         smoothness,
-        adapted_checks(checks) if checks else None,
+        checks,
         draws,
         _bits_per_dim(run, results),
     )
@@ -147,6 +147,12 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
 def unfinished_file(run: Run, name: str) -> Path:
     """Return the file from which an interrupted part of an evaluation continues."""
     return run.folder / UNFINISHED / f"{name}.pt"
+
+
+def label(name: str, conditions: dict[str, Any]) -> str:
+    """Return how a bound is called in reports: `IWAE_5000`, or `AIS`."""
+    draws = conditions.get("num_samples")
+    return name.upper() if draws is None else f"{name.upper()}_{draws}"
 
 
 def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
@@ -165,44 +171,42 @@ def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
     importance = partial(bounds.evaluate, model, guide, x, run.options.num_samples, progress=True)
     results: dict[str, Result] = {}
     if plan.method == "ais":  # first, because not all models can be annealed
-        some = x[: plan.subset]
-        results["ais"] = adapted(
-            bounds.anneal(model, guide, some, plan.ais, seed=seed, keep=file("ais"), progress=True)
-        )
+        anneal = partial(bounds.anneal, model, guide, settings=plan.ais, progress=True)
+        results["ais"] = anneal(x[: plan.subset], seed=seed, keep=file("ais"))
         if plan.simulated:
-            template = x[:1].expand(plan.simulated, *x.shape[1:])
-            results["simulated"] = adapted(
-                bounds.bidirectional(
-                    model,
-                    guide,
-                    template,
-                    plan.ais,
-                    seed=seed + 1,
-                    keep=file("simulated"),
-                    progress=True,
-                )
+            results["simulated"] = bounds.bidirectional(
+                model,
+                guide,
+                x[:1].expand(plan.simulated, *x.shape[1:]),
+                plan.ais,
+                seed=seed + 1,
+                keep=file("simulated"),
+                progress=True,
             )
     if plan.refine:
         adapt = partial(refinement.refine, model, guide, steps=plan.refine)
         # Another seed, so that the two evaluations are independent.
         results["refined"] = Refined(importance(seed=seed + 1, adapt=adapt, keep=file("refined")))
-    return {"iwae": adapted(importance(seed=seed, keep=file("iwae"))), **results}
+    return {"iwae": importance(seed=seed, keep=file("iwae")), **results}
 
 
 def _derive(results: dict[str, Result]) -> dict[str, Result]:
-    """Return what follows from the results: the mean over all images, and the gaps of the ELBO."""
-    derived: dict[str, Result] = {}
-    loosest, *tighter = _comparable(results).values()
-    tightest = tighter[-1] if tighter else None
-    if tightest is not None and len(tightest.values) < len(loosest.values):
-        first_images = torch.arange(len(tightest.values))
-        derived["whole"] = adapted(Corrected(loosest, tightest, first_images))
-    refined = results.get("refined")
+    """Return what follows from several results: differences to IWAE, a mean over all, the gaps."""
+    importance, annealed, refined = _importance(results), results.get("ais"), results.get("refined")
+    assert annealed is None or isinstance(annealed, Annealed)
     assert refined is None or isinstance(refined, Refined)
-    gaps = measure_gaps(_importance(results), refined, tightest)
-    if gaps is not None:
-        derived["gaps"] = gaps
-    return derived
+    derived: dict[str, Result] = {}
+    if annealed is not None:
+        images = torch.arange(len(annealed.lower.values))
+        derived["ais"] = replace(annealed, iwae=importance.bound[images])
+    name, tightest = list(_comparable(results).items())[-1]
+    if len(tightest.values) < len(importance.bound.values):
+        images = torch.arange(len(tightest.values))
+        derived["whole"] = Corrected(
+            importance.bound, tightest, images, costly_name=label(name, results[name].conditions)
+        )
+    gaps = bounds.gaps(importance, refined.importance if refined else None, annealed)
+    return derived if gaps is None else {**derived, "gaps": gaps}
 
 
 def _importance(results: dict[str, Result]) -> Bounds:
@@ -255,11 +259,11 @@ def _draw(run: Run, count: int) -> Tensor:
     return in_batches(
         draw,
         torch.empty(count, 0, device=run.device),
+        work_name="drawing",
         batch_size=100,
         seed=run.options.seed,
         units=1,
         unit="image",
-        description="drawing",
         progress=True,
         keep=unfinished_file(run, "checks"),
         depends_on=[run.vae],

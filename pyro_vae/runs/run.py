@@ -19,7 +19,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Kind
 from pyro_vae.runs import config
 from pyro_vae.runs.options import Options
-from pyro_vae.training import CompiledEngine, EagerEngine, History
+from pyro_vae.training import CompiledEngine, EagerEngine, Engine, History
 from pyro_vae.vae import VAE
 
 # The number of training steps for which compiling saves time: it takes about 20 s, and each step
@@ -58,7 +58,7 @@ class Run:
     measured: Tensor
     base_measure: BaseMeasure
     vae: VAE
-    engine: EagerEngine
+    engine: Engine
 
     @classmethod
     def build(cls, folder: Path, namespace: Namespace) -> "Run":
@@ -163,12 +163,17 @@ class Run:
             InputError: if they do not.
         """
         self.engine.check(self.validation[:2])
-        training.check(
-            self.engine,
-            self.validation,
-            diagnose_every=self.options.diagnose_every,
-            aggressive=self.options.aggressive,
-        )
+        training.check(self.engine, self.callbacks())
+
+    def callbacks(self) -> list[training.Callback]:
+        """Return what happens in training beside the steps, in its order."""
+        options = self.options
+        callbacks: list[training.Callback] = [training.Validate(self.validation)]
+        if options.aggressive:
+            callbacks.append(training.GuideFirst(self.validation, options.aggressive))
+        if options.diagnose_every:
+            callbacks.append(training.Diagnose(self.validation, options.diagnose_every))
+        return [*callbacks, training.Checkpoint(self.folder)]
 
     def fit(self) -> History:
         """Train until all epochs are done, and load the parameters of the best epoch.
@@ -179,14 +184,11 @@ class Run:
         history = training.fit(
             self.engine,
             self.train,
-            self.validation,
             self.observe,
             epochs=self.options.epochs,
             batch_size=self.options.batch_size,
             seed=self.options.seed,
-            folder=self.folder,
-            diagnose_every=self.options.diagnose_every,
-            aggressive=self.options.aggressive,
+            callbacks=self.callbacks(),
         )
         self.load_best()
         return history
@@ -276,7 +278,7 @@ def _num_steps(options: Options, num_images: int) -> int:
 
 def _make_engine(
     name: Literal["compiled", "eager"], vae: VAE, options: Options, may_fall_back: bool
-) -> EagerEngine:
+) -> Engine:
     """Make an engine; one that may fall back is eager if the programs cannot be compiled."""
     parts = vae.model, vae.guide, options.objective(), options.lr, options.precision
     if name == "eager":

@@ -1,17 +1,48 @@
-"""Training by stochastic variational inference: engines that take the steps, and the loop."""
+"""Training by stochastic variational inference: engines, the loop `fit`, and callbacks.
 
+- An engine takes the steps. `EagerEngine` is `pyro.infer.SVI`; `CompiledEngine` takes the same
+  steps as one compiled graph each. Any class with the methods of `Engine` is an engine.
+- `fit` passes over the data, epoch by epoch, and runs callbacks.
+- A callback does what else happens in training: `Validate` estimates the bound on validation
+  examples, `Diagnose` looks for posterior collapse, `GuideFirst` trains the guide ahead of the
+  model, `Checkpoint` saves the training and resumes it.
+
+To add a callback, subclass `Callback`, override what you need, and put an instance into the list
+that `fit` is given:
+
+    class LogWeightNorm(Callback):
+        def after_epoch(self, training, row):
+            row["norm"] = sum(p.square().sum().item() for p in training.engine.model.parameters())
+
+    fit(engine, train, epochs=10, callbacks=[Validate(validation), LogWeightNorm()])
+
+A `Checkpoint` has to be the last in the list. Runs, and with them the command line, list their
+callbacks in one place: `Run.callbacks` in `pyro_vae.runs.run`.
+"""
+
+from pyro_vae.training.callbacks import Callback, Diagnose, History, Training, Validate
 from pyro_vae.training.compiled_engine import CompiledEngine
-from pyro_vae.training.engine import EagerEngine, Observe, Precision, as_they_are
-from pyro_vae.training.loop import History, check, fit, resume
+from pyro_vae.training.eager_engine import EagerEngine, Precision
+from pyro_vae.training.engine import Engine, Observe, unchanged
+from pyro_vae.training.guide_first import GuideFirst
+from pyro_vae.training.loop import check, fit
+from pyro_vae.training.resuming import Checkpoint, resume
 
 __all__ = [
+    "Callback",
+    "Checkpoint",
     "CompiledEngine",
+    "Diagnose",
     "EagerEngine",
+    "Engine",
+    "GuideFirst",
     "History",
     "Observe",
     "Precision",
-    "as_they_are",
+    "Training",
+    "Validate",
     "check",
     "fit",
     "resume",
+    "unchanged",
 ]

@@ -12,24 +12,25 @@ from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
 from pyro_vae.programs.compiling import CannotCompile, Compiled, Graph
 from pyro_vae.programs.random_streams import undisturbed
-from pyro_vae.training.engine import EagerEngine, Observe, Precision, as_they_are
+from pyro_vae.training.eager_engine import EagerEngine, Precision
+from pyro_vae.training.engine import Observe, unchanged
 
 
 class CompiledEngine(EagerEngine):
-    """Takes the steps of `EagerEngine` as one compiled graph each.
+    """Takes the steps of `EagerEngine`, each as one compiled graph, with the same noise.
 
-    It is compiled for the size of the first batch; smaller ones, the last of an epoch, and losses
-    that are only evaluated, are run by the eager engine, which shares the optimiser. The noise is
-    the same. Objectives that learn are always run eagerly. Of the optimiser's settings the learning
-    rate may change between steps, and nothing else.
+    The graph holds `observe`, the loss, its gradients, and Adam. It is compiled for the size of the
+    first batch. Smaller batches, such as the last one of an epoch, are run eagerly, with the same
+    optimiser; so are `evaluate_loss`, and all steps of objectives that learn. Of the optimiser's
+    settings only the learning rate may change between steps.
 
     Args:
-        model: a Pyro program that is a module and registers its parameters with Pyro.
-        guide: the same.
-        objective: what is trained.
+        model: see `EagerEngine`, as for all arguments but the last.
+        guide: the model's guide.
+        objective: the training objective.
         lr: the learning rate of Adam.
-        precision: of matrix products in training; all else is in the parameters' own.
-        fall_back: whether to go on eagerly, with a warning, where compiling is not possible.
+        precision: the precision of matrix products in training.
+        fall_back: whether to run eagerly, with a warning, if the step cannot be compiled.
     """
 
     def __init__(
@@ -44,21 +45,22 @@ class CompiledEngine(EagerEngine):
     ) -> None:
         super().__init__(model, guide, objective, lr, precision)
         self.fall_back = fall_back
-        # By what is trained, how images are shown, and how they lie in memory: a step, and Adam's
-        # state that it writes to.
+        # Compiled steps, each with the tensors of Adam's state that it writes to. They are keyed by
+        # the observe function, the number of threads, the batch's layout, and the parameters.
         self._graphs: dict[Any, tuple[Graph, list[Tensor]]] = {}
-        self._shape: torch.Size | None = None
+        self._compiled_shape: torch.Size | None = None
 
-    def step(self, x: Tensor, observe: Observe = as_they_are) -> float:
+    def step(self, x: Tensor, observe: Observe = unchanged) -> float:
         """Take a gradient step; see `EagerEngine`.
 
         Raises:
-            InputError: if it cannot be compiled, and is not to fall back on the eager engine.
+            InputError: if the step cannot be compiled, and `fall_back` is false.
         """
-        self._shape = x.shape if self._shape is None else self._shape
+        if self._compiled_shape is None:
+            self._compiled_shape = x.shape
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         trained = [parameter for parameter in trained if parameter.requires_grad]
-        if x.shape != self._shape or self.objective.learns or not trained:
+        if x.shape != self._compiled_shape or self.objective.learns or not trained:
             return super().step(x, observe)
         layout = (x.dtype, x.device, x.stride())
         key = (observe, torch.get_num_threads(), layout, *map(id, trained))
@@ -66,33 +68,36 @@ class CompiledEngine(EagerEngine):
             if key not in self._graphs:
                 self._graphs[key] = self._compile(x, trained, observe)
             graph, states = self._graphs[key]
-            return graph((x, self._sizes(states[::3], trained[0]), *states)).item()
+            return graph((x, self._step_sizes(states[::3], trained[0]), *states)).item()
         except CannotCompile as error:
             if not self.fall_back:
                 raise InputError(
-                    f"the step cannot be compiled, {error}: take --engine eager"
+                    f"the step cannot be compiled, {error}: use the eager engine", "engine"
                 ) from error
-            warnings.warn(f"the eager engine is taken: {error}", stacklevel=2)
-            self._shape = torch.Size()  # no batch's
+            warnings.warn(f"the eager engine is used instead: {error}", stacklevel=2)
+            self._compiled_shape = torch.Size()  # the shape of no batch: do not try again
             return super().step(x, observe)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self._graphs.clear()  # the optimiser's tensors are others now
+        self._graphs.clear()  # they hold the optimiser's old tensors
 
     def _compile(
         self, x: Tensor, trained: list[nn.Parameter], observe: Observe
     ) -> tuple[Graph, list[Tensor]]:
-        with undisturbed(x):  # Pyro's checks, which no trace makes
-            self.check(observe(x[:2]))
-        states = [state for parameter in trained for state in self._adam(parameter)]
-        step = Compiled(self._whole_step(trained, observe))
-        with self._running(training=True):
-            return step.prepare(x, self._sizes(states[::3], trained[0]), *states), states
+        """Return the compiled step, and the tensors of Adam's state that it writes to."""
+        with undisturbed(x):
+            self.check(observe(x[:2]))  # runs Pyro's checks: tracing skips them
+        states = [state for parameter in trained for state in self._adam_state(parameter)]
+        step = Compiled(self._step_function(trained, observe))
+        with self._own_store(training=True):
+            return step.prepare(x, self._step_sizes(states[::3], trained[0]), *states), states
 
-    def _whole_step(self, trained: list[nn.Parameter], observe: Observe) -> Callable[..., Tensor]:
-        """Return a step as a function of images, `_sizes`, and Adam's state."""
+    def _step_function(
+        self, trained: list[nn.Parameter], observe: Observe
+    ) -> Callable[..., Tensor]:
+        """Return a step as a function of examples, `_step_sizes`, and Adam's state."""
         group = self.optimizer.param_groups[0]
         (beta1, beta2), eps = group["betas"], group["eps"]
 
@@ -101,12 +106,12 @@ class CompiledEngine(EagerEngine):
             sizes: Tensor,
             *states: Tensor,
         ) -> Tensor:
-            with pyro.poutine.trace(param_only=True) as captured, self._lowered():
+            with pyro.poutine.trace(param_only=True) as captured, self._training_precision():
                 loss = self.objective.differentiable_loss(self.model, self.guide, observe(x))
             sites = captured.trace.nodes.values()
-            self._optim.require_known({site["value"].unconstrained() for site in sites})
+            self._pyro_optimizer.refuse_others({site["value"].unconstrained() for site in sites})
             gradients = torch.autograd.grad(loss, trained, allow_unused=True)
-            with torch.no_grad():  # Adam (Kingma & Ba 2015, algorithm 1), as torch.optim has it
+            with torch.no_grad():  # Adam (Kingma & Ba 2015, algorithm 1), as in torch.optim
                 rows = zip(states[::3], states[1::3], states[2::3], sizes, strict=True)
                 for parameter, gradient, (count, mean, square, (size, correction)) in zip(
                     trained, gradients, rows, strict=True
@@ -121,10 +126,18 @@ class CompiledEngine(EagerEngine):
 
         return step
 
-    def _sizes(self, counts: list[Tensor], like: Tensor) -> Tensor:
-        """Return the next step's size for each parameter, and what corrects its mean of squares.
+    def _step_sizes(self, counts: list[Tensor], like: Tensor) -> Tensor:
+        """Return, for each parameter, the size of its next step and the correction of its square.
 
-        In the graph they would be computed anew for each element, in double precision.
+        They are computed outside the graph, which would compute them for each element again, in
+        double precision.
+
+        Args:
+            counts: how many steps Adam has taken for each parameter.
+            like: a tensor with the type and the device of the result.
+
+        Returns:
+            Shape [parameters, 2].
         """
         group = self.optimizer.param_groups[0]
         beta1, beta2 = group["betas"]
@@ -134,8 +147,11 @@ class CompiledEngine(EagerEngine):
         ]
         return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
-    def _adam(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the optimiser's own count of steps, and running means of gradients and squares."""
+    def _adam_state(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the optimiser's count of steps and running means of gradients and their squares.
+
+        They are the optimiser's own tensors, not copies.
+        """
         state = self.optimizer.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)

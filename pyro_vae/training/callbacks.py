@@ -1,0 +1,183 @@
+"""Callbacks: what happens in the course of training beside the steps themselves."""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae import diagnostics
+from pyro_vae.errors import DivergenceError, InputError, check_range
+from pyro_vae.programs.random_streams import stream_seed
+from pyro_vae.training.engine import Engine, Observe
+
+History = list[dict[str, Any]]
+
+
+@dataclass
+class Training:
+    """Where a training is, for callbacks to read.
+
+    Attributes:
+        engine: the engine that takes the steps.
+        train: stored training examples, shape [N, *event].
+        observe: a function that turns stored examples into what the likelihood sees.
+        epochs: the number of the last epoch.
+        batch_size: the number of examples in a step; the last step of an epoch may have fewer.
+        seed: the seed of the order of the examples, and of all noise in training.
+        callbacks: all callbacks, in their order.
+        epoch: the number of the current epoch, from 1; 0 before the first.
+        step: the number of the current step, from 1, counted over all epochs.
+        history: a row for each finished epoch. While `after_epoch` runs, the last is that of the
+            current epoch.
+        last_checkpoint: the file to resume from, once there is one.
+    """
+
+    engine: Engine
+    train: Tensor
+    observe: Observe
+    epochs: int
+    batch_size: int
+    seed: int
+    callbacks: Sequence["Callback"]
+    epoch: int = 0
+    step: int = 0
+    history: History = field(default_factory=list)
+    last_checkpoint: Path | None = None
+
+    def diverged(self, what: str, value: float, where: str) -> DivergenceError:
+        """Return the error to raise if a number is not finite.
+
+        Args:
+            what: the name of the number, such as "loss".
+            value: the number.
+            where: the step or the epoch in which it was computed.
+        """
+        if self.last_checkpoint is None:
+            kept = "there is no checkpoint from before it"
+        else:
+            kept = f"the last good checkpoint, of epoch {self.epoch - 1}, is {self.last_checkpoint}"
+        return DivergenceError(
+            f"the {what} became {value} in {where}; {kept}: use a smaller learning rate (lr)"
+        )
+
+
+class Callback:
+    """Something that happens in the course of training. Subclass it and override what you need.
+
+    Every epoch draws its noise from its own random stream, made from the seed and the epoch's
+    number. `start` and `after_epoch` are free to draw random numbers: they cannot change the noise
+    of an epoch. What `around_step` draws comes from the epoch's own stream, and is the same again
+    in a training that was interrupted and resumed.
+    """
+
+    def check(self, engine: Engine) -> None:
+        """Raise an `InputError` if this callback does not go together with the engine."""
+
+    def resume(self, training: Training) -> None:
+        """Bring an interrupted training back to where it stopped. Only `Checkpoint` does so."""
+
+    def start(self, training: Training) -> None:
+        """Do something before the first epoch, or, in a resumed training, before the next one."""
+
+    def around_step(self, training: Training) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the engine takes the step number `training.step`."""
+        return contextlib.nullcontext()
+
+    def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        """Do something after an epoch.
+
+        Args:
+            training: where the training is.
+            row: the epoch's row of `metrics.csv`. Callbacks may add columns to it.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later epochs depend on: tensors, numbers, strings, and lists of them."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned, in a training that is resumed."""
+
+
+class Validate(Callback):
+    """Estimates the objective's bound on log p(x), as `validation_bound`, after each epoch.
+
+    The bound is a mean over examples, in nats. The noise is the same after every epoch, so that
+    epochs are compared fairly. A bound that is not finite raises a `DivergenceError`.
+
+    Args:
+        validation: examples as the likelihood sees them, shape [M, *event].
+
+    Raises:
+        InputError: if there are none.
+    """
+
+    def __init__(self, validation: Tensor) -> None:
+        if len(validation) == 0:
+            raise InputError("there are no validation images: the bound needs at least one")
+        self.validation = validation
+
+    def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        """Add the column `validation_bound`."""
+        torch.manual_seed(stream_seed(training.seed, 0))
+        losses = [training.engine.evaluate_loss(x) for x in self.validation.split(1000)]
+        bound = -sum(losses) / len(self.validation)
+        if not math.isfinite(bound):
+            raise training.diverged("validation bound", bound, f"epoch {training.epoch}")
+        row["validation_bound"] = bound
+
+
+class Diagnose(Callback):
+    """Diagnoses the latent code, on at most 500 validation examples, every few epochs.
+
+    It adds the columns `kl` and `mutual_information`, in nats, and `active_units`.
+
+    Args:
+        validation: examples as the likelihood sees them, shape [M, *event].
+        every: the number of epochs from one diagnosis to the next.
+
+    Raises:
+        InputError: if there are fewer than two examples, or `every` is less than 1.
+    """
+
+    def __init__(self, validation: Tensor, every: int = 5) -> None:
+        check_range("every", every, 1, math.inf)
+        self.validation = enough_to_diagnose(validation)
+        self.every = every
+
+    def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        """Add the columns, if it is time for a diagnosis."""
+        if training.epoch % self.every == 0:
+            row |= diagnose(training.engine, self.validation)
+
+
+def enough_to_diagnose(validation: Tensor) -> Tensor:
+    """Return validation examples.
+
+    Raises:
+        InputError: if there are too few to diagnose the latent code on.
+    """
+    if len(validation) < 2:
+        raise InputError(
+            "one validation image is too little to diagnose the latent code: give two or more"
+        )
+    return validation
+
+
+def diagnose(engine: Engine, validation: Tensor) -> dict[str, float]:
+    """Diagnose the latent code on the first 500 validation examples, which is cheap."""
+    engine.model.eval()  # the engine's next step puts them back into training mode
+    engine.guide.eval()
+    with pyro.get_param_store().scope():
+        diagnosis = diagnostics.diagnose(engine.model, engine.guide, validation[:500])
+    return {
+        "kl": diagnosis.information.rate.mean().item(),
+        "mutual_information": diagnosis.information.mutual_information.mean().item(),
+        "active_units": diagnosis.active,
+    }

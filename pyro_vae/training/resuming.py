@@ -1,0 +1,126 @@
+"""Checkpoints: a training that is interrupted and resumed ends where it would have ended."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pyro_vae import checkpoint
+from pyro_vae.errors import InputError
+from pyro_vae.training.callbacks import Callback, History, Training
+from pyro_vae.training.engine import Engine
+
+
+class Checkpoint(Callback):
+    """Saves the training after each epoch, and resumes it from the folder if it was interrupted.
+
+    The folder gets `checkpoint.pt`, which holds all that resuming needs; `metrics.csv`, a row for
+    each epoch; and, if there is a column `validation_bound`, `best.pt`, the parameters of the epoch
+    with the best one.
+
+    It has to be the last callback, since it saves the states of the others.
+
+    Args:
+        folder: an existing folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best: float | None = None  # the best validation bound so far, in nats
+
+    def resume(self, training: Training) -> None:
+        """Restore the engine, the callbacks and the history from `checkpoint.pt`, if it exists.
+
+        Raises:
+            InputError: if this is not the last callback, or the file cannot be used.
+        """
+        if training.callbacks[-1] is not self:
+            raise InputError(
+                "Checkpoint saves the states of the other callbacks: make it the last one"
+            )
+        path = self.folder / "checkpoint.pt"
+        if path.exists():
+            training.history = resume(training.engine, self.folder, training.callbacks)
+            training.last_checkpoint = path
+
+    def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        """Write the three files; `checkpoint.pt` is the last, since it says that all is saved."""
+        engine = training.engine
+        bound = row.get("validation_bound")
+        if bound is not None and (self.best is None or bound >= self.best):
+            self.best = bound
+            best = {"model": engine.model.state_dict(), "guide": engine.guide.state_dict()}
+            checkpoint.save(self.folder / "best.pt", {**best, "epoch": training.epoch})
+        checkpoint.write(self.folder / "metrics.csv", _table(training.history).encode())
+        state = {
+            "engine": engine.state_dict(),
+            "history": training.history,
+            "callbacks": {type(each).__name__: each.state_dict() for each in training.callbacks},
+        }
+        training.last_checkpoint = self.folder / "checkpoint.pt"
+        checkpoint.save(training.last_checkpoint, state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best validation bound so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.best = state["best"]
+
+
+def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> History:
+    """Restore an engine, and callbacks, from the checkpoint in a folder.
+
+    A callback of which the checkpoint has no state, because the training was begun without it,
+    stays as it is.
+
+    Args:
+        engine: an engine for the same model, guide and objective.
+        folder: the folder of a `Checkpoint`.
+        callbacks: those whose states are to be restored.
+
+    Returns:
+        The history: a row for each epoch so far.
+
+    Raises:
+        InputError: if the checkpoint cannot be read, or belongs to another model or objective.
+    """
+    path = folder / "checkpoint.pt"
+    state = checkpoint.load(path)
+    try:
+        engine.load_state_dict(state["engine"])
+        history: History = list(state["history"])
+        states = state["callbacks"] if "callbacks" in state else _states_from_rows(history)
+        for callback in callbacks:
+            if type(callback).__name__ in states:
+                callback.load_state_dict(states[type(callback).__name__])
+        return history
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} does not fit: it was saved with another model, guide or objective"
+        ) from error
+
+
+def _states_from_rows(history: History) -> dict[str, dict[str, Any]]:
+    """Return the states of callbacks that a checkpoint without them implies.
+
+    Checkpoints from before there were callbacks have an engine and a history only. What resuming
+    needs beside the engine was read from the rows of the history.
+    """
+    states = {"Checkpoint": {"best": max(row["validation_bound"] for row in history)}}
+    last = history[-1]
+    if "lagging" in last:
+        states["GuideFirst"] = {"lagging": last["lagging"], "mutual_information": last["led_to"]}
+    return states
+
+
+def _table(history: History) -> str:
+    """Return a history as CSV. Not every row has all columns."""
+    table = io.StringIO()
+    columns = dict.fromkeys(name for row in history for name in row)
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return table.getvalue()

@@ -1,0 +1,49 @@
+"""Runs of older versions are opened and resumed, and give the numbers that they gave there.
+
+`fixtures/old_run` was written by the code of commit 3fae251, after two epochs of aggressive
+training; the numbers here are that code's too. Its third epoch depends on what the first two
+measured.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from pyro_vae import bounds, checkpoint, training
+from pyro_vae.runs.run import Run
+
+
+def iwae(run: Run) -> float:
+    """Return the mean IWAE_10 of the best parameters on ten test images, in nats."""
+    return bounds.evaluate(run.vae.model, run.vae.guide, run.test[:10], 10).iwae[10].mean
+
+
+def test_an_old_run_is_opened_and_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(ROOT / "tests/fixtures/old_run", folder)
+    assert checkpoint.load(folder / "checkpoint.pt").keys() == {"engine", "history"}
+    run = Run.open(folder)
+    assert iwae(run) == pytest.approx(-25.942927063203115, rel=1e-6)
+    history = training.fit(
+        run.engine,
+        run.train,
+        run.observe,
+        epochs=3,
+        batch_size=run.options.batch_size,
+        seed=run.options.seed,
+        callbacks=run.callbacks(),
+        progress=False,
+    )
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert history[2] == {
+        "epoch": 3,
+        "train_loss": pytest.approx(27.11546390614611, rel=1e-5),
+        "validation_bound": pytest.approx(-26.706591493594722, rel=1e-5),
+        "guide_steps": 62,
+        "lagging": False,
+        "led_to": pytest.approx(0.019136320799589157, rel=0.01),
+    }
+    assert checkpoint.load(folder / "best.pt")["epoch"] == 3
+    assert iwae(Run.open(folder)) == pytest.approx(-25.90443069387113, rel=1e-5)
