@@ -1,6 +1,4 @@
-"""Figures: a matplotlib axes in, the same axes out. Opening and saving files is for the caller."""
-
-from __future__ import annotations
+"""Figures. Each function draws on a matplotlib axes and returns it; the caller saves the file."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def training_curves(ax: Axes, history: History) -> Axes:
-    """Draw the bound that was trained, and the one on validation data, against the epoch."""
+def training_curves(ax: "Axes", history: History) -> "Axes":
+    """Draw the training objective and the validation bound of each epoch."""
     from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in history]
@@ -37,9 +35,9 @@ def training_curves(ax: Axes, history: History) -> Axes:
     ax.plot(
         epochs[best], bound[best], "k*", label=f"best: {bound[best]:.2f} in epoch {epochs[best]}"
     )
-    # The first epochs are far below; what matters happens near the top.
-    shown = sorted([*bound, *(-row["train_loss"] for row in history)])
-    low, high = shown[len(shown) // 20], shown[-1]
+    # The first epochs are far below the others: leave out the lowest 5 % of the values.
+    values = sorted([*bound, *(-row["train_loss"] for row in history)])
+    low, high = values[len(values) // 20], values[-1]
     ax.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
     ax.set(xlabel="epoch", ylabel="nats per image")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -47,14 +45,14 @@ def training_curves(ax: Axes, history: History) -> Axes:
     return ax
 
 
-def image_grid(ax: Axes, images: Tensor, columns: int) -> Axes:
-    """Draw images in a grid, row by row; vectors one below the other, as the rows of one picture.
+def image_grid(ax: "Axes", images: Tensor, columns: int) -> "Axes":
+    """Draw images in a grid, row by row. Vectors become the rows of a single picture.
 
     Args:
         ax: the axes.
         images: shape [N, H, W], [N, C, H, W] or [N, D], values in [0, 1]. Three channels are red,
-            green and blue; of any other number the mean is drawn in grey.
-        columns: of the grid.
+            green and blue; for any other number of channels, their mean is drawn in grey.
+        columns: the number of columns of the grid.
     """
     ax.set(xticks=[], yticks=[])
     if images.dim() == 2:
@@ -69,9 +67,10 @@ def image_grid(ax: Axes, images: Tensor, columns: int) -> Axes:
 
 
 def _tiled(images: Tensor, columns: int) -> Tensor:
-    """Return images [N, H, W] or [N, C, H, W] as one picture: grey [.., ..], or RGBA [.., .., 4].
+    """Return images [N, H, W] or [N, C, H, W] as one picture, in grey [.., ..] or RGBA [.., .., 4].
 
-    What is between them is NaN where it is grey, and otherwise transparent: nothing is drawn.
+    The pixels between the images are NaN in a grey picture, and transparent in a coloured one, so
+    that nothing is drawn there.
     """
     if images.dim() == 3:
         images = images[:, None]
@@ -90,18 +89,18 @@ def _tiled(images: Tensor, columns: int) -> Tensor:
     return torch.cat([picture.nan_to_num(), opacity]).movedim(0, -1)
 
 
-def reconstructions(ax: Axes, vae: VAE, x: Tensor) -> Axes:
-    """Draw images, and below each what the decoder makes of one draw of its code.
+def reconstructions(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
+    """Draw images, and below each its reconstruction from one draw of its code.
 
     Args:
         ax: the axes.
-        vae: encodes and decodes.
-        x: shape [N, *event], as the likelihood sees them: pixels 0 or 1, in [0, 1], or levels.
+        vae: the VAE that encodes and decodes.
+        x: images as the likelihood sees them, shape [N, *event].
     """
     with torch.no_grad():
         decoded = vae.likelihood.picture(vae.prior.code(vae.guide(x)))
-    shown = vae.likelihood.kind.features(x)
-    image_grid(ax, torch.cat([shown, decoded]), columns=len(x))
+    images = vae.likelihood.kind.features(x)
+    image_grid(ax, torch.cat([images, decoded]), columns=len(x))
     if x.dim() > 2:
         height = x.shape[-2] + 1
         ax.set_yticks([height / 2 - 1, 1.5 * height - 1], ["data", "reconstruction"])
@@ -109,9 +108,9 @@ def reconstructions(ax: Axes, vae: VAE, x: Tensor) -> Axes:
     return ax
 
 
-def samples(ax: Axes, vae: VAE, count: int = 64) -> Axes:
-    """Draw what the decoder makes of codes from the prior."""
-    # The model without its site "x": to draw the pixels too can take far longer than the codes.
+def samples(ax: "Axes", vae: VAE, count: int = 64) -> "Axes":
+    """Draw decoded codes from the prior."""
+    # The model without its site "x": drawing pixels can take far longer than drawing codes.
     with torch.no_grad():
         with pyro.plate("data", count):
             z = pyro.sample("z", vae.prior())
@@ -119,23 +118,23 @@ def samples(ax: Axes, vae: VAE, count: int = 64) -> Axes:
     return image_grid(ax, decoded, columns=max(1, round(count**0.5)))
 
 
-def interpolation(ax: Axes, vae: VAE, starts: Tensor, ends: Tensor, steps: int = 9) -> Axes:
-    """Draw the straight way between the codes of two images, for each pair of images.
+def interpolation(ax: "Axes", vae: VAE, starts: Tensor, ends: Tensor, steps: int = 9) -> "Axes":
+    """Draw decoded codes along the straight line between the codes of two images, for each pair.
 
-    An image's code is one draw from q(z|x), which not every posterior has a mean of. Where codes
-    lie on the unit sphere the way stays on it, along the great circle.
+    An image's code is one draw from q(z|x), because not every posterior has a known mean. If codes
+    lie on the unit sphere, the path follows the great circle.
 
     Args:
         ax: the axes.
-        vae: encodes the ends, and decodes what is between.
-        starts: shape [N, *event], as the likelihood sees them.
-        ends: shape [N, *event].
-        steps: of each way, its ends included.
+        vae: the VAE that encodes and decodes.
+        starts: the first images of the pairs, as the likelihood sees them, shape [N, *event].
+        ends: the second images, shape [N, *event].
+        steps: the number of images in a row, both ends included.
     """
     with torch.no_grad():
-        start, end = vae.guide(starts), vae.guide(ends)
-        way = torch.linspace(0, 1, steps, device=start.device)[:, None]
-        codes = start[:, None] * (1 - way) + end[:, None] * way
+        first, last = vae.guide(starts), vae.guide(ends)
+        share = torch.linspace(0, 1, steps, device=first.device)[:, None]
+        codes = first[:, None] * (1 - share) + last[:, None] * share
         if vae.posterior.support == "sphere":
             codes = normalize(codes, dim=-1)
         decoded = vae.likelihood.picture(vae.prior.code(codes))
@@ -147,26 +146,26 @@ def interpolation(ax: Axes, vae: VAE, starts: Tensor, ends: Tensor, steps: int =
     return ax
 
 
-def traversals(ax: Axes, vae: VAE, x: Tensor, most: int = 12, steps: int = 9) -> Axes:
-    """Draw what moving along each active dimension of z does to one image, the most active on top.
+def traversals(ax: "Axes", vae: VAE, x: Tensor, most: int = 12, steps: int = 9) -> "Axes":
+    """Draw how one image changes along each active dimension of z, the most active one first.
 
     Each row goes from -2 to 2 standard deviations of the codes of x around the image's own code.
 
     Args:
         ax: the axes.
-        vae: with codes that are real vectors.
-        x: examples, as the likelihood sees them, shape [N, *event]; the first is drawn.
-        most: how many dimensions are drawn at most.
-        steps: of each row.
+        vae: a VAE whose codes are real vectors.
+        x: examples as the likelihood sees them, shape [N, *event]; the first one is drawn.
+        most: the largest number of dimensions to draw.
+        steps: the number of images in a row.
     """
     ((means, _),) = unit_means(vae.guide, x).values()
     ((_, share),) = unit_shares(vae.guide, x).items()
     order = [int(unit) for unit in share.argsort(descending=True)[:most]]
     shown = [unit for unit in order if share[unit] > THRESHOLD] or order[:1]
     codes = means[:1].repeat(len(shown), steps, 1)
-    way = torch.linspace(-2, 2, steps, device=means.device)
+    offsets = torch.linspace(-2, 2, steps, device=means.device)
     for row, unit in enumerate(shown):
-        codes[row, :, unit] += way * means[:, unit].std()
+        codes[row, :, unit] += offsets * means[:, unit].std()
     with torch.no_grad():
         decoded = vae.likelihood.picture(vae.prior.code(codes))
     image_grid(ax, decoded.flatten(0, 1), columns=steps)
@@ -178,8 +177,11 @@ def traversals(ax: Axes, vae: VAE, x: Tensor, most: int = 12, steps: int = 9) ->
     return ax
 
 
-def units(ax: Axes, diagnosis: Diagnosis) -> Axes:
-    """Draw what each dimension carries, largest first: its KL, or else what x explains of it."""
+def units(ax: "Axes", diagnosis: Diagnosis) -> "Axes":
+    """Draw the KL of each dimension of the code, the largest first.
+
+    If the KL of a dimension is not known, the share of its variance that x explains is drawn.
+    """
     offset = 0
     for site, share in diagnosis.shares.items():
         kl = diagnosis.kl[site]
@@ -191,12 +193,12 @@ def units(ax: Axes, diagnosis: Diagnosis) -> Axes:
             if which.any():
                 ax.bar(places[which], height[order][which], label=f"{site}, {label}")
         offset += len(order) + 1
-    shared = all(kl is not None for kl in diagnosis.kl.values())
+    all_known = all(kl is not None for kl in diagnosis.kl.values())
     ax.set(
         xlabel="dimension of the code, sorted",
         ylabel="KL, nats"
-        if shared
-        else "share of its variance that x explains (KL, where it is known)",
+        if all_known
+        else "KL in nats if it is known, otherwise the share of variance that x explains",
         title=f"{diagnosis.verdict}: {diagnosis.active} of {diagnosis.units} units are active",
         xticks=[],
     )
@@ -204,11 +206,16 @@ def units(ax: Axes, diagnosis: Diagnosis) -> Axes:
     return ax
 
 
-def manifold(ax: Axes, vae: VAE, side: int = 20) -> Axes:
-    """Draw what the decoder makes of a grid over a two-dimensional real latent space.
+def manifold(ax: "Axes", vae: VAE, side: int = 20) -> "Axes":
+    """Draw decoded codes of a grid over a two-dimensional real latent space.
 
-    The grid is even in the quantiles of N(0, I), so for that prior each image stands for the same
-    probability.
+    The grid points are evenly spaced quantiles of N(0, 1) in each dimension. So under the prior
+    N(0, I) each image stands for a cell of the same probability.
+
+    Args:
+        ax: the axes.
+        vae: a VAE with two latent dimensions.
+        side: the number of images in a row, and in a column.
     """
     from scipy import special
 
@@ -226,26 +233,27 @@ def manifold(ax: Axes, vae: VAE, side: int = 20) -> Axes:
     return ax
 
 
-def tightness(axes: Sequence[Axes], found: Bounds, annealed: Annealed | None = None) -> None:
-    """Draw the ladder of bounds on one axes, and the k-hat of the weights on the other."""
-    ladder(axes[0], found, annealed)
-    pareto_k(axes[1], found)
+def tightness(axes: "Sequence[Axes]", importance: Bounds, annealed: Annealed | None = None) -> None:
+    """Draw the ladder of bounds on the first axes, and the k-hat of the weights on the second."""
+    ladder(axes[0], importance, annealed)
+    pareto_k(axes[1], importance)
 
 
-def ladder(ax: Axes, found: Bounds, annealed: Annealed | None = None) -> Axes:
+def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> "Axes":
     """Draw IWAE_K against K, with the ELBO and the bounds by annealing, and their errors.
 
-    All are for the same images: if only some were annealed, for those. The bars are 95 % Monte
-    Carlo intervals, over draws of z. How far the mean may be from that over other images is said in
-    the title: it moves all bounds together.
+    All bounds are for the same images; if only some were annealed, for those. The bars are 95 %
+    Monte Carlo intervals over draws of z. The title has the standard error over images, which
+    moves all bounds together.
     """
-    chosen = torch.arange(len(found.elbo.values) if annealed is None else annealed.log_w.shape[1])
-    estimates = {k: estimate[chosen] for k, estimate in found.iwae.items()}
+    count = len(importance.elbo.values) if annealed is None else annealed.log_w.shape[1]
+    images = torch.arange(count)
+    estimates = {k: estimate[images] for k, estimate in importance.iwae.items()}
     rungs = list(estimates)
     means = [estimate.mean for estimate in estimates.values()]
-    reach = [1.96 * estimate.mc_se for estimate in estimates.values()]
-    ax.errorbar(rungs, means, reach, fmt="o-", capsize=4, label="IWAE, lower")
-    elbo = found.elbo[chosen].mean
+    half_widths = [1.96 * estimate.mc_se for estimate in estimates.values()]
+    ax.errorbar(rungs, means, half_widths, fmt="o-", capsize=4, label="IWAE, lower")
+    elbo = importance.elbo[images].mean
     ax.axhline(elbo, color="k", ls="--", lw=1, label=f"ELBO: {elbo:.2f}")
     best, name = estimates[rungs[-1]], f"IWAE$_{{{rungs[-1]}}}$"
     if annealed is not None:
@@ -262,36 +270,53 @@ def ladder(ax: Axes, found: Bounds, annealed: Annealed | None = None) -> Axes:
     ax.set_xscale("log")
     ax.set_xticks(rungs, [f"{k}\n{mean:.2f}" for k, mean in zip(rungs, means, strict=True)])
     ax.minorticks_off()
-    ax.set(xlabel="draws K, and the bound there", ylabel="bound on log p(x), nats per image")
+    ax.set(
+        xlabel="number of draws K, with the bound below", ylabel="bound on log p(x), nats per image"
+    )
     ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over images {best.se:.2f}", fontsize=10)
     ax.legend(loc="center right")
     return ax
 
 
-def pareto_k(ax: Axes, found: Bounds) -> Axes:
-    """Draw how the Pareto k-hat of the weights is spread over images."""
-    finite = found.khat[found.khat.isfinite()].numpy()
+def pareto_k(ax: "Axes", importance: Bounds) -> "Axes":
+    """Draw a histogram over images of the Pareto k-hat of their weights."""
+    finite = importance.khat[importance.khat.isfinite()].numpy()
+    xlabel = f"Pareto k-hat of {importance.num_samples} weights"
     if len(finite) == 0:
         ax.text(0.5, 0.5, "too few draws to tell", ha="center", transform=ax.transAxes)
-        ax.set(xlabel=f"Pareto k-hat of {found.num_samples} weights", xticks=[], yticks=[])
+        ax.set(xlabel=xlabel, xticks=[], yticks=[])
         return ax
-    ax.hist(finite, bins=40, color="C0", alpha=0.7)
-    ax.axvline(found.good_k, color="k", ls="--", lw=1, label=f"reliable up to {found.good_k:.2f}")
-    ax.set(xlabel=f"Pareto k-hat of {found.num_samples} weights", ylabel="images")
-    ax.set_title(f"not reliable on {found.heavy:.0%} of the images", fontsize=10)
+    ax.hist(finite, _bin_edges(finite, 40), color="C0", alpha=0.7)
+    reliable = importance.good_k
+    ax.axvline(reliable, color="k", ls="--", lw=1, label=f"reliable up to {reliable:.2f}")
+    ax.set(xlabel=xlabel, ylabel="images")
+    ax.set_title(f"not reliable on {importance.heavy:.0%} of the images", fontsize=10)
     ax.legend()
     return ax
 
 
-def predictive_checks(axes: Sequence[Axes], checks: PredictiveChecks) -> None:
-    """Draw each statistic's distribution in the data and under the model."""
-    for ax, (name, found) in zip(axes, checks.by_statistic.items(), strict=False):
-        both = np.concatenate([found.data, found.model])
+def _bin_edges(values: np.ndarray, bins: int) -> list[float]:
+    """Return the edges of a histogram's bins, also for values that differ by rounding only."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-6 * max(1.0, abs(low)):
+        low, high = low - 0.01, high + 0.01
+    return np.linspace(low, high, bins + 1).tolist()
+
+
+def predictive_checks(axes: "Sequence[Axes]", checks: PredictiveChecks) -> None:
+    """Draw the distribution of each statistic in the data and under the model.
+
+    Args:
+        axes: one for each statistic; those that are left over are hidden.
+        checks: of images drawn from the model.
+    """
+    for ax, (name, check) in zip(axes, checks.by_statistic.items(), strict=False):
+        both = np.concatenate([check.data, check.model])
         if name == "components":
-            edges = list(np.arange(both.min(), both.max() + 2) - 0.5)
+            edges = (np.arange(both.min(), both.max() + 2) - 0.5).tolist()
         else:
-            edges = list(np.linspace(both.min(), both.max(), 31))
-        for values, label, style in ((found.data, "data", "C7"), (found.model, "model", "C0")):
+            edges = _bin_edges(both, 30)
+        for values, label, style in ((check.data, "data", "C7"), (check.model, "model", "C0")):
             kind: Any = "stepfilled" if label == "data" else "step"
             ax.hist(
                 values,
@@ -304,24 +329,24 @@ def predictive_checks(axes: Sequence[Axes], checks: PredictiveChecks) -> None:
                 alpha=0.5 if label == "data" else 1,
             )
         ax.set(xlabel=name, yticks=[])
-        ax.set_title(f"difference {found.difference:+.3f} ± {1.96 * found.se:.3f}", fontsize=10)
+        ax.set_title(f"difference {check.difference:+.3f} ± {1.96 * check.se:.3f}", fontsize=10)
     for ax in list(axes)[len(checks.by_statistic) :]:
         ax.set_visible(False)
     axes[0].set_ylabel("density")
     axes[0].legend()
 
 
-def forest(ax: Axes, comparison: Comparison) -> Axes:
-    """Draw each model's difference to the first, with its 95 % interval over examples."""
+def forest(ax: "Axes", comparison: Comparison) -> "Axes":
+    """Draw the difference of each model to the first, with 95 % intervals over examples."""
     names = list(comparison.bounds)
     for i, name in enumerate(names[1:], start=1):
-        found = comparison.differences[name]
-        low, high = found.ci95
+        difference = comparison.differences[name]
+        low, high = difference.ci95
         colour = "C7" if low <= 0 <= high else "C0" if low > 0 else "C3"
         ax.errorbar(
-            found.mean,
+            difference.mean,
             i,
-            xerr=[[found.mean - low], [high - found.mean]],
+            xerr=[[difference.mean - low], [high - difference.mean]],
             fmt="o",
             color=colour,
             capsize=4,
@@ -330,5 +355,5 @@ def forest(ax: Axes, comparison: Comparison) -> Axes:
     ax.axvline(0, color="k", lw=0.8, ls="--")
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-    ax.set(xlabel=f"log p(x) less that of {names[0]}, nats per image, 95 % intervals")
+    ax.set(xlabel=f"log p(x) minus that of {names[0]}, nats per image, 95 % intervals")
     return ax

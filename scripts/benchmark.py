@@ -1,9 +1,10 @@
-"""Time training, or evaluation, against others', in turn, and report the paired ratios.
+"""Time training or evaluation, in turn with that of other libraries, and print the paired ratios.
 
-Rounds at whose start or end the bare matrix products took 1.25 times as long as they can are left
-out of what is printed, since the machine was busy with something else; the file has them all.
+In some rounds the bare matrix products take more than 1.25 times their shortest time, at the start
+or the end: then the machine was busy with something else. Such rounds are not in the printed
+numbers; the file has all rounds.
 
-Peers come with `pip install -e ".[benchmark]"`; those that are not installed are left out.
+`pip install -e ".[benchmark]"` installs the other libraries. Those that are missing are left out.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from torch import Tensor
 from pyro_vae.runs import memory
 
 Run = Callable[[], Any]
-CURVES = {  # one size at a time is changed: of a batch, K, and of the images, layers and codes
+CURVES = {  # one size is changed at a time: batch size, K, pixels, units of a layer, latent_dim
     "batch": [25, 100, 400, 1600],
     "K": [1, 5, 50],
     "pixels": [196, 784, 3136],
@@ -35,28 +36,30 @@ CURVES = {  # one size at a time is changed: of a batch, K, and of the images, l
 
 
 def main() -> None:
-    """Do what is asked for, and say what came of it."""
+    """Run the benchmark that the command line names, and print and save its times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "work",
         choices=["training", "evaluation", "curves", "memory"],
         nargs="?",
         default="training",
-        help="curves: of our time a step, against each size; memory: of evaluation, against K",
+        help="curves: time per step of pyro_vae by size; memory: peak of evaluation by K",
     )
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[100, 512])
-    parser.add_argument("--draws", type=int, help="K; 1 in training (above, IWAE), or else 5000")
-    parser.add_argument("--batches", type=int, default=60, help="in an epoch")
-    parser.add_argument("--images", type=int, default=1000, help="evaluated")
+    parser.add_argument(
+        "--draws", type=int, help="K; by default 1 in training (IWAE if larger), 5000 in evaluation"
+    )
+    parser.add_argument("--batches", type=int, default=60, help="number of batches in an epoch")
+    parser.add_argument("--images", type=int, default=1000, help="number of images to evaluate")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
-        "--only", nargs="+", help="names of contenders; ours and bare_products run always"
+        "--only", nargs="+", help="names of contenders; ours and bare_products always run"
     )
-    parser.add_argument("--out", type=Path, help="a JSON file")
+    parser.add_argument("--out", type=Path, help="a JSON file for all times")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    memory.keep_freed()  # as svi_train.py and evaluate.py do; it is for all contenders
+    memory.keep_freed()  # as in svi_train.py and evaluate.py; all contenders profit from it
     about = f"{platform.processor()}, {chosen.threads} threads, torch {torch.__version__}"
     report = {"machine": about, "options": vars(chosen) | {"out": str(chosen.out)}}
     report |= {
@@ -77,7 +80,9 @@ def _training(chosen: argparse.Namespace) -> dict[str, Any]:
             (contender, partial(contender, images, batch, draws), len(images))
             for contender in contenders.TRAINERS
         ]
-        print(f"\ntraining, batch {batch}, K = {draws}: images a second; time over ours, in pairs")
+        print(
+            f"\ntraining, batch {batch}, K = {draws}: images per second; time over ours, in pairs"
+        )
         found[f"batch {batch}"] = _race(made, chosen)
     return found
 
@@ -87,7 +92,7 @@ def _evaluation(chosen: argparse.Namespace) -> dict[str, Any]:
     for contender in contenders.EVALUATORS:
         count = max(1, chosen.images // contenders.SLOWER.get(contender, 1))
         made.append((contender, partial(contender, _images(count), draws), count * draws))
-    print(f"\nIWAE_{draws} of {chosen.images} images: draws a second; time over ours, in pairs")
+    print(f"\nIWAE_{draws} of {chosen.images} images: draws per second; time over ours, in pairs")
     return _race(made, chosen)
 
 
@@ -113,17 +118,17 @@ def _curves(chosen: argparse.Namespace) -> dict[str, Any]:
                 for times in zip(*[map(_time, runs) for _ in range(chosen.rounds)], strict=True)
             )
             found[name][value] = {"ours": ours, "products": bare}
-            print(f"{name} {value:5}: {ours:8.2f} ms a step, {ours / bare:.1f} x its products")
+            print(f"{name} {value:5}: {ours:8.2f} ms per step, {ours / bare:.1f} x its products")
     return found
 
 
 def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate in processes of their own, and compare what each took at most."""
+    """Evaluate with few and with many draws, each in a new process, and print its peak memory."""
     found: dict[str, Any] = {}
     for draws in (100, 100_000):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             found[f"K = {draws}"] = peak = pool.apply(_peak, (draws,))
-        print(f"K = {draws}: {peak:.1f} MiB at most")
+        print(f"K = {draws}: peak memory {peak:.1f} MiB")
     return found
 
 
@@ -137,10 +142,10 @@ def _race(
     contestants: Sequence[tuple[Callable[..., Any], Callable[[], Run], int]],
     chosen: argparse.Namespace,
 ) -> dict[str, list[float]]:
-    """Let contenders run in turn, and return the microseconds that a unit took, in each round.
+    """Let contenders run in turn, and return the microseconds per unit of work in each round.
 
     Args:
-        contestants: each with what builds it, and how many units of work its run does.
+        contestants: each with a function that builds it, and the units of work in one of its runs.
         chosen: the command line.
     """
     runs = {}
@@ -154,17 +159,17 @@ def _race(
         except (ImportError, NotImplementedError) as error:
             print(f"{name} is left out: {error or 'it does not do this'}")
     for run, _ in runs.values():
-        run()  # whatever is done once
+        run()  # one-time work, such as compiling
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(chosen.rounds):
         for name, (run, units) in runs.items():
             times[name].append(_time(run) / units * 1e6)
-    # The last one, bare products, tells when the machine had other things to do: before or after.
+    # The last contender, bare products, shows when the machine was busy, before or after a round.
     bare = times[contestants[-1][0].__name__]
     slow = [value > 1.25 * min(bare) for value in bare]
     ended = [i for i in range(chosen.rounds) if not slow[i]]
     calm = [i for i in ended if not (i and slow[i - 1])] or ended
-    print(f"in {len(calm)} of {chosen.rounds} rounds the machine was calm:")
+    print(f"in {len(calm)} of {chosen.rounds} rounds the machine was not busy:")
     ours = next(iter(times.values()))
     for name, values in times.items():
         ratios = [values[i] / ours[i] for i in calm]
@@ -183,7 +188,7 @@ def _time(run: Run) -> float:
 
 
 def _images(count: int, pixels: int = contenders.PIXELS) -> Tensor:
-    """Images of which a fifth is not black, as of MNIST."""
+    """Return images in which a fifth of the pixels is not black, as in MNIST."""
     torch.manual_seed(0)
     grey = torch.randint(1, 256, (count, pixels), dtype=torch.uint8)
     return grey * (torch.rand(grey.shape) < 0.2)

@@ -1,9 +1,9 @@
-"""What the benchmark compares: the same VAE, trained and evaluated by each contender's own means.
+"""The contenders of the benchmark: the same VAE, trained and evaluated by each library's own means.
 
-The architecture is 784-200-200-50 with tanh, N(0, I), Bernoulli pixels that are drawn anew in every
-step, Adam at 1e-3, one draw of z for each image. A trainer takes `uint8` images, [N, 784], the size
-of a batch, and K, builds what it needs, and returns a function that trains for one epoch. An
-evaluator takes images and K, and returns a function that bounds log p(x) by IWAE_K.
+The architecture is 784-200-200-50 with tanh, the prior N(0, I), Bernoulli pixels that are drawn
+again in every step, Adam with a learning rate of 1e-3, and one draw of z for each image. A trainer
+takes `uint8` images of shape [N, 784], the batch size, and K; it returns a function that trains for
+one epoch. An evaluator takes images and K, and returns a function that bounds log p(x) by IWAE_K.
 """
 
 import math
@@ -33,7 +33,7 @@ show = Binary().observe
 
 
 def drawn(images: Tensor) -> Tensor:
-    """Draw pixels, outside of a graph: three times as fast as torch.bernoulli."""
+    """Draw pixels eagerly, three times as fast as torch.bernoulli."""
     return (torch.rand(images.shape) * 255 < images).float()
 
 
@@ -44,7 +44,7 @@ def ours(
     precision: training.Precision = "float32",
     sizes: Sizes = SIZES,
 ) -> Epoch:
-    """pyro_vae as `svi_train.py` runs it, between checkpoints."""
+    """pyro_vae as in `svi_train.py`, without checkpoints."""
     vae = _vae(sizes)
     objective = objectives.ELBO() if draws == 1 else objectives.IWAE(draws)
     engine = training.CompiledEngine(vae.model, vae.guide, objective, precision=precision)
@@ -52,20 +52,20 @@ def ours(
 
 
 def ours_bf16(images: Tensor, batch: int, draws: int) -> Epoch:
-    """The same with --precision bfloat16."""
+    """pyro_vae with --precision bfloat16."""
     return ours(images, batch, draws, "bfloat16")
 
 
 def pyro_svi(images: Tensor, batch: int, draws: int) -> Epoch:
-    """Pyro's SVI on resident data, validation off; with several draws RenyiELBO at alpha = 0."""
+    """Pyro's SVI on data in memory, without validation; for several draws RenyiELBO, alpha = 0."""
     step = _pyro_step(draws)
     return partial(_epoch, images, batch, lambda x: step(drawn(x)))
 
 
 def pyro_loader(images: Tensor, batch: int, draws: int) -> Epoch:
-    """Pyro's SVI as in its VAE tutorial: a DataLoader with a worker, Pyro's own checks on."""
+    """Pyro's SVI as in its VAE tutorial: a DataLoader with a worker, and Pyro's own checks."""
     step = _pyro_step(draws, checked=True)
-    # A worker that stays, and that is no fork of a process in which JAX runs.
+    # One worker for all epochs, and spawned, because JAX runs in this process and cannot be forked.
     loader = DataLoader(
         _Pictures(images),
         batch,
@@ -83,7 +83,7 @@ def pyro_loader(images: Tensor, batch: int, draws: int) -> Epoch:
 
 
 def plain_torch(images: Tensor, batch: int, draws: int) -> Epoch:
-    """PyTorch by hand, eagerly, on resident data; the KL by Monte Carlo, as elsewhere."""
+    """PyTorch without a library, eager, on data in memory; the KL by Monte Carlo, as elsewhere."""
     encoder, decoder = _mlp(PIXELS, 2 * LATENT), _mlp(LATENT, PIXELS)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
 
@@ -188,7 +188,7 @@ def _numpyro_programs() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def numpyro(images: Tensor, batch: int, draws: int) -> Epoch:
-    """NumPyro with an epoch in one jitted loop; data resident, pixels drawn in the loop."""
+    """NumPyro with an epoch in one jitted loop; data in memory, pixels drawn in the loop."""
     import jax
     import jax.numpy as jnp
     from numpyro import infer, optim
@@ -224,7 +224,7 @@ def numpyro(images: Tensor, batch: int, draws: int) -> Epoch:
 
 
 def bare_products(images: Tensor, batch: int, draws: int, sizes: Sizes = SIZES) -> Epoch:
-    """The matrix products of the step, and nothing else."""
+    """Only the matrix products of a step."""
     pixels, hidden, latent = sizes
     encoder = [(batch, *pair) for pair in _layers(pixels, 2 * latent, hidden)]
     decoder = [(batch * draws, *pair) for pair in _layers(latent, pixels, hidden)]
@@ -248,7 +248,7 @@ def bare_products(images: Tensor, batch: int, draws: int, sizes: Sizes = SIZES) 
 
 
 def ours_evaluates(images: Tensor, draws: int) -> Epoch:
-    """`bounds.evaluate`, as `svi_train.py` and `evaluate.py` call it; compiling is in the time."""
+    """`bounds.evaluate` as in `svi_train.py` and `evaluate.py`; the time includes compiling."""
     vae = _vae().eval()
     x = show(images)
     return lambda: bounds.evaluate(vae.model, vae.guide, x, draws)
@@ -266,7 +266,7 @@ def pythae_evaluates(images: Tensor, draws: int) -> Epoch:
 
 
 def numpyro_evaluates(images: Tensor, draws: int) -> Epoch:
-    """NumPyro's RenyiELBO at alpha = 0, particles vectorised, all images in one jitted loop."""
+    """NumPyro's RenyiELBO, alpha = 0, with vectorised particles, all images in one jitted loop."""
     import jax
     import jax.numpy as jnp
     from numpyro import infer, optim
@@ -290,7 +290,7 @@ def numpyro_evaluates(images: Tensor, draws: int) -> Epoch:
 
 
 def bare_products_evaluate(images: Tensor, draws: int) -> Epoch:
-    """The matrix products of the decoder, for 1000 draws at a time, and nothing else."""
+    """Only the matrix products of the decoder, for 1000 draws at a time."""
     products = [
         (torch.randn(1000, fan_in), torch.randn(fan_out, fan_in).T, torch.empty(1000, fan_out))
         for fan_in, fan_out in _layers(LATENT, PIXELS)
@@ -305,7 +305,7 @@ def bare_products_evaluate(images: Tensor, draws: int) -> Epoch:
 
 
 EVALUATORS = (ours_evaluates, pythae_evaluates, numpyro_evaluates, bare_products_evaluate)
-SLOWER = {pythae_evaluates: 100}  # times: they get so many times fewer images
+SLOWER = {pythae_evaluates: 100}  # this many times fewer images are evaluated
 TRAINERS = (
     ours,
     ours_bf16,
@@ -334,7 +334,7 @@ def _vae(sizes: Sizes = SIZES) -> VAE:
 
 
 def _pyro_step(draws: int, checked: bool = False) -> Callable[[Tensor], float]:
-    """A step of Pyro's SVI, in a parameter store of its own."""
+    """Return a step of Pyro's SVI, with its own parameter store."""
     vae = _vae()
     loss = (
         Trace_ELBO()
@@ -362,7 +362,7 @@ def _mlp(first: int, last: int) -> nn.Module:
 
 
 class _Pictures(Dataset):
-    """Pictures as torchvision's MNIST gives them: one at a time, from PIL, as floats."""
+    """Images as torchvision's MNIST returns them: one at a time, from PIL, as floats."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images.reshape(-1, 28, 28).numpy()

@@ -1,26 +1,27 @@
-"""Bound log p(x) anew for a run that was trained, on its held-out data."""
+"""Evaluate a trained run again: bounds on log p(x) of its test images, and diagnostics."""
 
-from pyro_vae.runs import evaluation, memory, options
+from pyro_vae.runs import command_line, evaluation, files, memory, report
 from pyro_vae.runs.run import Run
 
 
 def main() -> None:
-    """Evaluate, write, and say what came of it."""
+    """Evaluate, write the files, and print the results."""
     memory.keep_freed()
-    with options.one_line_errors("- the same command goes on where it stopped"):
-        chosen = options.parse_evaluation()
-        plan = options.plan(chosen)
+    with command_line.one_line_errors():
+        options = command_line.parse_evaluation()
+    with command_line.one_line_errors(options, "- the same command continues where it stopped"):
+        plan = command_line.make_plan(options)
         run = Run.open(
-            chosen.run,
-            data=chosen.data,
-            data_root=chosen.data_root,
-            device=chosen.device,
-            num_samples=chosen.num_samples,
-            num_examples=chosen.num_examples,
+            options.run,
+            data=options.data,
+            data_root=options.data_root,
+            device=options.device,
+            num_samples=options.num_samples,
+            num_examples=options.num_examples,
         )
-        found = evaluation.evaluate(run, plan)
-        evaluation.write(run, found)
-        print(evaluation.report(run, found))
+        result = evaluation.evaluate(run, plan)
+        files.write_evaluation(run, result)
+        print(report.report(run, result))
 
 
 if __name__ == "__main__":

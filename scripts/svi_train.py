@@ -4,41 +4,33 @@ import datetime
 import sys
 from pathlib import Path
 
-from pyro_vae import training
-from pyro_vae.runs import evaluation, memory, options
+from pyro_vae.runs import command_line, evaluation, files, memory, report
 from pyro_vae.runs.run import Run
 
 
 def main() -> None:
-    """Train, evaluate, draw, and say what came of it."""
+    """Train, evaluate, draw figures, and print the results."""
     memory.keep_freed()
-    with options.one_line_errors():
-        chosen = options.parse()
+    with command_line.one_line_errors():
+        options = command_line.parse_training()
+    with command_line.one_line_errors(options):
         started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        name = Path(chosen.data).stem
-        folder = Path(chosen.resume or chosen.out or f"runs/{name}-{started}")
-        run = Run(folder, chosen)
-        if chosen.resume:
+        name = Path(options.data).stem
+        folder = Path(options.resume or options.out or f"runs/{name}-{started}")
+        run = Run.build(folder, options)
+        if options.resume:
             run.resume()
         else:
             run.create()
         print(run, file=sys.stderr)
 
-    with options.one_line_errors(f"- go on with: python scripts/svi_train.py --resume {folder}"):
-        history = training.fit(
-            run.engine,
-            run.train,
-            run.observe,
-            epochs=run.options.epochs,
-            batch_size=run.options.batch_size,
-            seed=run.options.seed,
-            callbacks=run.callbacks(),
-        )
-        run.load_best()
-        found = evaluation.evaluate(run)
-        evaluation.write(run, found)
-        run.draw_model(history)
-        print(evaluation.report(run, found))
+    to_continue = f"- continue with: python scripts/svi_train.py --resume {folder}"
+    with command_line.one_line_errors(options, to_continue):
+        history = run.fit()
+        result = evaluation.evaluate(run)
+        files.write_evaluation(run, result)
+        files.write_training(run, history)
+        print(report.report(run, result))
 
 
 if __name__ == "__main__":

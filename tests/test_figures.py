@@ -1,5 +1,6 @@
 """Figures show the numbers that they are given, for images and for vectors."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -235,6 +236,17 @@ def test_khat_is_drawn(ax: Axes, linear_gaussian: LinearGaussian) -> None:
     assert f"{result.heavy:.0%}" in ax.get_title()
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-9])
+def test_khat_that_differs_by_rounding_is_drawn(
+    ax: Axes, linear_gaussian: LinearGaussian, spread: float
+) -> None:
+    vae, x = linear_gaussian.vae, linear_gaussian.marginal.sample((30,))
+    result = bounds.evaluate(vae.model, vae.guide, x, 200)
+    khat = 0.3 + spread * torch.rand(30, dtype=torch.float64)
+    figures.pareto_k(ax, dataclasses.replace(result, khat=khat))
+    assert sum(patch.get_height() for patch in ax.patches) == 30
+
+
 def test_forest(ax: Axes) -> None:
     values = {name: torch.randn(50) + i for i, name in enumerate(("first", "second", "third"))}
     comparison = bounds.compare(values)
@@ -252,6 +264,12 @@ def test_predictive_checks_are_drawn(shape: tuple[int, ...]) -> None:
     names = list(checks.by_statistic)
     assert [ax.get_xlabel() for ax in axes[: len(names)]] == names
     assert [ax.get_visible() for ax in axes] == [i < len(names) for i in range(3)]
+
+
+def test_predictive_checks_of_images_that_are_all_alike_are_drawn() -> None:
+    axes = Figure().subplots(ncols=3)
+    figures.predictive_checks(axes, predictive.check(torch.zeros(5, 8, 8), torch.zeros(6, 8, 8)))
+    assert axes[0].get_title().startswith("difference +0.000")
 
 
 def test_units_show_what_each_carries(ax: Axes) -> None:

@@ -1,4 +1,4 @@
-"""What the process does with the memory that it frees."""
+"""The process reuses the memory that it frees."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from pyro_vae import memory
+from pyro_vae.runs import memory
 
 if sys.argv[1] == "kept":
     memory.keep_freed()
@@ -25,7 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
 def test_what_is_freed_is_used_again() -> None:
-    """Of five times 64 MiB no page is new, or else (above 32 MiB, always) all are."""
+    """Five arrays of 64 MiB need no new page; without the call they need new pages only."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     faults = {
         kept: int(subprocess.check_output([sys.executable, "-c", FAULTS, kept], env=plain))

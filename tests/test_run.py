@@ -9,13 +9,13 @@ from conftest import ROOT
 
 from pyro_vae import VAE, InputError, data
 from pyro_vae.kinds import Binary
-from pyro_vae.runs import options
+from pyro_vae.runs import config, options
 from pyro_vae.runs.run import Run
 from pyro_vae.training import CompiledEngine, EagerEngine
 
 
 def build(*arguments: str) -> Run:
-    return Run(Path("nowhere"), options.parse(["--device", "cpu", *arguments]))
+    return Run.build(Path("nowhere"), config.parse(["--device", "cpu", *arguments]))
 
 
 @pytest.mark.parametrize("method", ["dynamic", "static", "threshold"])
@@ -65,7 +65,7 @@ def test_folder_is_made_once_and_whole(tmp_path: Path) -> None:
     run.folder = tmp_path / "deep" / "run"
     run.create()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
-    again = options.read(run.folder / "config.yaml")
+    again = config.read(run.folder / "config.yaml")
     for name in options.Options.__dataclass_fields__:
         if name != "data_root":
             assert again[name] == run.namespace[name]
@@ -91,7 +91,7 @@ def test_a_class_that_is_named_has_its_own_defaults(
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "scripts/recipes").rglob("*.yaml")), ids=str)
 def test_recipes_are_understood(recipe: Path) -> None:
-    chosen = options.instantiate(options.parse(["--config", str(recipe)]))
+    chosen = config.instantiate(config.parse(["--config", str(recipe)]))
     assert chosen.data == "mnist"
     prior, posterior = chosen.prior(4), chosen.posterior([28, 28], 4)
     VAE(prior, chosen.likelihood(4, [28, 28]), posterior)

@@ -254,8 +254,6 @@ def interval(mean: float, se: float, freedom: int) -> tuple[float, float]:
 
     if freedom < 1:
         return math.nan, math.nan
-    from scipy import special
-
     reach = special.stdtrit(freedom, 0.975).item() * se
     return mean - reach, mean + reach
 

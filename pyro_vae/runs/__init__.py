@@ -1,1 +1,1 @@
-"""Runs: folders with a configuration, a trained model, and what was measured of it."""
+"""Runs: folders with a configuration, a trained model, and the results of its evaluation."""

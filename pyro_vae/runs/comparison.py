@@ -1,4 +1,4 @@
-"""Runs, compared by what is in their `bounds.json`."""
+"""Comparisons of runs, from what is in their folders."""
 
 import json
 import math
@@ -13,11 +13,7 @@ from pyro_vae import bounds, figures
 from pyro_vae.bounds import Comparison, Estimate, Settings
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
-
-MUST_AGREE = {
-    "base_measure": "probabilities on different base measures are not comparable",
-    "sha256": "they were evaluated on different test images, or binarised them differently",
-}
+from pyro_vae.runs.evaluation import label
 
 
 @dataclass(frozen=True)
@@ -26,34 +22,36 @@ class RunComparison:
 
     Attributes:
         comparison: of the runs, by the names of their folders.
-        bound: what they are compared by: `IWAE_K`, or `AIS`.
-        base_measure: on what their probabilities are.
-        dims: the number of pixels, colours counted apart.
+        bound: by which bound they are compared: `IWAE_K`, or `AIS`.
+        base_measure: the name of the measure that their probabilities refer to.
+        dims: the number of values in an example: pixels times channels.
+        has_bits: whether it is a counting measure, so that there are bits per dimension.
     """
 
     comparison: Comparison
     bound: str
     base_measure: str
     dims: int
+    has_bits: bool = False
 
     def __str__(self) -> str:
         table = str(self.comparison).splitlines()
-        found = self.comparison.bounds
-        first = next(iter(found))
-        if self.base_measure == "256 levels":
-            bits = [bits_per_dim(bound.mean, self.dims) for bound in found.values()]
+        bounds_by_run = self.comparison.bounds
+        first = next(iter(bounds_by_run))
+        if self.has_bits:
+            bits = [bits_per_dim(bound.mean, self.dims) for bound in bounds_by_run.values()]
             column = ["bits/dim", *(f"{number:.4f}" for number in bits)]
             width = max(map(len, table)) + 10
             table = [a + b.rjust(width - len(a)) for a, b in zip(table, column, strict=True)]
-        count = len(found[first].values)
-        title = f"{self.bound} of {count} test images, on {self.base_measure}"
-        return "\n".join([f"{title}; differences are to {first}\n", *table])
+        count = len(bounds_by_run[first].values)
+        title = f"{self.bound} of {count} test images ({self.base_measure})"
+        return "\n".join([f"{title}, with differences to {first}:\n", *table])
 
     def draw(self, path: Path) -> None:
         """Draw a forest plot of the differences into a file.
 
         Raises:
-            InputError: if matplotlib knows no such kind of picture.
+            InputError: if matplotlib cannot write files of that kind.
         """
         from matplotlib.figure import Figure
 
@@ -62,49 +60,139 @@ class RunComparison:
         try:
             figure.savefig(path, dpi=150)
         except ValueError as error:
-            raise InputError(f"{path} cannot be drawn: {error}") from error
+            raise InputError(f"{path} cannot be drawn: {error}", "figure") from error
 
 
 def compare_runs(folders: Sequence[str]) -> RunComparison:
     """Compare runs by their bounds for the same test images, on one base measure.
 
-    By annealed importance sampling, if all have it for the same images; by IWAE_K otherwise.
+    They are compared by the tightest bound that all of them have for the same number of images.
 
     Args:
-        folders: of two runs or more; the first is what the others are compared with.
+        folders: of two or more runs. The others are compared with the first.
 
     Raises:
-        InputError: if there is no comparing them, saying why.
+        InputError: if they are not comparable, with the reason.
     """
-    found = {folder: _read(Path(folder)) for folder in folders}
+    contents = {folder: _read(Path(folder)) for folder in folders}
     if len({Path(folder).resolve() for folder in folders}) < max(2, len(folders)):
-        raise InputError("a comparison takes two runs or more, each named once")
-    first = next(iter(found))
-    about = found[first]
-    annealed = all(content["ais"] for content in found.values())
-    annealed = annealed and len({len(c["ais"]["values"]) for c in found.values()}) == 1
-    agree = dict(MUST_AGREE)
-    if annealed:
-        agree["settings"] = "AIS is tighter with more effort: evaluate both with the same --ais"
-    else:
-        agree["num_samples"] = "IWAE_K grows with K: evaluate both anew with one --num_samples"
-    for key, why in agree.items():
-        for other, content in found.items():
-            if about[key] != content[key]:
-                of = "" if key == "sha256" else f" ({about[key]} and {content[key]})"
-                raise InputError(f"{first} and {other} cannot be compared: {why}{of}")
-    names = [Path(folder).resolve().name for folder in found]
-    labels = names if len(set(names)) == len(names) else list(found)
-    values = {
-        label: _estimate(content["ais" if annealed else "iwae"])
-        for label, content in zip(labels, found.values(), strict=True)
+        raise InputError("a comparison needs two runs or more, each named once", "runs")
+    _check_same_images(contents)
+    name = _tightest_common(contents)
+    _check_same_conditions(name, contents)
+    names = [Path(folder).resolve().name for folder in contents]
+    labels = names if len(set(names)) == len(names) else list(contents)
+    first, *_ = contents.values()
+    return RunComparison(
+        bounds.compare(
+            {
+                run: content.estimates[name]
+                for run, content in zip(labels, contents.values(), strict=True)
+            }
+        ),
+        label(name, first.conditions[name]),
+        first.base_measure,
+        first.dims,
+        any(content.has_bits for content in contents.values()),
+    )
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a comparison needs from a run's `bounds.json`.
+
+    Attributes:
+        base_measure: its name.
+        dims: the number of values in an example.
+        sha256: the fingerprint of the examples.
+        estimates: bounds on log p(x) of each example, by name, the tightest last.
+        conditions: of each of them: what has to be equal in two runs.
+        has_bits: whether the base measure is a counting measure.
+    """
+
+    base_measure: str
+    dims: int
+    sha256: str
+    estimates: dict[str, Estimate]
+    conditions: dict[str, dict[str, Any]]
+    has_bits: bool
+
+
+def _check_same_images(contents: dict[str, _Content]) -> None:
+    first, about = next(iter(contents.items()))
+    for other, content in contents.items():
+        if content.base_measure != about.base_measure:
+            raise InputError(
+                f"{first} and {other} cannot be compared: probabilities on different base measures "
+                f"are not comparable ({about.base_measure} and {content.base_measure})"
+            )
+        if content.sha256 != about.sha256:
+            raise InputError(
+                f"{first} and {other} cannot be compared: they were evaluated on different test "
+                "images, or binarised them differently"
+            )
+
+
+def _tightest_common(contents: dict[str, _Content]) -> str:
+    """Return the name of the tightest bound that all runs have for the same number of images."""
+    first, *others = (content.estimates for content in contents.values())
+    common = [
+        name
+        for name, bound in first.items()
+        if all(name in other and len(other[name].values) == len(bound.values) for other in others)
+    ]
+    return common[-1]
+
+
+def _check_same_conditions(name: str, contents: dict[str, _Content]) -> None:
+    """Refuse to compare bounds that are tighter for one run because more effort was spent on it."""
+    first, about = next(iter(contents.items()))
+    for other, content in contents.items():
+        one, two = about.conditions[name], content.conditions[name]
+        for key in one:
+            if key in two and one[key] != two[key]:
+                raise InputError(
+                    f"{first} and {other} cannot be compared: {name.upper()} depends on {key}, "
+                    f"which differs ({one[key]} and {two[key]}): evaluate both with the same {key}"
+                )
+
+
+def _read(folder: Path) -> _Content:
+    """Read what a comparison needs from a run's `bounds.json`."""
+    path = folder / "bounds.json"
+    try:
+        content = json.loads(path.read_text())
+        estimates = {
+            name: _estimate(values)
+            for name, values in content["examples"].items()
+            if name != "sha256"
+        }
+        conditions = content.get("conditions") or _old_conditions(content)
+        return _Content(
+            base_measure=content["base_measure"],
+            dims=content["dims"],
+            sha256=content["examples"]["sha256"],
+            estimates={"iwae": estimates.pop("iwae"), **estimates},
+            conditions={name: dict(conditions[name]) for name in ("iwae", *estimates)},
+            has_bits=content.get("bits_per_dim") is not None,
+        )
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be compared: evaluate the run again") from error
+
+
+def _old_conditions(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the conditions of a file that has no such key: those of version 0.1."""
+    annealed = content.get("ais", {})
+    return {
+        "iwae": {"num_samples": content["num_samples"]},
+        "ais": {key: annealed.get(key) for key in vars(Settings())},
     }
-    bound = "AIS" if annealed else f"IWAE_{about['num_samples']}"
-    return RunComparison(bounds.compare(values), bound, about["base_measure"], about["dims"])
 
 
 def _estimate(content: dict[str, list[float | None]]) -> Estimate:
-    """Read what `evaluation` wrote: null is a bound of minus infinity, or an error not known."""
+    """Make an estimate; null is a bound of minus infinity, or an unknown Monte Carlo error."""
     values, variance = (
         torch.tensor([missing if v is None else v for v in content[key]], dtype=torch.float64)
         for key, missing in (("values", -math.inf), ("mc_variance", math.nan))
@@ -113,26 +201,27 @@ def _estimate(content: dict[str, list[float | None]]) -> Estimate:
 
 
 def compare_codes(folders: Sequence[str]) -> str:
-    """Put side by side what the runs' codes carry, from `bounds.json` and `diagnostics.json`.
+    """Compare the latent codes of runs, from `bounds.json` and `diagnostics.json`.
 
     Args:
         folders: of the runs.
 
     Returns:
-        A table, in nats: the test bound, the KL, the mutual information I(x; z) from below, what z
-        is worth to the decoder, active units, the probe's accuracy, and the verdict.
+        A table, in nats: the test bound, the KL, the lower bound on the mutual information I(x; z),
+        the gain of the decoder from z, the active units, the accuracy of the probe, and the
+        verdict.
 
     Raises:
-        InputError: if a run has no diagnosis, or not a whole one.
+        InputError: if a run has no diagnosis, or an incomplete one.
     """
-    head = f"{'bound':>9} {'KL':>7} {'I(x; z)':>8} {'z worth':>8} {'active':>7} {'probe':>7}"
+    head = f"{'bound':>9} {'KL':>7} {'I(x; z)':>8} {'z gains':>8} {'active':>7} {'probe':>7}"
     width = max(len(Path(folder).name) for folder in folders)
     rows = [f"{'nats':{width}} {head}  the code is"]
     for folder in folders:
         path = Path(folder) / "diagnostics.json"
         try:
             content = json.loads(path.read_text())
-            bound = _estimate(_read(Path(folder))["iwae"]).mean
+            bound = _read(Path(folder)).estimates["iwae"].mean
             kl, information, gain = (
                 content[name]["mean"] for name in ("rate", "mutual_information", "gain")
             )
@@ -143,28 +232,7 @@ def compare_codes(folders: Sequence[str]) -> str:
                 f"{gain:8.2f} {active:>7} {probe:>7}  {content['verdict']}"
             )
         except FileNotFoundError as error:
-            raise InputError(f"there is no {path}: evaluate the run anew") from error
+            raise InputError(f"there is no {path}: evaluate the run again") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} cannot be compared: evaluate the run anew") from error
+            raise InputError(f"{path} cannot be compared: evaluate the run again") from error
     return "\n".join(rows)
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """Return what of a run's `bounds.json` is compared."""
-    path = folder / "bounds.json"
-    try:
-        content = json.loads(path.read_text())
-        examples = content["examples"]
-        for bound in ("iwae", "ais"):
-            if bound == "iwae" or bound in examples:
-                _estimate(examples[bound])
-        return {
-            **{key: content[key] for key in ("base_measure", "num_samples", "dims")},
-            **{key: examples[key] for key in ("sha256", "iwae")},
-            "ais": examples.get("ais"),
-            "settings": {key: content.get("ais", {}).get(key) for key in vars(Settings())},
-        }
-    except FileNotFoundError as error:
-        raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} cannot be compared: evaluate the run anew") from error

@@ -1,38 +1,68 @@
-"""What is measured of a run: bounds on log p(x) of its test images, and what to think of them."""
+"""What is measured of a run: bounds on log p(x) of its test images, and diagnostics of the model.
 
-import contextlib
-import hashlib
-import json
+To add an estimator of log p(x), write it in a file of `bounds`, with a result like those there
+(see `Result`). Then add a field to `Plan`, which makes its option, and a line to `_estimate`. The
+report, `bounds.json` and `compare.py` take it from there.
+"""
+
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from pyro_vae import bounds, checkpoint, diagnostics, figures
-from pyro_vae.bounds import (
-    Annealed,
-    Bidirectional,
-    Bounds,
-    Corrected,
-    Estimate,
-    Gaps,
-    inference_data,
-)
+from pyro_vae import bounds, diagnostics
+from pyro_vae.bounds import Annealed, Bounds, Corrected, Estimate, Settings, inference_data
 from pyro_vae.bounds.batches import in_batches
-from pyro_vae.bounds.estimates import finite, table
-from pyro_vae.bounds.for_arviz import save
+from pyro_vae.bounds.results import Result
 from pyro_vae.diagnostics import Diagnosis, Smoothness, predictive, refinement
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
-from pyro_vae.runs.options import Plan
+from pyro_vae.runs.options import at_least, check_fields
+from pyro_vae.runs.refined import Refined
 from pyro_vae.runs.run import Run
 
-DRAWN = 50  # examples in bounds.nc
-KEPT = ".evaluation"  # what an interrupted evaluation goes on from
+IMAGES_IN_NETCDF = 50  # the number of test images in bounds.nc
+UNFINISHED = ".evaluation"  # the folder of the files from which an interrupted evaluation continues
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an evaluation measures beside the ELBO and IWAE.
+
+    Args:
+        method: importance gives the ELBO and IWAE only; ais also bounds log p(x) from both sides,
+            by annealed importance sampling.
+        ais: The chains of annealed importance sampling, from q(z|x) or p(z) to p(x, z).
+        subset: The number of test images to anneal; by default all. The mean over all images is
+            then IWAE's mean over all plus the mean difference on these.
+        simulated: The number of images to draw from the model. Chains in both directions show how
+            tight annealing is on them; 0 leaves it out.
+        refine: The number of SVI steps that refine q(z|x) for each image, to measure the
+            amortisation gap; 0 leaves it out.
+        checks: The number of images to draw from the model for predictive checks; 0 leaves them
+            out. Autoregressive likelihoods are slow to draw from, pixel by pixel.
+        draws: The number of draws for each of 50 test images, in each of 4 chains, in bounds.nc; 0
+            leaves the file out, which saves autoregressive likelihoods much time.
+    """
+
+    method: Literal["importance", "ais"] = "importance"
+    ais: Settings = field(default_factory=Settings)
+    subset: int | None = at_least(2, None)
+    simulated: int = at_least(0, 100)
+    refine: int = at_least(0, 0)
+    checks: int = at_least(0, 1000)
+    draws: int = at_least(0, 10)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.checks == 1:
+            raise InputError("checks takes two images or more, or 0 to leave them out", "checks")
+        if self.subset is not None and self.method != "ais":
+            raise InputError("subset is the number of images to anneal: it goes with --method ais")
 
 
 @dataclass(frozen=True)
@@ -40,95 +70,169 @@ class Evaluation:
     """What `evaluate` returns.
 
     Attributes:
-        bounds: by importance sampling, on all images that were chosen.
+        results: estimates of log p(x), by their names in `bounds.json`. `iwae` is the first: the
+            importance bounds, of all evaluated images. The others may be of the first images only.
+            The later of two bounds on log p(x) is the tighter one.
         diagnosis: of the latent code.
-        smoothness: of the latent space, where codes are real or on the sphere.
-        refined: bounds with q(z|x) refined for each image.
-        annealed: by annealing, on the first of the images.
-        simulated: chains both ways, on images drawn from the model.
-        checks: statistics of images drawn from the model, and of the data.
+        smoothness: of the latent space, if codes are real vectors or on the sphere.
+        checks: statistics of images drawn from the model and of the data.
         draws: from model and guide, for ArviZ.
+        bits_per_dim: from the tightest bound, an upper bound; None if the base measure is not a
+            counting measure.
     """
 
-    bounds: Bounds
+    results: dict[str, Result]
     diagnosis: Diagnosis
     smoothness: Smoothness | None = None
-    refined: Bounds | None = None
-    annealed: Annealed | None = None
-    simulated: Bidirectional | None = None
     checks: predictive.PredictiveChecks | None = None
     draws: Any = None
+    bits_per_dim: float | None = None
 
     @property
-    def annealed_of(self) -> Tensor:
-        """Which images were annealed."""
-        assert self.annealed is not None
-        return torch.arange(len(self.annealed.lower.values))
+    def importance(self) -> Bounds:
+        """The importance bounds, of all evaluated images."""
+        return _importance(self.results)
 
     @property
-    def whole(self) -> Corrected | None:
-        """The mean of the annealed lower bound over all images, if only some were annealed."""
-        if self.annealed is None or len(self.annealed_of) == len(self.bounds.elbo.values):
-            return None
-        return Corrected(self.bounds.bound, self.annealed.lower, self.annealed_of)
-
-    @property
-    def gaps(self) -> Gaps | None:
-        """The difference log p(x) - ELBO, split as far as it was measured."""
-        return bounds.gaps(self.bounds, self.refined, self.annealed)
+    def comparable(self) -> dict[str, Estimate]:
+        """The bounds by which runs are compared, by name, from the loosest to the tightest."""
+        return _comparable(self.results)
 
 
 def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
-    """Measure a run's test images, chosen at random but always the same.
+    """Evaluate a run on its test images.
 
-    What was interrupted goes on where it stopped, if it is called again.
+    If an evaluation was interrupted, another call continues where it stopped.
+
+    Args:
+        run: a trained run.
+        plan: what to measure; by default importance bounds and diagnostics of the code.
 
     Raises:
-        InputError: if what is asked for cannot be had of this run.
+        InputError: if this run cannot provide what the plan requests.
     """
     plan = plan or Plan(checks=0, draws=0)
-    model, guide = run.vae.model, run.vae.guide
-    x = run.test[run.chosen.to(run.device)]
-    seed = run.options.seed
-    keep = run.folder / KEPT
-    subset = len(x) if plan.subset is None else plan.subset
-    if subset > len(x):
-        raise InputError(f"--subset {subset} is more than the {len(x)} test images evaluated")
-    annealed = simulated = refined = checks = None
-    if plan.method == "ais":  # first, since it may be refused
-        annealing = partial(bounds.anneal, model, guide, settings=plan.ais, progress=True)
-        annealed = annealing(x[:subset], seed=seed, keep=keep / "annealed.pt")
+    x = run.test[run.evaluated.to(run.device)]
+    if plan.subset is not None and plan.subset > len(x):
+        raise InputError(
+            f"subset {plan.subset} is more than the {len(x)} test images that are evaluated",
+            "subset",
+        )
+    results = _estimate(run, plan, x)
+    results |= _derive(results)
+    checks = draws = None
+    if plan.checks:
+        drawn = _draw(run, plan.checks)
+        checks = predictive.compare_images(run.kind.features(run.test), run.kind.features(drawn))
+    if plan.draws:
+        draws = inference_data(
+            run.vae.model,
+            run.vae.guide,
+            x[:IMAGES_IN_NETCDF],
+            plan.draws,
+            khat=_importance(results).khat[:IMAGES_IN_NETCDF],
+            seed=run.options.seed,
+        )
+    diagnosis, smoothness = _diagnose(run, x[:1000])
+    return Evaluation(
+        results,
+        diagnosis,
+        smoothness,
+        checks,
+        draws,
+        _bits_per_dim(run, results),
+    )
+
+
+def unfinished_file(run: Run, name: str) -> Path:
+    """Return the file from which an interrupted part of an evaluation continues."""
+    return run.folder / UNFINISHED / f"{name}.pt"
+
+
+def label(name: str, conditions: dict[str, Any]) -> str:
+    """Return how a bound is called in reports: `IWAE_5000`, or `AIS`."""
+    draws = conditions.get("num_samples")
+    return name.upper() if draws is None else f"{name.upper()}_{draws}"
+
+
+def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
+    """Estimate log p(x) in all ways that the plan requests.
+
+    Args:
+        run: the run.
+        plan: what to measure.
+        x: the test images that are evaluated, as the likelihood sees them.
+
+    Returns:
+        The results, the importance bounds first, in the order of `Evaluation.results`.
+    """
+    model, guide, seed = run.vae.model, run.vae.guide, run.options.seed
+    file = partial(unfinished_file, run)
+    importance = partial(bounds.evaluate, model, guide, x, run.options.num_samples, progress=True)
+    results: dict[str, Result] = {}
+    if plan.method == "ais":  # first, because not all models can be annealed
+        anneal = partial(bounds.anneal, model, guide, settings=plan.ais, progress=True)
+        results["ais"] = anneal(x[: plan.subset], seed=seed, keep=file("ais"))
         if plan.simulated:
-            simulated = bounds.bidirectional(
+            results["simulated"] = bounds.bidirectional(
                 model,
                 guide,
                 x[:1].expand(plan.simulated, *x.shape[1:]),
                 plan.ais,
                 seed=seed + 1,
-                keep=keep / "simulated.pt",
+                keep=file("simulated"),
                 progress=True,
             )
-    measure = partial(bounds.evaluate, model, guide, x, run.options.num_samples, progress=True)
     if plan.refine:
         adapt = partial(refinement.refine, model, guide, steps=plan.refine)
-        # Two evaluations of a run are independent of each other.
-        refined = measure(seed=seed + 1, adapt=adapt, keep=keep / "refined.pt")
-    found = measure(seed=seed, keep=keep / "bounds.pt")
-    if plan.checks:
-        drawn = _draw(run, plan.checks, keep / "checks.pt")
-        checks = predictive.compare_images(run.kind.features(run.test), run.kind.features(drawn))
-    draws = None
-    if plan.draws:
-        khat = found.khat[:DRAWN]
-        draws = inference_data(model, guide, x[:DRAWN], plan.draws, khat=khat, seed=seed)
+        # Another seed, so that the two evaluations are independent.
+        results["refined"] = Refined(importance(seed=seed + 1, adapt=adapt, keep=file("refined")))
+    return {"iwae": importance(seed=seed, keep=file("iwae")), **results}
+
+
+def _derive(results: dict[str, Result]) -> dict[str, Result]:
+    """Return what follows from several results: differences to IWAE, a mean over all, the gaps."""
+    importance, annealed, refined = _importance(results), results.get("ais"), results.get("refined")
+    assert annealed is None or isinstance(annealed, Annealed)
+    assert refined is None or isinstance(refined, Refined)
+    derived: dict[str, Result] = {}
     if annealed is not None:
-        annealed = replace(annealed, iwae=found.bound[torch.arange(subset)])
-    return Evaluation(
-        found, *_look_at_code(run, x[:1000]), refined, annealed, simulated, checks, draws
-    )
+        images = torch.arange(len(annealed.lower.values))
+        derived["ais"] = replace(annealed, iwae=importance.bound[images])
+    name, tightest = list(_comparable(results).items())[-1]
+    if len(tightest.values) < len(importance.bound.values):
+        images = torch.arange(len(tightest.values))
+        derived["whole"] = Corrected(
+            importance.bound, tightest, images, costly_name=label(name, results[name].conditions)
+        )
+    gaps = bounds.gaps(importance, refined.importance if refined else None, annealed)
+    return derived if gaps is None else {**derived, "gaps": gaps}
 
 
-def _look_at_code(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:
+def _importance(results: dict[str, Result]) -> Bounds:
+    importance = results["iwae"]
+    assert isinstance(importance, Bounds)
+    return importance
+
+
+def _comparable(results: dict[str, Result]) -> dict[str, Estimate]:
+    bounds_by_name = {name: result.bound for name, result in results.items()}
+    return {name: bound for name, bound in bounds_by_name.items() if bound is not None}
+
+
+def _bits_per_dim(run: Run, results: dict[str, Result]) -> float | None:
+    """Return an upper bound on the bits per dimension, from the tightest bound on log p(x)."""
+    if not run.base_measure.counts:
+        return None
+    tightest = list(_comparable(results).values())[-1]
+    mean = run.on_base_measure(tightest).mean
+    whole = results.get("whole")
+    if isinstance(whole, Corrected):  # the mean over all images, by the difference on some
+        mean += whole.mean - tightest.mean
+    return bits_per_dim(mean, run.dims)
+
+
+def _diagnose(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:
     """Diagnose the code of x; a probe of the labels is fitted to validation images."""
     vae, seed = run.vae, run.options.seed
     labelled = [
@@ -136,15 +240,15 @@ def _look_at_code(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:
         for images, labels in zip((run.validation, run.test), run.labels, strict=True)
         if labels is not None
     ]
-    found = diagnostics.diagnose(
+    diagnosis = diagnostics.diagnose(
         vae.model, vae.guide, x, labelled if len(labelled) == 2 else (), seed
     )
     measurable = vae.posterior.support in ("real", "sphere") and len(x) > 10
-    return found, diagnostics.smoothness(vae, x, seed=seed) if measurable else None
+    return diagnosis, diagnostics.smoothness(vae, x, seed=seed) if measurable else None
 
 
-def _draw(run: Run, count: int, keep: Path) -> Tensor:
-    """Draw images from the model."""
+def _draw(run: Run, count: int) -> Tensor:
+    """Draw images from the model, shape [count, *event]."""
 
     @torch.no_grad()
     def draw(batch: Tensor, advance: Callable[[int], Any]) -> dict[str, Tensor]:
@@ -161,117 +265,6 @@ def _draw(run: Run, count: int, keep: Path) -> Tensor:
         units=1,
         unit="image",
         progress=True,
-        keep=keep,
+        keep=unfinished_file(run, "checks"),
         depends_on=[run.vae],
     )["x"]
-
-
-def report(run: Run, found: Evaluation) -> str:
-    """Say what came of it."""
-    best = found.bounds.iwae[found.bounds.num_samples]
-    lines = [
-        f"\nlog p(x) of {len(best.values)} test images ({run.kind.name}), bounded "
-        f"from below:\n\n{found.bounds}\n\n{found.bounds.verdict}"
-    ]
-    if found.bounds.heavy and not found.annealed:
-        lines.append("To bound log p(x) from both sides: python scripts/evaluate.py --method ais")
-    for result in (found.annealed, found.whole, found.simulated, found.gaps):
-        if result is not None:
-            lines.append(f"\n{table(result.rows())}")
-            lines.append(f"\n{result.verdict}" if result.verdict else "")
-    if found.annealed:
-        best = found.annealed.lower
-    if found.checks:
-        lines.append(f"\n{found.checks}")
-    if run.base_measure.counts:
-        mean = _on_base_measure(run, best).mean
-        if found.whole:  # the same for all images, by the difference on some
-            mean += found.whole.mean - best.mean
-        bits = bits_per_dim(mean, _dims(run))
-        lines.append(f"{run.base_measure.name} in {bits:.4f} bits per dimension, or fewer.")
-    lines.append(f"\n{found.diagnosis}")
-    if found.smoothness:
-        lines.append(f"\n{found.smoothness}")
-    lines.append(
-        f"\nEverything is in {run.folder}: bounds.*, diagnostics.json, metrics.csv, best.pt, "
-        "figures/*.png"
-    )
-    return "\n".join(lines)
-
-
-def write(run: Run, found: Evaluation) -> None:
-    """Write `bounds.json`, `bounds.nc` and `diagnostics.json`, and draw the figures.
-
-    Nothing is left there of another evaluation.
-
-    Beside the bounds, `bounds.json` holds what a comparison needs: each example's bounds on the
-    base measure, with their Monte Carlo variances, and a fingerprint of the examples.
-    """
-    best = found.bounds.iwae[found.bounds.num_samples]
-    measured = run.measured[run.chosen.to(run.measured.device)].cpu().contiguous()
-    content: dict[str, Any] = {
-        "support": run.kind.name,
-        "base_measure": run.base_measure.name,
-        "dims": _dims(run),
-        **found.bounds.to_dict(),
-        "verdict": found.bounds.verdict,
-        "examples": {
-            "sha256": hashlib.sha256(measured.numpy().tobytes()).hexdigest(),
-            "iwae": _rounded(_on_base_measure(run, best)),
-        },
-    }
-    if found.annealed:
-        content["ais"] = found.annealed.to_dict()
-        content["examples"]["ais"] = _rounded(_on_base_measure(run, found.annealed.lower))
-    if found.simulated:
-        content["simulated"] = found.simulated.to_dict()
-    if found.whole:
-        content["whole"] = found.whole.to_dict()
-    if found.refined:
-        content["refined"] = found.refined.to_dict()
-    if found.gaps:
-        content["gaps"] = found.gaps.to_dict()
-    if found.checks:
-        content["checks"] = found.checks.to_dict()
-        run.draw("predictive", (9, 3), partial(figures.predictive_checks, checks=found.checks), 3)
-    else:  # nothing that another evaluation left
-        (run.folder / "figures" / "predictive.png").unlink(missing_ok=True)
-    if found.draws is not None:
-        save(found.draws, run.folder / "bounds.nc")
-    else:
-        (run.folder / "bounds.nc").unlink(missing_ok=True)
-    run.draw(
-        "bounds",
-        (9.5, 4.2),
-        partial(figures.tightness, found=found.bounds, annealed=found.annealed),
-        columns=2,
-    )
-    code = found.diagnosis.to_dict()
-    code["smoothness"] = found.smoothness.to_dict() if found.smoothness else None
-    run.draw("units", (6, 4), partial(figures.units, diagnosis=found.diagnosis))
-    if run.vae.posterior.support == "real":
-        run.draw("traversals", (6, 6), partial(figures.traversals, vae=run.vae, x=run.test[:1000]))
-    for name, part in (("bounds", content), ("diagnostics", code)):
-        text = json.dumps(part, indent=2, allow_nan=False) + "\n"
-        checkpoint.write(run.folder / f"{name}.json", text.encode())
-    for name in ("bounds", "refined", "annealed", "simulated", "checks"):
-        if getattr(found, name) is not None:
-            (run.folder / KEPT / f"{name}.pt").unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # another evaluation may have been interrupted
-        (run.folder / KEPT).rmdir()
-
-
-def _rounded(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "values": [finite(round(value, 5)) for value in estimate.values.tolist()],
-        "mc_variance": [finite(float(f"{v:.4g}")) for v in estimate.mc_variance.tolist()],
-    }
-
-
-def _dims(run: Run) -> int:
-    return run.vae.likelihood.event_shape.numel()
-
-
-def _on_base_measure(run: Run, bound: Estimate) -> Estimate:
-    """Return a bound on log p(x) on the run's base measure."""
-    return Estimate(run.base_measure.log_prob(bound.values, _dims(run)), bound.mc_variance)

@@ -3,139 +3,207 @@
 import math
 import os
 import shutil
-from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae import checkpoint, data, figures, training
+from pyro_vae import checkpoint, data, training
+from pyro_vae.bounds import Estimate
+from pyro_vae.data.dataset import Dataset
 from pyro_vae.errors import InputError
-from pyro_vae.runs import options
-from pyro_vae.training import CompiledEngine, EagerEngine, History
+from pyro_vae.kinds import BaseMeasure, Kind
+from pyro_vae.runs import config
+from pyro_vae.runs.options import Options
+from pyro_vae.training import CompiledEngine, EagerEngine, Engine, History
 from pyro_vae.vae import VAE
 
-COMPILING_PAYS = 7000  # steps, of 3 ms less each, for which 20 s of compiling are no loss
+# The number of training steps for which compiling saves time: it takes about 20 s, and each step
+# is then about 3 ms faster.
+COMPILING_PAYS = 7000
 
 
+@dataclass(eq=False)
 class Run:
-    """What a run's options describe, built.
-
-    Args:
-        folder: where the run is kept.
-        namespace: its options, as they were parsed.
+    """What the options of a run describe, built. `Run.build` makes it.
 
     Attributes:
-        options: the same, instantiated.
-        train: stored training images, on the device.
+        folder: the run's folder.
+        namespace: the options in the form that `config.yaml` is written from. The engine is never
+            `auto` there, so that a resumed run continues with the same engine.
+        options: the options, as they were given.
+        device: where the model and the data are.
+        train: stored training images.
         validation: validation images as the likelihood sees them.
-        test: the same for test images.
-        labels: of the validation and the test images, where there are any.
-        measured: the test images on the base measure: what their probability is the probability of.
-        vae: the model and the guide, as they start.
-        engine: what trains them.
-
-    Raises:
-        InputError: if the options do not fit together, or do not fit the data.
+        test: test images as the likelihood sees them.
+        labels: of the validation and the test images, where the data have labels.
+        measured: the test images in the form that log p(x) on the base measure refers to.
+        base_measure: on what measure log p(x) of the test images can be compared.
+        vae: the model and the guide.
+        engine: computes the training steps.
     """
 
-    def __init__(self, folder: Path, namespace: Namespace) -> None:
-        self.folder = folder
-        self.namespace = namespace
-        self.options = chosen = options.instantiate(namespace)
-        self.device = _device(chosen.device)
-        dataset = data.load(
-            chosen.data,
-            chosen.data_root,
-            validation_fraction=chosen.validation_fraction,
-            test_fraction=chosen.test_fraction,
-            seed=chosen.data_seed,
-        )
-        if chosen.batch_size > len(dataset.train):
-            raise InputError(
-                f"--batch_size {chosen.batch_size} is more than the {len(dataset.train)} training "
-                "images"
-            )
-        torch.manual_seed(chosen.seed)
-        self.vae = _make(chosen, dataset.event_shape)
-        self.kind = kind = self.vae.likelihood.kind
-        for part in (dataset.train, dataset.validation, dataset.test):
-            kind.check(part)
-        self.base_measure = kind.base_measure(dataset.test)
-        seeds = [3 * chosen.data_seed + part for part in range(3)]  # no noise in common
-        train, validation, test = (
-            kind.binarize(images, chosen.binarization, seed)
-            for images, seed in zip(
-                (dataset.train, dataset.validation, dataset.test), seeds, strict=True
-            )
-        )
-        self.labels = dataset.validation_labels, dataset.test_labels
-        self.vae.initialize(kind.stored_features(train))
-        self.vae.to(self.device)
-        self.train = train.to(self.device)
-        self.validation = kind.observe_once(validation, seeds[1]).to(self.device)
-        self.test = kind.observe_once(test, seeds[2]).to(self.device)
-        self.engine = self._choose_engine()
-        self.engine.check(self.validation[:2])  # refuses parts that do not go together
-        training.check(self.engine, self.callbacks())
-        self.measured = kind.measured(test, self.test.cpu())
+    folder: Path
+    namespace: Namespace
+    options: Options
+    device: torch.device
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    labels: tuple[Tensor | None, Tensor | None]
+    measured: Tensor
+    base_measure: BaseMeasure
+    vae: VAE
+    engine: Engine
 
-    def __str__(self) -> str:
-        shape = " x ".join(map(str, self.train.shape[1:]))
-        return (
-            f"{self.options.data}: {len(self.train)} training, {len(self.validation)} validation, "
-            f"{len(self.test)} test examples of {shape}, on {self.device} {self._by}, into "
-            f"{self.folder}"
-        )
+    @classmethod
+    def build(cls, folder: Path, namespace: Namespace) -> "Run":
+        """Load the data, make the model and the engine, and check that they fit together.
 
-    def _choose_engine(self) -> EagerEngine:
-        """Make the engine, and note in the options which it is: a resumed run goes on with it."""
-        chosen = self.options
-        steps = chosen.epochs * math.ceil(len(self.train) / chosen.batch_size)
-        self._by = f"by the {chosen.engine} engine"
-        if chosen.engine == "auto":
-            pays = self.device.type == "cpu" and steps >= COMPILING_PAYS
-            self.namespace.engine = "compiled" if pays else "eager"
-            self._by = f"by the {self.namespace.engine} engine ({steps} steps)"
-        parts = self.vae.model, self.vae.guide, chosen.objective(), chosen.lr, chosen.precision
-        if self.namespace.engine == "eager":
-            return EagerEngine(*parts)
-        # Where a run that is resumed cannot be compiled, it was not compiled before.
-        fall_back = chosen.engine == "auto" or bool(self.namespace.get("resume"))
-        return CompiledEngine(*parts, fall_back=fall_back)
+        Args:
+            folder: the run's folder. It is neither read nor made.
+            namespace: parsed options.
+
+        Raises:
+            InputError: if the options do not fit together, or do not fit the data.
+        """
+        options = config.instantiate(namespace)
+        device = _find_device(options.device)
+        dataset = _load_and_split(options)
+        torch.manual_seed(options.seed)
+        vae = _make_vae(options, dataset.event_shape)
+        kind = vae.likelihood.kind
+        train, validation, test, measured = _show(dataset, kind, options)
+        vae.initialize(kind.stored_features(train))
+        vae.to(device)
+        engine_name = choose_engine(options.engine, _num_steps(options, len(train)), device)
+        namespace = namespace.clone()
+        namespace.engine = engine_name
+        # If a resumed run cannot be compiled, it was not compiled before either.
+        may_fall_back = options.engine == "auto" or bool(namespace.get("resume"))
+        run = cls(
+            folder=folder,
+            namespace=namespace,
+            options=options,
+            device=device,
+            train=train.to(device),
+            validation=validation.to(device),
+            test=test.to(device),
+            labels=(dataset.validation_labels, dataset.test_labels),
+            measured=measured,
+            base_measure=kind.base_measure(dataset.test),
+            vae=vae,
+            engine=_make_engine(engine_name, vae, options, may_fall_back),
+        )
+        run.check()
+        return run
 
     @classmethod
     def open(cls, folder: str | Path, **changes: Any) -> "Run":
-        """Open a run that was trained, with its best parameters.
+        """Open a trained run, with the parameters of its best epoch.
 
         Args:
             folder: of the run.
-            changes: options to change; those that are None stay as they were.
+            changes: options to change; those that are None keep their values.
 
         Raises:
-            InputError: if it is no run, or has not finished an epoch.
+            InputError: if the folder is no run, or no epoch was finished.
         """
-        namespace = options.read(Path(folder) / "config.yaml")
+        namespace = config.read(Path(folder) / "config.yaml")
         for name, value in changes.items():
             if value is not None:
                 namespace[name] = value
-        run = cls(Path(folder), namespace)
+        run = cls.build(Path(folder), namespace)
         run.load_best()
         return run
 
-    def create(self) -> None:
-        """Make the run's folder, with its configuration in it, in one stroke.
+    def __str__(self) -> str:
+        shape = " x ".join(map(str, self.train.shape[1:]))
+        engine = f"{self.namespace.engine} engine"
+        if self.options.engine == "auto":
+            engine += f" ({_num_steps(self.options, len(self.train))} steps)"
+        return (
+            f"{self.options.data}: {len(self.train)} training, {len(self.validation)} validation, "
+            f"{len(self.test)} test examples of {shape}, on {self.device} by the {engine}, into "
+            f"{self.folder}"
+        )
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the data, which the likelihood names."""
+        return self.vae.likelihood.kind
+
+    @property
+    def dims(self) -> int:
+        """The number of values in an example: pixels times channels."""
+        return self.vae.likelihood.event_shape.numel()
+
+    @property
+    def evaluated(self) -> Tensor:
+        """The indices of the test images that are evaluated, in a random order that is fixed."""
+        generator = torch.Generator().manual_seed(self.options.data_seed)
+        return torch.randperm(len(self.test), generator=generator)[: self.options.num_examples]
+
+    def on_base_measure(self, bound: Estimate) -> Estimate:
+        """Return a bound on log p(x) as a bound on its logarithm on the run's base measure."""
+        return Estimate(self.base_measure.log_prob(bound.values, self.dims), bound.mc_variance)
+
+    def observe(self, images: Tensor) -> Tensor:
+        """Return stored images as the likelihood sees them, with fresh noise."""
+        return self.kind.observe(images)
+
+    def check(self) -> None:
+        """Check that model, guide, objective and training options fit together.
 
         Raises:
-            InputError: if it is there already.
+            InputError: if they do not.
+        """
+        self.engine.check(self.validation[:2])
+        training.check(self.engine, self.callbacks())
+
+    def callbacks(self) -> list[training.Callback]:
+        """Return what happens in training beside the steps, in its order."""
+        options = self.options
+        callbacks: list[training.Callback] = [training.Validate(self.validation)]
+        if options.aggressive:
+            callbacks.append(training.GuideFirst(self.validation, options.aggressive))
+        if options.diagnose_every:
+            callbacks.append(training.Diagnose(self.validation, options.diagnose_every))
+        return [*callbacks, training.Checkpoint(self.folder)]
+
+    def fit(self) -> History:
+        """Train until all epochs are done, and load the parameters of the best epoch.
+
+        Returns:
+            A row for each epoch; see `training.fit`.
+        """
+        history = training.fit(
+            self.engine,
+            self.train,
+            self.observe,
+            epochs=self.options.epochs,
+            batch_size=self.options.batch_size,
+            seed=self.options.seed,
+            callbacks=self.callbacks(),
+        )
+        self.load_best()
+        return history
+
+    def create(self) -> None:
+        """Make the run's folder with `config.yaml` in it; a folder without it is never left.
+
+        Raises:
+            InputError: if the folder exists.
         """
         if self.folder.exists():
             raise InputError(
-                f"{self.folder} exists already: go on with --resume {self.folder}, or choose "
-                "another --out"
+                f"{self.folder} exists already: continue that run with --resume {self.folder}, or "
+                "choose another folder",
+                "out",
             )
         unfinished = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
         try:
@@ -146,47 +214,38 @@ class Run:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def write_config(self, folder: Path | None = None) -> None:
-        """Write `config.yaml`, from which the run can be repeated."""
+        """Write `config.yaml`, from which the run can be repeated.
+
+        Args:
+            folder: to write it in; by default the run's own.
+        """
         packages = ", ".join(
             f"{name} {version(name)}" for name in ("pyro_vae", "pyro-ppl", "torch")
         )
-        text = f"# {packages}\n{options.dump(self.namespace)}"
+        text = f"# {packages}\n{config.dump(self.namespace)}"
         checkpoint.write((folder or self.folder) / "config.yaml", text.encode())
 
     def resume(self) -> None:
-        """Go back to where training stopped, if it got anywhere, and keep the options given anew.
+        """Load the last checkpoint, if there is one, and write the options, some of them changed.
 
         Raises:
-            InputError: if the checkpoint cannot be used, or is beyond the epochs asked for.
+            InputError: if the checkpoint cannot be used, or has more epochs than the options.
         """
         if (self.folder / "checkpoint.pt").exists():
             done = len(training.resume(self.engine, self.folder))
             if done > self.options.epochs:
                 raise InputError(
-                    f"--epochs {self.options.epochs} is less than the {done} epochs that "
-                    f"{self.folder} has done already"
+                    f"epochs {self.options.epochs} is less than the {done} epochs that "
+                    f"{self.folder} has done already",
+                    "epochs",
                 )
         self.write_config()
 
-    def callbacks(self) -> list[training.Callback]:
-        """Return what `training.fit` does in this run beside the steps."""
-        chosen = self.options
-        callbacks: list[training.Callback] = [training.Validate(self.validation)]
-        if chosen.aggressive:
-            callbacks.append(training.GuideFirst(self.validation, chosen.aggressive))
-        if chosen.diagnose_every:
-            callbacks.append(training.Diagnose(self.validation, chosen.diagnose_every))
-        return [*callbacks, training.Checkpoint(self.folder)]
-
-    def observe(self, images: Tensor) -> Tensor:
-        """Show stored images to the likelihood, with fresh noise."""
-        return self.kind.observe(images)
-
     def load_best(self) -> None:
-        """Put the parameters of the best epoch into the VAE.
+        """Load the parameters of the best epoch into the VAE, and set it to evaluation mode.
 
         Raises:
-            InputError: if there are none, or they do not fit.
+            InputError: if there is no such file, or its parameters do not fit.
         """
         path = self.folder / "best.pt"
         state = checkpoint.load(path)
@@ -197,57 +256,97 @@ class Run:
             raise InputError(f"{path} does not fit the model that config.yaml describes") from error
         self.vae.eval()
 
-    def draw_model(self, history: History) -> None:
-        """Draw the course of training, and what the model does."""
-        vae, test = self.vae, self.test
-        torch.manual_seed(self.options.seed)
-        self.draw("training", (6, 4), lambda ax: figures.training_curves(ax, history))
-        self.draw("samples", (6, 6), lambda ax: figures.samples(ax, vae))
-        self.draw(
-            "reconstructions", (9, 2.2), lambda ax: figures.reconstructions(ax, vae, test[:12])
+
+def choose_engine(
+    asked: Literal["auto", "compiled", "eager"], num_steps: int, device: torch.device
+) -> Literal["compiled", "eager"]:
+    """Return the engine to train with: for `auto`, the one that is expected to be faster.
+
+    Args:
+        asked: the option.
+        num_steps: of training.
+        device: of the model.
+    """
+    if asked != "auto":
+        return asked
+    return "compiled" if device.type == "cpu" and num_steps >= COMPILING_PAYS else "eager"
+
+
+def _num_steps(options: Options, num_images: int) -> int:
+    return options.epochs * math.ceil(num_images / options.batch_size)
+
+
+def _make_engine(
+    name: Literal["compiled", "eager"], vae: VAE, options: Options, may_fall_back: bool
+) -> Engine:
+    """Make an engine; one that may fall back is eager if the programs cannot be compiled."""
+    parts = vae.model, vae.guide, options.objective(), options.lr, options.precision
+    if name == "eager":
+        return EagerEngine(*parts)
+    return CompiledEngine(*parts, fall_back=may_fall_back)
+
+
+def _load_and_split(options: Options) -> Dataset:
+    """Load the data set, and split it into training, validation and test images."""
+    dataset = data.load(
+        options.data,
+        options.data_root,
+        validation_fraction=options.validation_fraction,
+        test_fraction=options.test_fraction,
+        seed=options.data_seed,
+    )
+    if options.batch_size > len(dataset.train):
+        raise InputError(
+            f"batch_size {options.batch_size} is more than the {len(dataset.train)} training "
+            "images: choose a smaller one",
+            "batch_size",
         )
-        starts, ends = test[:6], test.flip(0)[:6]
-        self.draw(
-            "interpolation", (6, 4.2), lambda ax: figures.interpolation(ax, vae, starts, ends)
-        )
-        if self.options.latent_dim == 2 and vae.posterior.support in ("real", "two layers"):
-            self.draw("manifold", (7, 7), lambda ax: figures.manifold(ax, vae))
-
-    @property
-    def chosen(self) -> Tensor:
-        """Which test images are evaluated, in an order that is random but always the same."""
-        generator = torch.Generator().manual_seed(self.options.data_seed)
-        return torch.randperm(len(self.test), generator=generator)[: self.options.num_examples]
-
-    def draw(
-        self, name: str, size: tuple[float, float], draw: Callable[..., Any], columns: int = 1
-    ) -> None:
-        """Draw a figure into the run's folder, on one axes, or on several side by side."""
-        (self.folder / "figures").mkdir(exist_ok=True)
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots(ncols=columns))
-        figure.savefig(self.folder / "figures" / f"{name}.png", dpi=150)
+    return dataset
 
 
-def _make(chosen: options.Options, event_shape: torch.Size) -> VAE:
+def _make_vae(options: Options, event_shape: torch.Size) -> VAE:
     """Make the parts that the options name, for data of one shape."""
     try:
         return VAE(
-            prior=chosen.prior(chosen.latent_dim),
-            likelihood=chosen.likelihood(chosen.latent_dim, event_shape),
-            posterior=chosen.posterior(event_shape, chosen.latent_dim),
+            prior=options.prior(options.latent_dim),
+            likelihood=options.likelihood(options.latent_dim, event_shape),
+            posterior=options.posterior(event_shape, options.latent_dim),
         )
     except TypeError as error:
-        if "abstract class" not in str(error):  # a fault in a user's own class
+        if "abstract class" not in str(error):  # a mistake in a user's own class
             raise
-        raise InputError(f"{error}: name a class that has them all, see --help") from error
+        raise InputError(
+            f"{error}: choose a subclass that implements them, see the help"
+        ) from error
 
 
-def _device(name: str) -> torch.device:
+def _show(dataset: Dataset, kind: Kind, options: Options) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Turn stored images into what training and evaluation use.
+
+    Returns:
+        The stored training images; validation and test images as the likelihood sees them; and the
+        test images in the form that log p(x) on the base measure refers to.
+    """
+    parts = dataset.train, dataset.validation, dataset.test
+    for part in parts:
+        kind.check(part)
+    seeds = [3 * options.data_seed + i for i in range(3)]  # independent noise for each part
+    train, validation, test = (
+        kind.binarize(images, options.binarization, seed)
+        for images, seed in zip(parts, seeds, strict=True)
+    )
+    shown_test = kind.observe_once(test, seeds[2])
+    return (
+        train,
+        kind.observe_once(validation, seeds[1]),
+        shown_test,
+        kind.measured(test, shown_test),
+    )
+
+
+def _find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: there is no GPU that torch can use: take cpu or auto")
+        raise InputError("there is no GPU that torch can use: choose cpu or auto", "device")
     return torch.device(name)

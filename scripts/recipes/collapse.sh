@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's table of posterior collapse and its cures, on MNIST: nine runs, some minutes each.
+# Makes the README's table of posterior collapse and its remedies on MNIST: nine runs of a few minutes.
 # bash scripts/recipes/collapse.sh [DATA_ROOT]
 set -euo pipefail
 

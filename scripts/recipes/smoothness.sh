@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How smooth the latent space of a VAE is, and that of a plain autoencoder, which is beta = 0.
+# Compares the smoothness of two latent spaces: a VAE's, and a plain autoencoder's (beta = 0).
 # bash scripts/recipes/smoothness.sh [DATA_ROOT]
 set -euo pipefail
 
@@ -9,7 +9,8 @@ for beta in 1 0; do
         --out "runs/smoothness/beta$beta"
 done
 
-# A bound chooses the autoencoder of the first epoch, whose KL is the least: compare the last ones.
+# The best bound of the autoencoder is that of its first epoch, which has the smallest KL. So the
+# parameters of the last epochs are compared.
 python - << 'PYTHON'
 from pyro_vae import diagnostics, training
 from pyro_vae.runs.run import Run
@@ -18,5 +19,5 @@ for beta in (1, 0):
     run = Run.open(f"runs/smoothness/beta{beta}")
     training.resume(run.engine, run.folder)
     run.vae.eval()
-    print(f"\nbeta = {beta}\n{diagnostics.smoothness(run.vae, run.test[run.chosen])}")
+    print(f"\nbeta = {beta}\n{diagnostics.smoothness(run.vae, run.test[run.evaluated])}")
 PYTHON

@@ -1,0 +1,170 @@
+"""The command lines of the scripts, and errors that are one line."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import Namespace
+
+from pyro_vae.errors import DivergenceError, InputError
+from pyro_vae.runs import config
+from pyro_vae.runs.evaluation import Plan
+from pyro_vae.runs.parser import Parser
+
+# Options that may change on resume: the place of the data, and the length of training, the device,
+# and the effort of the evaluation.
+CHANGEABLE = ("data", "data_root", "epochs", "device", "num_samples", "num_examples")
+
+
+def parse_training(arguments: Sequence[str] | None = None) -> Namespace:
+    """Parse the command line of training.
+
+    A run that is resumed keeps the options that it was started with, except for those in
+    `CHANGEABLE`.
+
+    Args:
+        arguments: of the command line; by default those of this process.
+
+    Raises:
+        InputError: if the command line is not understood.
+    """
+    _find_modules_in_current_folder()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        now = config.parse(arguments)
+    except UnicodeDecodeError as error:
+        raise InputError("the --config file is no YAML file") from error
+    if now.resume is None:
+        return now
+    if now.config or now.out:
+        raise InputError(
+            "--resume continues with the run's own configuration, in its own folder: leave out "
+            "--config and --out"
+        )
+    path = Path(now.resume) / "config.yaml"
+    before = config.read(path)
+    now = config.parse(["--config", str(path), *arguments])
+    for name in config.NAMES:
+        if name not in CHANGEABLE and before[name] != now[name]:
+            raise InputError(f"--{name} cannot change when a run is resumed: start a new run")
+    return now
+
+
+def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
+    """Parse the command line of an evaluation: the run's folder, and the options of `Plan`.
+
+    Args:
+        arguments: of the command line; by default those of this process.
+
+    Raises:
+        InputError: if the command line is not understood.
+    """
+    _find_modules_in_current_folder()
+    return _evaluation_parser().parse_args(arguments)
+
+
+def make_plan(options: Namespace) -> Plan:
+    """Return the plan that the command line of an evaluation describes.
+
+    Raises:
+        InputError: if a value is not allowed.
+    """
+    values = vars(_evaluation_parser().instantiate(options))
+    return Plan(**{name: values[name] for name in Plan.__dataclass_fields__})
+
+
+def _evaluation_parser() -> Parser:
+    parser = Parser(description="Evaluate a trained run again: bounds on log p(x), diagnostics.")
+    parser.add_argument(
+        "run", help="The run's folder. Its bounds, diagnostics and their figures are replaced."
+    )
+    for name, meaning in (
+        ("num_samples", "K, the number of draws of z for each test image"),
+        ("num_examples", "The number of test images, chosen at random"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int | None, help=f"{meaning}; by default the run's own."
+        )
+    parser.add_class_arguments(Plan, as_group=False)
+    for name in ("data", "data_root"):
+        parser.add_argument(
+            f"--{name}", type=str | None, help="Where the data are now, if they were moved."
+        )
+    parser.add_argument(
+        "--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute."
+    )
+    return parser
+
+
+def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
+    """Parse the command line of a comparison.
+
+    Args:
+        arguments: of the command line; by default those of this process.
+
+    Raises:
+        InputError: if the command line is not understood.
+    """
+    parser = Parser(
+        description="Compare runs by paired differences to the first, on the same test images."
+    )
+    parser.add_argument("runs", nargs="+", help="The folders of two or more runs.")
+    parser.add_argument(
+        "--figure",
+        type=str | None,
+        help="A file for a figure of the differences, such as forest.png.",
+    )
+    return parser.parse_args(arguments)
+
+
+@contextlib.contextmanager
+def one_line_errors(options: Namespace | None = None, if_interrupted: str = "") -> Iterator[None]:
+    """Print errors that the user can correct as one line, and exit with code 2.
+
+    Args:
+        options: the script's options, once they are parsed. An `InputError` that names an argument
+            is printed with the option of that name.
+        if_interrupted: what to do after an interruption, printed in that case.
+    """
+    try:
+        yield
+    except (InputError, DivergenceError, OSError) as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message}{_option_to_change(error, message, options)}", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or re.search("allocate|out of memory", str(error))):
+            raise
+        print("error: there is not enough memory for these options", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted {if_interrupted}".rstrip(), file=sys.stderr)
+        sys.exit(130)
+
+
+def _option_to_change(error: Exception, message: str, options: Namespace | None) -> str:
+    """Return the option of the argument that an error names, in brackets; "" if there is none.
+
+    It is the option of that name, or else all nested options whose last part is that name.
+    """
+    parameter = getattr(error, "parameter", None)
+    if parameter is None or options is None:
+        return ""
+    names = {key.replace(".init_args", "").removesuffix(".class_path") for key in options.keys()}
+    names |= {name.partition(".")[0] for name in names}
+    if parameter in names:
+        matches = [parameter]
+    else:
+        matches = sorted(name for name in names if name.rpartition(".")[2] == parameter)
+    if not matches or any(f"--{name}" in message for name in matches):
+        return ""
+    return f" (option {' or '.join(f'--{name}' for name in matches)})"
+
+
+def _find_modules_in_current_folder() -> None:
+    """Let users name their own classes by import path, from the folder that they are in."""
+    sys.path.append(os.getcwd())

@@ -1,0 +1,96 @@
+"""Options of a run as text: parsed from arguments, read from `config.yaml`, and written to it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_vae.errors import InputError
+from pyro_vae.runs.options import Options
+from pyro_vae.runs.parser import Parser
+
+NAMES = tuple(Options.__dataclass_fields__)
+
+
+def parser() -> ArgumentParser:
+    """Return a parser of the options of a run, and of those that start or resume one."""
+    result = Parser(description="Train a VAE by SVI, and bound log p(x) on held-out data.")
+    result.add_argument(
+        "--config",
+        action="config",
+        help="A YAML file of options, such as a run's config.yaml. Options on the command line "
+        "override it. If you name another class for a part, it keeps those options of the file "
+        "that both classes have.",
+    )
+    result.add_argument(
+        "--out",
+        type=str | None,
+        help="The new folder for the run; runs/DATA-TIME by default.",
+    )
+    result.add_argument("--resume", type=str | None, help="The folder of a run to continue.")
+    result.add_class_arguments(Options, as_group=False)
+    return result
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Parse options. A class that is named has its own defaults.
+
+    jsonargparse would pass the default class's arguments to the named class, such as `ELBO`'s
+    single particle to `IWAE`.
+
+    Raises:
+        InputError: if an argument is not understood, or an option has no value.
+    """
+    given = parser().parse_args(arguments, defaults=False)
+    result = parser()
+    for name in NAMES:
+        part = given.get(name)
+        if isinstance(part, Namespace) and "class_path" in part:
+            result.set_defaults({name: {"class_path": part.class_path}})
+    namespace = result.parse_args(arguments)
+    for name in NAMES:
+        if namespace[name] is None:
+            raise InputError(f"--{name} has no value")
+    return namespace
+
+
+def read(path: Path) -> Namespace:
+    """Read the options that a run was started with.
+
+    Args:
+        path: a run's `config.yaml`.
+
+    Raises:
+        InputError: if there is no such file, or it lacks an option.
+    """
+    if not path.exists():
+        raise InputError(f"{path.parent} is no run: there is no {path.name} in it")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML file") from error
+    options = content if isinstance(content, dict) else {}
+    missing = [name for name in NAMES if options.get(name) is None]
+    if missing:
+        raise InputError(f"{path} is not complete: it lacks {', '.join(missing)}")
+    return parse(["--config", str(path)])
+
+
+def instantiate(namespace: Namespace) -> Options:
+    """Make options from what was parsed.
+
+    Raises:
+        InputError: if a value is not allowed.
+    """
+    values = vars(parser().instantiate(namespace))
+    return Options(**{name: values[name] for name in NAMES})
+
+
+def dump(namespace: Namespace) -> str:
+    """Return YAML from which the same options are parsed again, in any folder."""
+    options = {name: namespace[name] for name in NAMES}
+    options["data_root"] = str(Path(options["data_root"]).resolve())
+    if Path(options["data"]).suffix:
+        options["data"] = str(Path(options["data"]).resolve())
+    return parser().dump(Namespace(**options, config=None), skip_unset=True)

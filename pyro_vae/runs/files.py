@@ -1,0 +1,201 @@
+"""The files of an evaluation: `bounds.json`, `bounds.nc`, `diagnostics.json`, and the figures."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from pyro_vae import checkpoint, figures
+from pyro_vae.bounds import Estimate
+from pyro_vae.bounds.estimates import finite
+from pyro_vae.bounds.for_arviz import save
+from pyro_vae.runs.evaluation import UNFINISHED, Evaluation, unfinished_file
+from pyro_vae.runs.run import Run
+from pyro_vae.training import History
+
+
+@dataclass(frozen=True)
+class RunFigure:
+    """A figure in the folder of a run.
+
+    Attributes:
+        name: of the file, without its ending.
+        after: `training` or `evaluation`: when it is drawn.
+        size: in inches.
+        draw: called with the axes, the run, and what the figure is drawn after: the history of
+            training, or an evaluation. With several columns it is given a sequence of axes.
+        columns: the number of axes, side by side.
+        exists: whether there is such a figure, called with the run and the history or evaluation.
+    """
+
+    name: str
+    after: Literal["training", "evaluation"]
+    size: tuple[float, float]
+    draw: Callable[[Any, Run, Any], Any]
+    columns: int = 1
+    exists: Callable[[Run, Any], bool] = lambda run, _: True
+
+
+# To add a figure, write a function in figures.py and add it here.
+FIGURES = (
+    RunFigure(
+        "training",
+        "training",
+        (6, 4),
+        lambda ax, run, history: figures.training_curves(ax, history),
+    ),
+    RunFigure("samples", "training", (6, 6), lambda ax, run, _: figures.samples(ax, run.vae)),
+    RunFigure(
+        "reconstructions",
+        "training",
+        (9, 2.2),
+        lambda ax, run, _: figures.reconstructions(ax, run.vae, run.test[:12]),
+    ),
+    RunFigure(
+        "interpolation",
+        "training",
+        (6, 4.2),
+        lambda ax, run, _: figures.interpolation(ax, run.vae, run.test[:6], run.test.flip(0)[:6]),
+    ),
+    RunFigure(
+        "manifold",
+        "training",
+        (7, 7),
+        lambda ax, run, _: figures.manifold(ax, run.vae),
+        exists=lambda run, _: (
+            run.options.latent_dim == 2 and run.vae.posterior.support in ("real", "two layers")
+        ),
+    ),
+    RunFigure(
+        "predictive",
+        "evaluation",
+        (9, 3),
+        lambda axes, run, evaluation: figures.predictive_checks(axes, evaluation.checks),
+        columns=3,
+        exists=lambda run, evaluation: evaluation.checks is not None,
+    ),
+    RunFigure(
+        "bounds",
+        "evaluation",
+        (9.5, 4.2),
+        lambda axes, run, evaluation: figures.tightness(
+            axes, evaluation.importance, evaluation.results.get("ais")
+        ),
+        columns=2,
+    ),
+    RunFigure(
+        "units",
+        "evaluation",
+        (6, 4),
+        lambda ax, run, evaluation: figures.units(ax, evaluation.diagnosis),
+    ),
+    RunFigure(
+        "traversals",
+        "evaluation",
+        (6, 6),
+        lambda ax, run, _: figures.traversals(ax, run.vae, run.test[:1000]),
+        exists=lambda run, _: run.vae.posterior.support == "real",
+    ),
+)
+
+
+def write_training(run: Run, history: History) -> None:
+    """Draw the figures of a trained model.
+
+    Args:
+        run: with the parameters of its best epoch.
+        history: as from `Run.fit`.
+    """
+    torch.manual_seed(run.options.seed)
+    _draw_figures("training", run, history)
+
+
+def write_evaluation(run: Run, evaluation: Evaluation) -> None:
+    """Write `bounds.json`, `bounds.nc` and `diagnostics.json`, and draw the figures.
+
+    Files of an earlier evaluation that this one does not have are removed, and so are those from
+    which it would have continued after an interruption.
+    """
+    _draw_figures("evaluation", run, evaluation)
+    netcdf = run.folder / "bounds.nc"
+    if evaluation.draws is None:
+        netcdf.unlink(missing_ok=True)
+    else:
+        save(evaluation.draws, netcdf)
+    smoothness = evaluation.smoothness
+    code = evaluation.diagnosis.to_dict()
+    code["smoothness"] = smoothness.to_dict() if smoothness else None
+    for name, content in (("bounds", _bounds_content(run, evaluation)), ("diagnostics", code)):
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        checkpoint.write(run.folder / f"{name}.json", text.encode())
+    for name in (*evaluation.results, *(["checks"] if evaluation.checks else [])):
+        unfinished_file(run, name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it has files of another evaluation, or does not exist
+        (run.folder / UNFINISHED).rmdir()
+
+
+def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
+    """Return what `bounds.json` holds.
+
+    The importance bounds are at the top level, all other results under their names. The rest is for
+    comparisons with other runs: the bounds of each example on the base measure, with their Monte
+    Carlo variances, the conditions that have to be equal, and a fingerprint of the examples.
+    """
+    measured = run.measured[run.evaluated.to(run.measured.device)].cpu().contiguous()
+    content: dict[str, Any] = {
+        "support": run.kind.name,
+        "base_measure": run.base_measure.name,
+        "dims": run.dims,
+    }
+    if evaluation.bits_per_dim is not None:
+        content["bits_per_dim"] = finite(evaluation.bits_per_dim)
+    for name, result in evaluation.results.items():
+        if name == "iwae":
+            content |= {**result.to_dict(), "verdict": result.verdict}
+        else:
+            content[name] = result.to_dict()
+    if evaluation.checks:
+        content["checks"] = evaluation.checks.to_dict()
+    examples: dict[str, Any] = {"sha256": hashlib.sha256(measured.numpy().tobytes()).hexdigest()}
+    for name, bound in evaluation.comparable.items():
+        examples[name] = _rounded(run.on_base_measure(bound))
+    content["examples"] = examples
+    content["conditions"] = {
+        name: evaluation.results[name].conditions for name in evaluation.comparable
+    }
+    return content
+
+
+def _rounded(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "values": [finite(round(value, 5)) for value in estimate.values.tolist()],
+        "mc_variance": [finite(float(f"{v:.4g}")) for v in estimate.mc_variance.tolist()],
+    }
+
+
+def _draw_figures(after: Literal["training", "evaluation"], run: Run, shown: Any) -> None:
+    """Draw the figures of `FIGURES` into the run's folder, and remove old ones that do not exist.
+
+    Args:
+        after: which of them.
+        run: the run.
+        shown: the history of training, or an evaluation.
+    """
+    from matplotlib.figure import Figure
+
+    folder = run.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    for entry in FIGURES:
+        if entry.after != after:
+            continue
+        path = folder / f"{entry.name}.png"
+        if not entry.exists(run, shown):
+            path.unlink(missing_ok=True)
+            continue
+        figure = Figure(figsize=entry.size, layout="constrained")
+        entry.draw(figure.subplots(ncols=entry.columns), run, shown)
+        figure.savefig(path, dpi=150)

@@ -1,0 +1,89 @@
+"""A jsonargparse parser that describes what is wrong in one line, with the possible choices."""
+
+import re
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser
+
+from pyro_vae.errors import InputError
+from pyro_vae.likelihoods import Likelihood
+from pyro_vae.networks import Network
+from pyro_vae.objectives import Objective
+from pyro_vae.posteriors import Posterior
+from pyro_vae.priors import Prior
+
+COMPONENTS: dict[str, type] = {  # the base class of an option, by its name or its last part
+    "prior": Prior,
+    "likelihood": Likelihood,
+    "decoder": Network,
+    "posterior": Posterior,
+    "encoder": Network,
+    "objective": Objective,
+    "network": Network,
+    "prior.top": Prior,
+    "posterior.top": Posterior,
+}
+
+
+class Parser(ArgumentParser):
+    """A parser that raises `InputError`."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise an error with a message of one line."""
+        raise InputError(explain(message))
+
+
+def explain(message: str) -> str:
+    """Rewrite an error message of jsonargparse as one line that names the option and the choices.
+
+    jsonargparse raises errors that hold a sentence and nothing else: neither the option nor the
+    value is an attribute. So the sentences are read here, and only here; `test_command_line.py` has
+    a test for each of them.
+
+    An option of a component (`--prior.components`) is parsed by a parser of its own. Its message
+    comes back as a part of the outer parser's message, already in the form that this function
+    gives it.
+    """
+    message = " ".join(message.split())
+    about = re.match(r'Parser key "([\w.]+)": (?:Type .* callable class: )?(.*)', message)
+    if about is None:
+        return message
+    option, problem = about.groups()
+    if problem.startswith("--"):  # from the parser of a component
+        inner, _, problem = problem.removeprefix("--").partition(": ")
+        option = f"{option}.{inner}"
+        if "see --" in problem:
+            problem, _, _ = problem.partition(": see --")
+        elif option not in COMPONENTS:
+            return f"--{option}: {problem}"
+    problem = re.sub(r"<class '(\w+)'>|typing\.Literal", r"\1", problem)
+    base = COMPONENTS.get(option) or COMPONENTS.get(option.rpartition(".")[2])
+    if base is None:
+        return f"--{option}: {problem}"
+    if "not accepted" in problem:
+        return f"--{option}: {problem}: see --{_option_with_help(option)}.help NAME for its options"
+    if "Expected a dot import path string" in problem:
+        problem = f"there is no '{problem.rpartition(': ')[2]}'"
+    names = ", ".join(subclass.__name__ for subclass in _public_subclasses(base))
+    return f"--{option}: {problem}: choose {names}, or give the import path of your own class"
+
+
+def _option_with_help(option: str) -> str:
+    """Return the option whose help describes a component.
+
+    jsonargparse has no help for options that are nested deeper than two levels, but the classes
+    below the first level are the same.
+    """
+    first, _, last = option.rpartition(".")
+    part = f"{first.split('.')[0]}.{last}" if last in COMPONENTS else option.split(".")[0]
+    return part.strip(".")
+
+
+def _public_subclasses(base: type) -> list[type]:
+    """Return all subclasses of a class whose names have no leading underscore."""
+    result: list[type] = []
+    subclass: type
+    for subclass in base.__subclasses__():
+        result += [subclass] if not subclass.__name__.startswith("_") else []
+        result += _public_subclasses(subclass)
+    return result

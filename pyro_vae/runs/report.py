@@ -1,0 +1,55 @@
+"""The results of an evaluation as text."""
+
+from pyro_vae.bounds.estimates import table
+from pyro_vae.bounds.results import Result
+from pyro_vae.runs.evaluation import Evaluation, label
+from pyro_vae.runs.run import Run
+
+TITLES = {  # of results by which runs are not compared; others are titled by their names
+    "simulated": "Bounds for images drawn from the model",
+    "refined": "Importance bounds with q(z|x) refined for each image",
+    "whole": "The tightest bound for all images",
+    "gaps": "How far the ELBO is below log p(x), and why",
+}
+
+
+def report(run: Run, evaluation: Evaluation) -> str:
+    """Format the results of an evaluation, as the scripts print them."""
+    sections = [_format_result(run, evaluation, name) for name in evaluation.results]
+    if evaluation.checks:
+        sections.append(str(evaluation.checks))
+    if evaluation.bits_per_dim is not None:
+        sections.append(
+            f"At most {evaluation.bits_per_dim:.4f} bits per dimension ({run.base_measure.name})."
+        )
+    sections.append(str(evaluation.diagnosis))
+    if evaluation.smoothness:
+        sections.append(str(evaluation.smoothness))
+    sections.append(
+        f"All results are in {run.folder}: bounds.*, diagnostics.json, metrics.csv, best.pt, "
+        "figures/*.png"
+    )
+    return "\n" + "\n\n".join(sections)
+
+
+def _format_result(run: Run, evaluation: Evaluation, name: str) -> str:
+    """Format one result: a title, a table, and how far it can be trusted."""
+    result = evaluation.results[name]
+    sentences = [result.verdict]
+    if name == "iwae" and len(evaluation.comparable) == 1 and evaluation.importance.heavy:
+        sentences.append(
+            "To bound log p(x) from both sides, run python scripts/evaluate.py "
+            f"{run.folder} --method ais"
+        )
+    verdict = "\n".join(sentence for sentence in sentences if sentence)
+    parts = [_title(run, name, result), table(result.rows()), verdict]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _title(run: Run, name: str, result: Result) -> str:
+    if result.bound is None:
+        return f"{TITLES.get(name, name)}:"
+    count = len(result.bound.values)
+    if name == "iwae":
+        return f"Lower bounds on log p(x) of {count} test images ({run.kind.name}):"
+    return f"{label(name, result.conditions)} of {count} of these images:"

@@ -1,0 +1,185 @@
+"""What the command line makes of errors: one line, with the option to change."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+from conftest import ROOT
+from jsonargparse import Namespace
+
+from pyro_vae import InputError
+from pyro_vae.errors import DivergenceError
+from pyro_vae.runs import command_line, config
+from pyro_vae.runs.command_line import one_line_errors
+from pyro_vae.runs.parser import explain
+
+PRIORS = "StandardNormal, LearnedNormal, StudentT, Laplace"
+OWN = "or give the import path of your own class"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "parts"),
+    [
+        # The message does not name an option.
+        (["--nonsense", "3"], "unrecognized arguments: --nonsense 3", ["--nonsense 3"]),
+        # A value of a wrong type.
+        (
+            ["--epochs", "x"],
+            "Parser key \"epochs\":\n  Expected a <class 'int'>. Got value: x",
+            ["--epochs: Expected a int. Got value: x"],
+        ),
+        # None of the choices.
+        (
+            ["--binarization", "random"],
+            'Parser key "binarization":\n'
+            "  Expected a typing.Literal['dynamic', 'static', 'threshold']. Got value: random",
+            ["--binarization: Expected a ['dynamic', 'static', 'threshold']. Got value: random"],
+        ),
+        # A file that does not exist.
+        (
+            ["--config", "none.yaml"],
+            "Parser key \"config\": File does not exist: 'none.yaml'",
+            ["--config: File does not exist:", "none.yaml"],
+        ),
+        # No class of this name.
+        (
+            ["--prior", "Vam"],
+            'Parser key "prior":\n  Expected a dot import path string: Vam',
+            ["--prior: there is no 'Vam': choose ", PRIORS, OWN],
+        ),
+        # No module of this name.
+        (
+            ["--prior", "nowhere.Prior"],
+            'Parser key "prior":\n  Type collections.abc.Callable[[int], Prior] expects a function '
+            "or a callable class: No module named 'nowhere'. Got value: nowhere.Prior",
+            ["--prior: No module named 'nowhere'", PRIORS, OWN],
+        ),
+        # A class of another kind.
+        (
+            ["--prior", "torch.nn.Linear"],
+            'Parser key "prior":\n  Type collections.abc.Callable[[int], Prior] expects a function '
+            "or a callable class: Expected 'torch.nn.Linear' to be a subclass of <class 'Prior'>.",
+            ["--prior: Expected 'torch.nn.Linear' to be a subclass of Prior", PRIORS, OWN],
+        ),
+        # An option that the class does not have.
+        (
+            ["--prior", "Vamp", "--prior.component", "3"],
+            "Parser key \"prior\":\n  Option 'component' is not accepted",
+            ["--prior: Option 'component' is not accepted: see --prior.help NAME for its options"],
+        ),
+        # The same, from the parser of a component.
+        (
+            ["--posterior.encoder.width", "3"],
+            'Parser key "posterior":\n'
+            "  --encoder: Option 'width' is not accepted: see --encoder.help NAME for its options",
+            ["--posterior.encoder: Option 'width' is not", "see --posterior.encoder.help NAME"],
+        ),
+        # The same, for a component that has the class of an outer one.
+        (
+            ["--prior", "Hierarchical", "--prior.top", "Vamp", "--prior.top.comp", "3"],
+            "Parser key \"prior\":\n  --top: Option 'comp' is not accepted",
+            ["--prior.top: Option 'comp' is not accepted: see --prior.help NAME for its options"],
+        ),
+        # A value of a wrong type, from the parser of a component.
+        (
+            ["--prior", "Vamp", "--prior.components", "x"],
+            'Parser key "prior":\n  --components: Expected a int. Got value: x',
+            ["--prior.components: Expected a int. Got value: x"],
+        ),
+        # No class of this name, from the parser of a component.
+        (
+            ["--prior", "Hierarchical", "--prior.top", "Vam"],
+            'Parser key "prior":\n  --top: Expected a dot import path string: Vam',
+            ["--prior.top: there is no 'Vam': choose ", PRIORS, OWN],
+        ),
+    ],
+    ids=lambda value: None if not isinstance(value, list) else " ".join(value[:4]),
+)
+def test_sentences_of_jsonargparse(
+    arguments: list[str], sentence: str, parts: Sequence[str]
+) -> None:
+    """Each sentence is rewritten, and jsonargparse still says it of these arguments."""
+    for part in parts:
+        assert part in explain(sentence)
+    with pytest.raises(InputError) as error:
+        config.parse(arguments)
+    for part in parts:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "printed"),
+    [
+        ("data_root", "error: wrong (option --data_root)\n"),
+        ("prior", "error: wrong (option --prior)\n"),
+        ("components", "error: wrong (option --prior.components)\n"),
+        (
+            "widths",
+            "error: wrong (option --likelihood.decoder.widths or --posterior.encoder.widths)\n",
+        ),
+        ("something", "error: wrong\n"),
+        (None, "error: wrong\n"),
+    ],
+)
+def test_the_option_of_an_argument_is_named(
+    parameter: str | None, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = config.parse(["--prior", "Vamp"])
+    with pytest.raises(SystemExit) as stop, one_line_errors(options):
+        raise InputError("wrong", parameter)
+    assert stop.value.code == 2 and capsys.readouterr().err == printed
+
+
+def test_an_option_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), one_line_errors(Namespace(lr=1.0)):
+        raise InputError("--lr is wrong", "lr")
+    assert capsys.readouterr().err == "error: --lr is wrong\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "printed"),
+    [
+        (DivergenceError("the loss\nbecame nan"), 2, "error: the loss became nan\n"),
+        (MemoryError(), 2, "error: there is not enough memory for these options\n"),
+        (RuntimeError("CUDA out of memory"), 2, "error: there is not enough memory"),
+        (KeyboardInterrupt(), 130, "\ninterrupted - try again\n"),
+    ],
+)
+def test_errors_are_one_line(
+    error: BaseException, code: int, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop, one_line_errors(if_interrupted="- try again"):
+        raise error
+    assert stop.value.code == code and capsys.readouterr().err.startswith(printed)
+
+
+def test_errors_of_the_code_are_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="shape"), one_line_errors():
+        raise RuntimeError("shape mismatch")
+
+
+def test_a_plan_has_the_options_of_an_evaluation() -> None:
+    options = command_line.parse_evaluation(
+        ["run", "--method", "ais", "--ais.chains", "3", "--subset", "4", "--checks", "0"]
+    )
+    plan = command_line.make_plan(options)
+    assert (options.run, plan.method, plan.ais.chains) == ("run", "ais", 3)
+    assert (plan.subset, plan.checks, plan.draws) == (4, 0, 10)
+
+
+def test_help_is_quick() -> None:
+    """It imports no library that only a part of the work needs."""
+    code = """
+import runpy, sys
+sys.argv = ["svi_train", "--help"]
+try:
+    runpy.run_path("scripts/svi_train.py", run_name="__main__")
+except SystemExit:
+    pass
+slow = ("matplotlib", "arviz", "sklearn", "torchvision", "xarray", "pandas")
+print([name for name in slow if name in sys.modules])
+"""
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert "--prior" in out and out.splitlines()[-1] == "[]"
