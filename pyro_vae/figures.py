@@ -96,7 +96,7 @@ def reconstructions(ax: Axes, vae: VAE, x: Tensor) -> Axes:
     """
     with torch.no_grad():
         decoded = vae.likelihood.picture(vae.prior.code(vae.guide(x)))
-    shown = vae.likelihood.kind.features(x)
+    shown = vae.likelihood.kind.intensities(x)
     image_grid(ax, torch.cat([shown, decoded]), columns=len(x))
     if x.dim() > 2:
         height = x.shape[-2] + 1

@@ -226,16 +226,16 @@ def test_the_guide_leads_where_the_prior_is_made_of_it() -> None:
         posteriors.Normal([4, 3], 2),
     )
     engine = EagerEngine(vae.model, vae.guide, ELBO(), lr=1e-2)
-    pseudo_inputs = vae.prior.logits.detach().clone()
+    pseudo_inputs = vae.prior.pseudo_input_logits.detach().clone()
     encoder = vae.posterior.encoder.bias.detach().clone()
     with _held(p for p in vae.model.parameters() if p not in set(vae.guide.parameters())):
         engine.step(VALIDATION)
-    assert torch.equal(vae.prior.logits, pseudo_inputs)
+    assert torch.equal(vae.prior.pseudo_input_logits, pseudo_inputs)
     assert not torch.equal(vae.posterior.encoder.bias, encoder)
     encoder = vae.posterior.encoder.bias.detach().clone()
     with _held(vae.guide.parameters()):
         engine.step(VALIDATION)
-    assert not torch.equal(vae.prior.logits, pseudo_inputs)
+    assert not torch.equal(vae.prior.pseudo_input_logits, pseudo_inputs)
     assert torch.equal(vae.posterior.encoder.bias, encoder)
 
 

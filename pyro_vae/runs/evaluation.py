@@ -127,7 +127,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     found = measure(seed=seed, keep=keep / "bounds.pt")
     if plan.checks:
         drawn = _draw(run, plan.checks, keep / "checks.pt")
-        checks = predictive.check(run.kind.features(run.test), run.kind.features(drawn))
+        checks = predictive.check(run.kind.intensities(run.test), run.kind.intensities(drawn))
     draws = None
     if plan.draws:
         khat = found.khat[:DRAWN]
