@@ -99,8 +99,8 @@ def reconstructions(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
     """
     with torch.no_grad():
         decoded = vae.likelihood.picture(vae.prior.code(vae.guide(x)))
-    images = vae.likelihood.kind.features(x)
-    image_grid(ax, torch.cat([images, decoded]), columns=len(x))
+    shown = vae.likelihood.kind.intensities(x)
+    image_grid(ax, torch.cat([shown, decoded]), columns=len(x))
     if x.dim() > 2:
         height = x.shape[-2] + 1
         ax.set_yticks([height / 2 - 1, 1.5 * height - 1], ["data", "reconstruction"])

@@ -3,10 +3,11 @@
     log p(x) = ELBO + KL(q(z|x) || p(z|x)),    ELBO = E_q[log p(x|z)] - KL(q(z|x) || p(z))
 
 (Kingma & Welling 2014, equations 1 to 3). The ELBO is a lower bound because the KL is not
-negative; its two terms are the reconstruction and the price of the code.
+negative. Its two terms are the reconstruction and the cost of the code.
 
-A few parts are one thing in training mode and another in evaluation mode (`vae.eval()`): discrete
-codes are relaxed, and an exemplar left out, in training only. What is reported is the latter.
+A few parts behave differently in training mode and in evaluation mode (`vae.eval()`): only in
+training are discrete codes relaxed, an example's own exemplar left out, and a scale fitted to the
+batch. Reported numbers are for evaluation mode.
 """
 
 import pyro
@@ -21,7 +22,7 @@ from pyro_vae.priors import Prior, check_support
 class Model(nn.Module):
     """The Pyro program p(x|z) p(z), with sites "z" and "x" in the plate "data".
 
-    A hierarchical prior adds the site "z_top", in model and guide.
+    With a hierarchical prior, model and guide also have the site "z_top".
 
     Args:
         prior: p(z).
@@ -37,20 +38,21 @@ class Model(nn.Module):
         """Run the program.
 
         Args:
-            x: the data to observe, shape [batch, *event]; without it images are drawn.
-            size: how many images to draw.
+            x: the observed data, shape [batch, *event]; without it examples are drawn.
+            size: the number of examples to draw.
 
         Returns:
-            x, or the drawn images, shape [size, *event].
+            x, or the drawn examples, shape [size, *event].
         """
         _register("model", self)
         with pyro.plate("data", size if x is None else len(x)):
             if x is None or not self.training:
-                prior = self.prior()
+                z = pyro.sample("z", self.prior())
+                likelihood = self.likelihood(self.prior.code(z))
             else:
-                prior = self.prior.leave_out(x, self.likelihood.kind)
-            z = pyro.sample("z", prior)
-            return pyro.sample("x", self.likelihood(self.prior.code(z)), obs=x)
+                z = pyro.sample("z", self.prior.leave_out(x, self.likelihood.kind))
+                likelihood = self.likelihood.for_training(self.prior.code(z), x)
+            return pyro.sample("x", likelihood, obs=x)
 
 
 class Guide(nn.Module):
@@ -58,7 +60,8 @@ class Guide(nn.Module):
 
     Args:
         posterior: q(z|x).
-        kind: what x is; the posterior is shown its features, intensities for pixels.
+        kind: what x is; the posterior sees the features that the kind makes of x. By default x
+            itself.
     """
 
     def __init__(self, posterior: Posterior, kind: Kind | None = None) -> None:
@@ -70,7 +73,7 @@ class Guide(nn.Module):
         """Draw a code for each x.
 
         Args:
-            x: shape [batch, *event].
+            x: examples as the likelihood sees them, shape [batch, *event].
 
         Returns:
             z, shape [batch, latent_dim].
@@ -81,7 +84,7 @@ class Guide(nn.Module):
 
 
 class VAE(nn.Module):
-    """A model and the guide that goes with it.
+    """A model and its guide.
 
     Args:
         prior: p(z).
@@ -89,7 +92,7 @@ class VAE(nn.Module):
         posterior: q(z|x).
 
     Raises:
-        InputError: if the codes of the prior and of the posterior are not in the same place.
+        InputError: if prior and posterior have different latent spaces.
 
     Example:
         >>> import torch
@@ -106,7 +109,7 @@ class VAE(nn.Module):
     def __init__(self, prior: Prior, likelihood: Likelihood, posterior: Posterior) -> None:
         super().__init__()
         check_support(prior, posterior)
-        prior.attach(posterior)
+        prior.build(posterior)
         self.model = Model(prior, likelihood)
         self.guide = Guide(posterior, likelihood.kind)
 
@@ -126,25 +129,26 @@ class VAE(nn.Module):
         return self.guide.posterior
 
     def initialize(self, images: Tensor) -> None:
-        """Start the parts that start from the data: output biases, scales, pseudo-inputs.
+        """Set first values from the data: output biases, scales, pseudo-inputs, exemplars.
 
         Args:
-            images: training images, shape [N, *event], intensities in [0, 1].
+            images: the features of training examples, `likelihood.kind.stored_features(stored)`,
+                shape [N, *event]; for pixels, intensities in [0, 1].
         """
         self.prior.initialize(images)
         self.likelihood.initialize(images)
 
 
 def _register(name: str, module: nn.Module) -> None:
-    """Register a module's parameters with Pyro, whoever had their names before.
+    """Register a module's parameters with Pyro, and replace older entries of the same names.
 
-    Where the store already holds another module's parameters under these names, `pyro.module`
-    would hand those to the optimiser, and this module would never train, without a word.
+    If the store already has another module's parameters under these names, `pyro.module` would give
+    those to the optimiser, and this module would silently not train.
     """
     store = pyro.get_param_store()
     for key, parameter in module.named_parameters(prefix=name):
         if parameter.requires_grad:
-            if not parameter.is_contiguous():  # the store would make a copy, and train that
+            if not parameter.is_contiguous():  # the store would copy it and train the copy
                 parameter.data = parameter.data.contiguous()
             if key in store and store[key] is not parameter:
                 store[key] = parameter

@@ -10,7 +10,9 @@ from conftest import ROOT
 from torch import Tensor
 
 from pyro_vae import InputError, data
-from pyro_vae.data import named_sets
+from pyro_vae.data import dataset
+from pyro_vae.data.digits import read_digits
+from pyro_vae.runs.options import Options
 
 PLACES = [ROOT / "data", ROOT / "../shared/data"]
 MNIST = next((place for place in PLACES if (place / "MNIST/raw").exists()), None)
@@ -26,7 +28,7 @@ def test_digits_are_split_without_overlap() -> None:
     sizes = [len(digits.train), len(digits.validation), len(digits.test)]
     assert sizes == [1457, 161, 179] and sum(sizes) == 1797
     everything = torch.cat([digits.train, digits.validation, digits.test])
-    assert sorted(rows(everything)) == sorted(rows(named_sets.digits()[0]))
+    assert sorted(rows(everything)) == sorted(rows(read_digits("digits", Path()).train.examples))
     assert (everything.min(), everything.max()) == (0, 255)
 
 
@@ -118,8 +120,10 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 2.0])
 def test_fractions(fraction: float) -> None:
-    with pytest.raises(InputError, match="fraction"):
-        data.load("digits", test_fraction=fraction)
+    for name in ("test_fraction", "validation_fraction"):
+        with pytest.raises(InputError, match="fraction") as caught:
+            data.load("digits", **{name: fraction})
+        assert caught.value.parameter == name
 
 
 def test_missing_set_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,9 +134,30 @@ def test_missing_set_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(KMNIST, "download", offline)
     with pytest.raises(
-        InputError, match=r"kmnist could not be read .* \(no route to host\).*--data_root"
-    ):
+        InputError, match=r"kmnist could not be read .* \(no route to host\).*name the folder"
+    ) as caught:
         data.load("kmnist", tmp_path)
+    assert caught.value.parameter == "root"
+
+
+def test_a_new_source_is_a_function_and_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_text(name: str, root: Path) -> data.Source:
+        numbers = torch.from_numpy(np.loadtxt(name, dtype=np.float32))
+        return data.Source(data.Part(numbers, torch.arange(len(numbers))))
+
+    monkeypatch.setitem(dataset.SOURCES, ".txt", read_text)
+    np.savetxt(tmp_path / "a.txt", np.arange(60.0).reshape(30, 2))
+    loaded = data.load(str(tmp_path / "a.txt"))
+    assert torch.equal(loaded.test[:, 0], 2.0 * loaded.test_labels)
+    assert [len(loaded.train), len(loaded.validation), len(loaded.test)] == [25, 2, 3]
+    with pytest.raises(InputError, match=r"mnist, .* or the path of a .npy or .npz or .txt file$"):
+        data.load("cifar")
+
+
+def test_help_names_every_source() -> None:
+    assert data.describe_sources() in Options.__doc__
 
 
 def test_emnist_stands_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

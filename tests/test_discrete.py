@@ -97,6 +97,6 @@ def test_codes_in_training_and_in_evaluation(kind: str) -> None:
         z = p.sample((100,))
         assert torch.equal(part.code(z), z) and set(z.unique().tolist()) == {0.0, 1.0}
     vamp = priors.Vamp(4, components=2)
-    vamp.attach(posterior.train())
+    vamp.build(posterior.train())
     y = torch.randn(5, 4)
     assert torch.equal(vamp.code(y), posterior.code(y)) and not torch.equal(vamp.code(y), y)

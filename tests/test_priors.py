@@ -68,7 +68,7 @@ def ready(name: str) -> tuple[Prior, Posterior]:
         posterior = posteriors.Categorical([6], 4, Linear, categories=2)
     prior = CASES[name](posterior.latent_dim)
     priors.check_support(prior, posterior)
-    prior.attach(posterior)
+    prior.build(posterior)
     prior.double()
     prior.initialize(torch.rand(10, 6).double())
     with torch.no_grad():
@@ -211,7 +211,7 @@ def test_mixture_is_the_sum_of_its_parts() -> None:
 def test_vamp_is_the_mean_of_the_posteriors_at_its_pseudo_inputs() -> None:
     prior = Vamp(2, components=4)
     posterior = posteriors.Normal([6], 2, Linear)
-    prior.attach(posterior)
+    prior.build(posterior)
     images = torch.rand(9, 6)
     prior.initialize(images)
     near = torch.cdist(prior.pseudo_inputs, images.clamp(0.01, 0.99)) < 1e-5
@@ -225,7 +225,7 @@ def test_vamp_is_the_mean_of_the_posteriors_at_its_pseudo_inputs() -> None:
 
 def test_vamp_with_more_pseudo_inputs_than_images() -> None:
     prior = Vamp(2, components=7)
-    prior.attach(posteriors.Normal([6], 2, Linear))
+    prior.build(posteriors.Normal([6], 2, Linear))
     images = torch.rand(3, 6)
     prior.initialize(images)
     counts = (torch.cdist(images.clamp(0.01, 0.99), prior.pseudo_inputs) < 1e-5).sum(1).tolist()
@@ -266,11 +266,59 @@ def _likelihood(kind: Kind) -> likelihoods.Likelihood:
 
 def test_an_only_exemplar_stays() -> None:
     prior = Exemplar(2, components=2)
-    prior.attach(posteriors.Normal([3], 2, Linear))
+    prior.build(posteriors.Normal([3], 2, Linear))
     prior.initialize(torch.ones(1, 3))
     z = torch.randn(1, 2)
     left = prior.leave_out(torch.ones(1, 3), "binary").log_prob(z)
     torch.testing.assert_close(left, prior().log_prob(z))
+
+
+@pytest.mark.parametrize("name", ["Vamp", "Exemplar", "Hierarchical"])
+def test_a_prior_that_depends_on_the_posterior_says_so_before_it_has_one(name: str) -> None:
+    prior = getattr(priors, name)(2)
+    assert len(prior.built_parts) == 2
+    uses: list[Callable[[], object]] = [prior, lambda: prior.initialize(torch.rand(600, 3))]
+    uses += [lambda part=part: getattr(prior, part) for part in prior.built_parts]
+    for use in uses:
+        with pytest.raises(
+            InputError, match=rf"^the prior {name} depends on .* build\(posterior\)$"
+        ):
+            use()
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = prior.nonsense
+    VAE(prior, likelihoods.Bernoulli(2, [3]), GOES_WITH.get(name, posteriors.Normal)([3], 2))
+    for use in uses[1:]:
+        use()
+
+
+@pytest.mark.parametrize("learn_weights", [False, True])
+def test_vamp_loads_older_checkpoints(learn_weights: bool) -> None:
+    """Their names were `weights` and `logits`; the order of the tensors is the same."""
+
+    def make() -> VAE:
+        prior = Vamp(2, components=4, learn_weights=learn_weights)
+        return VAE(prior, likelihoods.Bernoulli(2, [3]), posteriors.Normal([3], 2))
+
+    vae, other = make(), make()
+    state = vae.model.state_dict()
+    own = [key for key in state if key.startswith("prior.") and "posterior" not in key]
+    expected = ["prior.weight_logits", "prior.pseudo_input_logits"]
+    assert own == (expected if learn_weights else expected[::-1])
+    names = {expected[0]: "prior.weights", expected[1]: "prior.logits"}
+    old = {names.get(key, key): torch.randn_like(value) for key, value in state.items()}
+    other.model.load_state_dict(old)
+    assert list(other.model.state_dict()) == list(state)
+    for value, loaded in zip(old.values(), other.model.state_dict().values(), strict=True):
+        assert torch.equal(value, loaded)
+
+
+@pytest.mark.parametrize("start", ["images", "noise"])
+def test_vamp_refuses_features_beyond_its_pseudo_inputs(start: str) -> None:
+    prior = Vamp(2, components=3, start=start)
+    prior.build(posteriors.Normal([6], 2, Linear))
+    for images in (torch.full((9, 6), -0.1), torch.full((9, 6), 1.1), torch.full((9, 6), math.nan)):
+        with pytest.raises(InputError, match=r"in \(0, 1\).*choose another prior"):
+            prior.initialize(images)
 
 
 def test_flows_see_new_parameters_at_an_old_point() -> None:
@@ -402,7 +450,7 @@ def test_gain_over_the_standard_normal(name: str) -> None:
     vae.likelihood.decoder.bias.data.fill_(0.5)
     vae.likelihood.requires_grad_(False)
     train = images(20_000).float()
-    vae.prior.initialize(train)
+    vae.prior.initialize(train.clamp(0, 1))  # pseudo-inputs are in (0, 1)
     engine = training.EagerEngine(vae.model, vae.guide, objectives.IWAE(5), lr=1e-2)
     for step in range(1200):
         for group in engine.optimizer.param_groups:
@@ -435,9 +483,9 @@ def test_what_is_refused() -> None:
         (lambda: priors.StudentT(2, df=0), r"in \[1e-3"),
         (lambda: priors.Categorical(3, categories=2), "no whole number"),
         (lambda: priors.Bernoulli(3, temperature=0), "temperature"),
-        (lambda: Exemplar(2).attach(posteriors.IAF([3], 2)), "none in closed form"),
+        (lambda: Exemplar(2).build(posteriors.IAF([3], 2)), "none in closed form"),
         (
-            lambda: priors.Categorical(4, categories=2).attach(
+            lambda: priors.Categorical(4, categories=2).build(
                 posteriors.Categorical([3], 4, categories=4)
             ),
             "make them alike",

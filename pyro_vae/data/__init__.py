@@ -1,10 +1,15 @@
-"""Named data sets and users' own arrays, as three tensors: train, validation, test.
+"""Data sets: examples for training, validation and testing, as tensors.
 
-An image is [H, W], or [C, H, W] in colour. Images are kept as they are stored, `uint8` in 0..255,
-or, for users' float arrays, `float32` in [0, 1]. How a likelihood gets to see them is the business
-of `observations`.
+An image is [H, W], or [C, H, W] in colour; a vector is [D]. Examples stay as they are stored: `uint8`
+or `float32`. The likelihood's kind (`pyro_vae.kinds`) decides which values are allowed, and turns
+stored examples into what the likelihood and the encoder see.
+
+To add a source, write a function `(name, root) -> Source` in a new file of this folder, and add it
+to `SOURCES` in `dataset.py`, under its name or under the suffix of the files that it reads. Help and
+error messages list the sources by themselves.
 """
 
-from pyro_vae.data.dataset import Dataset, load
+from pyro_vae.data.dataset import SOURCES, Dataset, describe_sources, load
+from pyro_vae.data.source import Part, Source
 
-__all__ = ["Dataset", "load"]
+__all__ = ["SOURCES", "Dataset", "Part", "Source", "describe_sources", "load"]

@@ -1,4 +1,4 @@
-"""A data set, loaded and split into three."""
+"""A data set, loaded from one of the sources and split into three."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,22 +6,38 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyro_vae.data.arrays import from_file
-from pyro_vae.data.named_sets import TORCHVISION, digits, from_torchvision
-from pyro_vae.data.part import Part
+from pyro_vae.data.digits import read_digits
+from pyro_vae.data.numpy_files import read_numpy
+from pyro_vae.data.source import Part, Reader
+from pyro_vae.data.torchvision_sets import TORCHVISION, read_torchvision
 from pyro_vae.errors import InputError
+
+# By the name of a data set, or by the suffix of a file, with its dot.
+SOURCES: dict[str, Reader] = {
+    "digits": read_digits,
+    **dict.fromkeys(TORCHVISION, read_torchvision),
+    ".npy": read_numpy,
+    ".npz": read_numpy,
+}
+
+
+def describe_sources() -> str:
+    """Return what `load` accepts as a name, for help and error messages."""
+    names = ", ".join(name for name in SOURCES if not name.startswith("."))
+    suffixes = " or ".join(name for name in SOURCES if name.startswith("."))
+    return f"{names}, or the path of a {suffixes} file"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three disjoint sets of images.
+    """Three sets of examples that have none in common.
 
     Attributes:
-        train: shape [N, *event], `uint8` in 0..255 or `float32` in [0, 1].
-        validation: the same; chooses between models.
-        test: the same; is looked at once, at the end.
-        validation_labels: of the validation images, shape [N], where the set has labels.
-        test_labels: of the test images.
+        train: training examples, shape [N, *event], `uint8` or `float32`.
+        validation: validation examples, of the same type; they serve to choose between models.
+        test: test examples, of the same type; they are used once, at the end.
+        validation_labels: the labels of the validation examples, shape [N], if there are labels.
+        test_labels: the labels of the test examples.
     """
 
     train: Tensor
@@ -46,66 +62,62 @@ def load(
 ) -> Dataset:
     """Load a data set and split it.
 
-    A set that comes with a test set of its own keeps it; the validation set, and where needed the
-    test set, are drawn at random from the rest, always the same for the same seed.
+    A data set with its own test or validation set keeps it. Otherwise the test set and then the
+    validation set are drawn at random from the training examples, the same ones for the same seed.
 
     Args:
-        name: `digits` (bundled with scikit-learn), `mnist`, `fashion_mnist`, `kmnist`, `emnist`
-            (the balanced split), or the path of a `.npy` or `.npz` file that holds images
-            [N, H, W] or [N, C, H, W], or vectors [N, D].
-        root: where torchvision's sets lie, or are downloaded to.
-        validation_fraction: the share of the training examples that is set aside.
-        test_fraction: the share set aside for testing, where there is no test set yet.
-        seed: of the split.
+        name: a data set's name, or the path of a file whose suffix is known: see `SOURCES`.
+        root: the folder for data sets that are downloaded.
+        validation_fraction: the share of the training examples that is set aside for validation.
+        test_fraction: the share of the examples that is set aside for testing.
+        seed: the seed of the split.
 
     Raises:
         InputError: if there is no such data set, or its contents cannot be used.
     """
-    train: Part
-    validation: Part | None
-    test: Part | None
-    if name == "digits":
-        train, validation, test = digits(), None, None
-    elif name in TORCHVISION:
-        train, validation, test = from_torchvision(name, Path(root))
-    elif Path(name).suffix in (".npy", ".npz"):
-        train, validation, test = from_file(Path(name))
-    else:
-        known = ", ".join(["digits", *TORCHVISION])
-        raise InputError(f"no data set '{name}': choose {known}, or a .npy or .npz file")
+    read = SOURCES.get(name) or SOURCES.get(Path(name).suffix)
+    if read is None:
+        raise InputError(f"no data set '{name}': choose {describe_sources()}", "name")
+    source = read(name, Path(root))
+    train, validation, test = source.train, source.validation, source.test
     generator = torch.Generator().manual_seed(seed)
     if test is None:
-        train, test = _split(train, test_fraction, generator)
+        train, test = _split(train, test_fraction, generator, "test_fraction")
     if validation is None:
-        train, validation = _split(train, validation_fraction, generator)
-    return _whole(name, train, validation, test)
-
-
-def _whole(name: str, *parts: Part) -> Dataset:
-    """Put the parts together, if they go together."""
-    (train, _), (validation, validation_labels), (test, test_labels) = parts
-    for part, images in (("training", train), ("validation", validation), ("test", test)):
-        if len(images) == 0:
-            raise InputError(
-                f"the {part} set of {name} is empty: give more data, or change "
-                "--validation_fraction or --test_fraction"
-            )
-        if images.shape[1:] != train.shape[1:] or images.dtype != train.dtype:
-            raise InputError(
-                f"{name}: the {part} set holds {images.dtype} {list(images.shape[1:])}, "
-                f"the training set {train.dtype} {list(train.shape[1:])}: make them alike"
-            )
-    return Dataset(train, validation, test, validation_labels, test_labels)
-
-
-def _split(part: Part, fraction: float, generator: torch.Generator) -> tuple[Part, Part]:
-    """Set aside a random `fraction` of the images."""
-    if not 0 < fraction < 1:
-        raise InputError(f"a fraction of {fraction:g} cannot be split off: take one in (0, 1)")
-    images, labels = part
-    order = torch.randperm(len(images), generator=generator)
-    aside = int(fraction * len(images))
-    rest, chosen = (
-        (images[i], None if labels is None else labels[i]) for i in (order[aside:], order[:aside])
+        train, validation = _split(train, validation_fraction, generator, "validation_fraction")
+    _check_parts(name, train, validation, test)
+    return Dataset(
+        train.examples, validation.examples, test.examples, validation.labels, test.labels
     )
-    return rest, chosen
+
+
+def _check_parts(name: str, train: Part, validation: Part, test: Part) -> None:
+    """Refuse parts that are empty, or that differ in type or shape."""
+    like = train.examples
+    for part_name, part in (("training", train), ("validation", validation), ("test", test)):
+        examples = part.examples
+        if len(examples) == 0:
+            raise InputError(
+                f"the {part_name} set of {name} is empty: give more data, or change "
+                "validation_fraction or test_fraction",
+                "test_fraction" if part is test else "validation_fraction",
+            )
+        if examples.shape[1:] != like.shape[1:] or examples.dtype != like.dtype:
+            raise InputError(
+                f"{name}: the {part_name} set holds {examples.dtype} {list(examples.shape[1:])}, "
+                f"the training set {like.dtype} {list(like.shape[1:])}: make them alike",
+                "name",
+            )
+
+
+def _split(
+    part: Part, fraction: float, generator: torch.Generator, argument: str
+) -> tuple[Part, Part]:
+    """Return the rest, and a random `fraction` of the examples; `argument` names the fraction."""
+    if not 0 < fraction < 1:
+        raise InputError(
+            f"a fraction of {fraction:g} cannot be split off: choose one between 0 and 1", argument
+        )
+    order = torch.randperm(len(part.examples), generator=generator)
+    count = int(fraction * len(part.examples))
+    return part[order[count:]], part[order[:count]]

@@ -1,4 +1,4 @@
-"""The base of all kinds of data."""
+"""The base class of all kinds of data."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
@@ -15,14 +15,21 @@ Binarization = Literal["dynamic", "static", "threshold"]
 class Kind(ABC):
     """What x is.
 
-    A kind knows how stored examples are shown to a likelihood, how x is shown to an encoder, and on
-    what measure log p(x) is. It has no state: a likelihood names its kind as a class attribute.
+    An example has four forms, all of shape [N, *event]:
 
-    Stored examples are `uint8` levels in 0..255 or `float32`, shape [N, *event]. x is what the
-    likelihood sees, `float32`, of the same shape.
+    - *stored*, as data sets hold it: a tensor that `check` accepts, `uint8` or `float32`;
+    - *x*, as the likelihood sees it: `observe` makes it from stored examples, `float32`;
+    - *features*, as the encoder sees it: `features` makes them from x, `stored_features` from
+      stored examples;
+    - *intensities*, as a person sees it in a figure: `intensities` makes them from x, on a scale
+      from 0 (black) to 1 (white).
+
+    A kind also knows which measure log p(x) refers to. It has no state: a likelihood names its kind
+    as a class attribute. The package asks the kind for these forms and assumes nothing else about
+    the values.
 
     Attributes:
-        name: in reports, and in `bounds.json` as `support`.
+        name: the kind's name in reports, and in `bounds.json` as `support`.
     """
 
     name: ClassVar[str]
@@ -32,7 +39,7 @@ class Kind(ABC):
         """Refuse stored examples that are not of this kind.
 
         Raises:
-            InputError: with what they hold, and what is expected.
+            InputError: with the values that the examples have, and the values that are expected.
         """
 
     @abstractmethod
@@ -40,22 +47,23 @@ class Kind(ABC):
         """Return x for stored examples, with fresh noise if the kind has noise.
 
         Args:
-            stored: shape [N, *event].
-            generator: of the noise, on the examples' device; by default the global generator.
+            stored: stored examples, shape [N, *event].
+            generator: the source of the noise, on the examples' device; by default the global
+                generator.
         """
 
     def observe_once(self, stored: Tensor, seed: int) -> Tensor:
-        """Return x with noise that depends on `seed` only: for held-out data."""
+        """Return x for held-out examples, with noise that depends on `seed` only."""
         return self.observe(stored, torch.Generator(stored.device).manual_seed(seed))
 
     def binarize(self, stored: Tensor, method: Binarization, seed: int) -> Tensor:
-        """Fix how stored examples are binarised; only binary kinds know another than `dynamic`.
+        """Apply a method of binarisation; only binary kinds know a method other than `dynamic`.
 
         Args:
-            stored: shape [N, *event].
-            method: `dynamic` returns the examples unchanged, so that `observe` draws pixels each
+            stored: stored examples, shape [N, *event].
+            method: `dynamic` returns the examples unchanged, and `observe` draws their pixels each
                 time; `static` draws them once; `threshold` compares them with one half.
-            seed: of the static draw.
+            seed: the seed of the static draw.
 
         Returns:
             Stored examples of the same type.
@@ -66,52 +74,50 @@ class Kind(ABC):
         if method != "dynamic":
             raise InputError(
                 f"binarization '{method}' is for binary likelihoods, and this likelihood's data "
-                f"are of the kind {self.name}: leave it out"
+                f"are of the kind {self.name}: leave it out",
+                "binarization",
             )
         return stored
 
     @abstractmethod
     def base_measure(self, stored: Tensor) -> BaseMeasure:
-        """Return the measure on which log p(x) can be compared, for examples stored like these."""
+        """Return the measure on which log p(x) is reported, for examples stored like these."""
 
     def measured(self, stored: Tensor, x: Tensor) -> Tensor:
         """Return held-out examples in the form that log p(x) refers to.
 
         Args:
-            stored: shape [N, *event].
+            stored: stored examples, shape [N, *event].
             x: the same examples, as the likelihood sees them.
         """
         return stored
 
     def features(self, x: Tensor) -> Tensor:
-        """Return x as encoders and figures see it: for pixels, intensities in [0, 1]."""
+        """Return x as encoders see it, of the same shape."""
         return x
 
     def stored_features(self, stored: Tensor) -> Tensor:
-        """Return stored examples as encoders would see them without noise, `float32`."""
-        return stored.float() / 255 if stored.dtype == torch.uint8 else stored
+        """Return the features of stored examples without noise, `float32`.
+
+        Priors and likelihoods are initialised from these.
+        """
+        return self.features(stored.float())
+
+    @abstractmethod
+    def intensities(self, x: Tensor) -> Tensor:
+        """Return x as figures and image statistics see it, of the same shape.
+
+        0 is black and 1 is white. Figures cut values outside of [0, 1] off.
+        """
 
     @abstractmethod
     def could_show(self, x: Tensor, features: Tensor) -> Tensor:
-        """Return which of some examples each x can have been drawn from.
+        """Return which of some examples each x can come from.
 
         Args:
-            x: shape [N, *event].
-            features: of the examples, as from `stored_features`, shape [M, *event].
+            x: examples as the likelihood sees them, shape [N, *event].
+            features: examples as `stored_features` returns them, shape [M, *event].
 
         Returns:
-            Whether `observe` can have shown x[n] for example m, shape [N, M].
+            Whether `observe` can have returned x[n] for example m, shape [N, M].
         """
-
-
-def check_pixels(stored: Tensor) -> None:
-    """Refuse floats that are not intensities in [0, 1].
-
-    Raises:
-        InputError: with their range.
-    """
-    if stored.dtype != torch.uint8 and not 0 <= stored.min() <= stored.max() <= 1:
-        raise InputError(
-            f"the data have values from {stored.min():g} to {stored.max():g}: scale floats to "
-            "[0, 1], or save levels 0..255 as uint8"
-        )

@@ -1,4 +1,4 @@
-"""256 levels."""
+"""Pixels of 256 levels."""
 
 import math
 
@@ -7,20 +7,25 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.kinds.base_measure import BaseMeasure
-from pyro_vae.kinds.kind import Kind
+from pyro_vae.kinds.pixels import Pixels
 
 
-class Levels(Kind):
+class Levels(Pixels):
     """The stored levels 0, 1, .., 255, unchanged."""
 
     name = "levels"
 
     def check(self, stored: Tensor) -> None:
-        """Refuse floats, which have no levels."""
+        """Refuse floats, which have no levels.
+
+        Raises:
+            InputError: with the two ways to go on.
+        """
         if stored.dtype != torch.uint8:
             raise InputError(
                 "a likelihood of levels needs images as uint8, and these are floats: choose a "
-                "likelihood of binary pixels or on the unit interval"
+                "likelihood of binary pixels or on the unit interval",
+                "likelihood",
             )
 
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random binary pixels, exactly distributed and fast in compiled code: SplitMix64."""
+"""Random binary pixels with exact probabilities, fast in compiled code: SplitMix64."""
 
 import math
 
@@ -11,10 +11,11 @@ def draw_bits(images: Tensor, generator: torch.Generator | None) -> Tensor:
     if images.dtype != torch.uint8:
         return torch.rand(images.shape, generator=generator, device=images.device) < images
 
-    # P(u < 257 level) = level / 255 for u uniform on 0 .. 65534. Of 16 random bits one value in
-    # 65536 is one too many, and another is taken for it, the same for all of an image (if that is
-    # one too many itself, the next below: an error of 2^-32). Words of 32 bits are the smallest
-    # that compiled code works on by the vector. All is less 2^15.
+    # P(u < 257 level) = level / 255 for u uniform on 0 .. 65534. A draw of 16 random bits has one
+    # value too many, 65535. A spare draw replaces it, the same one for the whole image. If the
+    # spare draw is 65535 too, it becomes 65534: an error of 2^-32. Everything is shifted by -2^15,
+    # to be signed. The random words are split into 32-bit integers because these are the smallest
+    # that compiled code vectorises.
     pixels = images.reshape(len(images), math.prod(images.shape[1:]))
     width = pixels.shape[1]
     words = _random_words(len(images), width // 4 + 1, generator, images.device).view(torch.int32)
@@ -29,12 +30,13 @@ def _random_words(
 ) -> Tensor:
     """Draw words of 64 random bits by SplitMix64 (Steele, Lea & Flood 2014), as `int64`.
 
-    The generator gives its seed, and compiled code makes the words in parallel and by the vector,
-    where the generator would draw one after the other.
+    The generator draws only the seed. Compiled code computes the words in parallel and vectorised;
+    the generator would draw them one after the other.
     """
     seed = torch.randint(-(2**63), 2**63 - 1, (1,), generator=generator, device=device)
     count = torch.arange(1, rows * columns + 1, device=device).view(rows, columns)
-    state = (seed + count) * (0x9E3779B97F4A7C15 - 2**64)  # of a seed that is as random as this one
+    # SplitMix64 computes seed' + count * gamma. Here seed' is seed * gamma, which is as random.
+    state = (seed + count) * (0x9E3779B97F4A7C15 - 2**64)
     state = (state ^ (state >> 30 & 2**34 - 1)) * (0xBF58476D1CE4E5B9 - 2**64)
     state = (state ^ (state >> 27 & 2**37 - 1)) * (0x94D049BB133111EB - 2**64)
     return state ^ (state >> 31 & 2**33 - 1)

@@ -6,30 +6,26 @@ import torch
 from torch import Tensor
 
 from pyro_vae.kinds.base_measure import BaseMeasure
-from pyro_vae.kinds.kind import Kind, check_pixels
+from pyro_vae.kinds.pixels import Pixels
 
 
-class UnitInterval(Kind):
+class UnitInterval(Pixels):
     """`(level + u) / 256`, u uniform on [0, 1): uniform dequantisation of stored levels.
 
-    Stored floats have no levels and are shown unchanged.
+    Stored floats have no levels: x is the stored float.
     """
 
     name = "unit_interval"
-
-    def check(self, stored: Tensor) -> None:
-        """Refuse floats outside of [0, 1]."""
-        check_pixels(stored)
 
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return values in (0, 1) for levels, and floats unchanged."""
         if stored.dtype != torch.uint8:
             return stored
         noise = torch.rand(stored.shape, generator=generator, device=stored.device)
-        return inside((stored + noise) / 256)
+        return away_from_ends((stored + noise) / 256)
 
     def base_measure(self, stored: Tensor) -> BaseMeasure:
-        """Return the counting measure on 256 levels, or the length of [0, 1] for floats."""
+        """Return the counting measure on 256 levels, or for floats the length of [0, 1]."""
         if stored.dtype == torch.uint8:
             return BaseMeasure("256 levels", counts=True, log_cell=-math.log(256))
         return BaseMeasure("the unit interval", counts=False)
@@ -39,9 +35,10 @@ class UnitInterval(Kind):
         return torch.cdist(x.flatten(1), features.flatten(1), p=math.inf) < 1 / 255
 
 
-def inside(x: Tensor) -> Tensor:
-    """Move values off 0 and 1, where densities may be infinite, to 2^-33 and 1 - 2^-24.
+def away_from_ends(x: Tensor) -> Tensor:
+    """Move values at 0 to 2^-33 and values at 1 to 1 - 2^-24: densities may be infinite at 0 and 1.
 
-    In single precision dequantisation reaches both: u can be 0, and 255 + u can round up to 256.
+    In single precision dequantised levels reach both ends: u can be 0, and 255 + u can round up to
+    256.
     """
     return x.clamp(2**-33, 1 - 2**-24)

@@ -1,19 +1,25 @@
-"""Likelihoods p(x|z): what an image is, given its code.
+"""Likelihoods p(x|z): the distribution of an example, given its code.
 
 -log p(x|z) is the reconstruction term of the loss. Cross-entropy is a `Bernoulli`; mean squared
-error is a `Gaussian` of fixed scale, up to a constant. `support` says what x may be, and so in what
-form images are shown to the likelihood; `observations` says how probabilities of levels and
-densities on the unit interval are compared, and that neither can be with binary pixels.
+error is a `Gaussian` of fixed scale, up to a constant. A likelihood's `kind` says what x may be and
+in what form stored examples are shown to the likelihood. `kinds.BaseMeasure` says how probabilities
+of levels and densities on the unit interval are compared, and why neither can be compared with
+binary pixels.
 
-Densities on the whole line (Gaussian, Laplace, Student t) waste what they put outside [0, 1]: they
-are below the same densities truncated, and their bounds stay bounds.
+Densities on the whole real line (Gaussian, Laplace, Student t) lose the mass that they put outside
+of [0, 1]. The same densities truncated to [0, 1] would be higher, so bounds stay lower bounds.
 
-To add one, subclass `Likelihood`: the constructor takes the latent dimension, the shape of x, and
-then the options of the command line; `forward` returns the distribution of x for a batch of z.
+To add a likelihood, write a subclass of `Likelihood` in a new file of this folder, and import it
+here. No other file changes. It sets `kind`; its constructor takes the latent dimension and the
+shape of x, then the options of the command line; `forward` returns the distribution of x for a
+batch of z.
 """
 
 from pyro_vae.likelihoods.bernoulli import Bernoulli
-from pyro_vae.likelihoods.densities import (
+from pyro_vae.likelihoods.discretized import Binomial, Categorical, DiscretizedLogistic
+from pyro_vae.likelihoods.likelihood import Decoder, Likelihood
+from pyro_vae.likelihoods.pixel_by_pixel import PixelCNN, PixelCNNLevels
+from pyro_vae.likelihoods.pixel_densities import (
     Beta,
     ContinuousBernoulli,
     Gaussian,
@@ -21,9 +27,6 @@ from pyro_vae.likelihoods.densities import (
     LogitNormal,
     StudentT,
 )
-from pyro_vae.likelihoods.discretized import Binomial, Categorical, DiscretizedLogistic
-from pyro_vae.likelihoods.likelihood import Decoder, Likelihood
-from pyro_vae.likelihoods.pixel_by_pixel import PixelCNN, PixelCNNLevels
 
 __all__ = [
     "Bernoulli",

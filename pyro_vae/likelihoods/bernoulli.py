@@ -1,4 +1,4 @@
-"""Likelihoods of binary pixels."""
+"""A likelihood of binary pixels."""
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -8,7 +8,7 @@ from pyro_vae.likelihoods.likelihood import Likelihood
 
 
 class Bernoulli(Likelihood):
-    """Independent binary pixels, the decoder giving their logits.
+    """Independent binary pixels. The decoder gives their logits.
 
     -log p(x|z) is the cross-entropy.
     """
@@ -20,5 +20,5 @@ class Bernoulli(Likelihood):
         return self.independent(dist.Bernoulli(logits=self.decoder(z)))
 
     def initialize(self, images: Tensor) -> None:
-        """Start the pixels' probabilities at their means, off 0 and 1 by 0.001."""
+        """Set the pixels' probabilities to their means, at least 0.001 away from 0 and 1."""
         self.decoder.bias.data.copy_(images.mean(0).clamp(1e-3, 1 - 1e-3).logit())

@@ -1,7 +1,6 @@
-"""Likelihoods of 256 levels."""
+"""Likelihoods of 256 levels with independent pixels."""
 
 import math
-from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
@@ -10,14 +9,14 @@ from torch import Size, Tensor, nn
 from pyro_vae import distributions
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Levels
-from pyro_vae.likelihoods.likelihood import Decoder, Likelihood
+from pyro_vae.likelihoods.likelihood import Decoder, Likelihood, Shape
 from pyro_vae.networks import MLP
 
 
 class Binomial(Likelihood):
-    """Independent levels, each the number of 255 coins that fall heads up.
+    """Independent levels, each the number of heads in 255 tosses of a coin.
 
-    At middling greys its deviation is 8 levels, whatever the decoder does.
+    The standard deviation of a middle grey is 8 levels, whatever the decoder does.
     """
 
     kind = Levels()
@@ -27,36 +26,32 @@ class Binomial(Likelihood):
         return self.independent(dist.Binomial(255, logits=self.decoder(z)))
 
     def initialize(self, images: Tensor) -> None:
-        """Start the pixels' means at those of the data, off black and white by 0.001."""
+        """Set the pixels' means to those of the data, at least 0.001 away from black and white."""
         self.decoder.bias.data.copy_(images.mean(0).clamp(1e-3, 1 - 1e-3).logit())
 
 
 class DiscretizedLogistic(Likelihood):
     """A mixture of logistic densities, integrated over each level (Salimans et al. 2017).
 
-    With one component: Kingma et al. 2016.
+    With one component it is the likelihood of Kingma et al. 2016.
 
     Args:
-        latent_dim: the dimension of z.
-        event_shape: the shape of one x.
-        decoder: the network that maps z to the location and scale of each component, and to its
-            weight.
-        components: how many are mixed, pixel by pixel.
+        decoder: the network that maps z to the location and scale of each component and, if there
+            are several, to its weight.
+        components: the number of logistic densities in the mixture of each pixel.
     """
 
     kind = Levels()
 
     def __init__(
-        self,
-        latent_dim: int,
-        event_shape: Sequence[int],
-        decoder: Decoder = MLP,
-        components: int = 1,
+        self, latent_dim: int, event_shape: Shape, decoder: Decoder = MLP, components: int = 1
     ) -> None:
         if components < 1:
-            raise InputError(f"a mixture needs at least one component, and not {components}")
-        self.outputs = 2 if components == 1 else 3 * components
-        super().__init__(latent_dim, event_shape, decoder)
+            raise InputError(
+                f"a mixture needs at least one component, and not {components}", "components"
+            )
+        outputs = 2 if components == 1 else 3 * components
+        super().__init__(latent_dim, event_shape, decoder, _outputs=outputs)
         self.components = components
 
     def forward(self, z: Tensor) -> dist.Distribution:
@@ -64,8 +59,8 @@ class DiscretizedLogistic(Likelihood):
         return self.independent(logistics(torch.stack(self.decode(z), -1)))
 
     def initialize(self, images: Tensor) -> None:
-        """Start at the mean and deviation of each pixel, the components side by side."""
-        loc, log_scale, *_ = self.start.split(self.components)
+        """Set the components' means and deviations from those of each pixel, side by side."""
+        loc, log_scale, *_ = self.decoder_bias.split(self.components)
         spread = torch.linspace(-1, 1, self.components + 2)[1:-1].to(loc)
         deviation = images.std(0)
         loc.copy_(images.mean(0) + deviation * spread.view(-1, *[1] * images[0].dim()))
@@ -73,11 +68,11 @@ class DiscretizedLogistic(Likelihood):
 
 
 def logistics(parameters: Tensor) -> dist.Distribution:
-    """A mixture of discretised logistics for each pixel.
+    """Return a mixture of discretised logistics for each pixel.
 
     Args:
-        parameters: locations as intensities, log-scales in levels, and logits, one after another:
-            shape [..., 3 * components]; [..., 2] for a single one.
+        parameters: locations as intensities, log-scales in levels, and logits of the weights, one
+            after another: shape [..., 3 * components]; [..., 2] for a single component.
     """
     count = max(1, parameters.shape[-1] // 3)
     loc, log_scale, logits = parameters.split([count, count, parameters.shape[-1] - 2 * count], -1)
@@ -91,29 +86,24 @@ def logistics(parameters: Tensor) -> dist.Distribution:
 class Categorical(Likelihood):
     """Any distribution over the 256 levels of each pixel.
 
-    The decoder gives each pixel some features, and all pixels share a linear map from these to the
-    logits of the levels; each pixel has biases of its own.
+    The decoder gives each pixel some features. A linear map, the same for all pixels, turns them
+    into the logits of the levels; each pixel has its own biases.
 
     Args:
-        latent_dim: the dimension of z.
-        event_shape: the shape of one x.
         decoder: the network that maps z to the features.
-        features: of each pixel.
+        features: the number of features of each pixel.
     """
 
     kind = Levels()
 
     def __init__(
-        self,
-        latent_dim: int,
-        event_shape: Sequence[int],
-        decoder: Decoder = MLP,
-        features: int = 8,
+        self, latent_dim: int, event_shape: Shape, decoder: Decoder = MLP, features: int = 8
     ) -> None:
         if features < 1:
-            raise InputError(f"a Categorical needs one feature or more, and not {features}")
-        self.outputs = features
-        super().__init__(latent_dim, event_shape, decoder)
+            raise InputError(
+                f"a Categorical needs one feature or more, and not {features}", "features"
+            )
+        super().__init__(latent_dim, event_shape, decoder, _outputs=features)
         self.logits = nn.Linear(features, 256, bias=False)
         self.biases = nn.Parameter(torch.zeros(*event_shape, 256))
 
@@ -123,7 +113,10 @@ class Categorical(Likelihood):
         return self.independent(_Levels(logits=self.logits(features) + self.biases))
 
     def initialize(self, images: Tensor) -> None:
-        """Start at how often each pixel has each level, smoothed with how often any pixel has."""
+        """Set the biases to the log-frequencies of each pixel's levels.
+
+        These are smoothed with the frequencies of the levels over all pixels.
+        """
         levels = (255 * images).round().long()
         counts = torch.stack([(levels == level).sum(0) for level in range(256)], -1).float()
         share = counts.flatten(0, -2).sum(0) + 1
@@ -131,12 +124,12 @@ class Categorical(Likelihood):
 
 
 class _Levels(dist.Categorical):
-    """A categorical distribution over levels, whose mean is one."""
+    """A categorical distribution over levels that has a mean."""
 
     @property
     def mean(self) -> Tensor:
         levels = torch.arange(256, dtype=self.logits.dtype, device=self.logits.device)
         return self.probs @ levels
 
-    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008 - as torch has it
+    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008 - as torch declares it
         return super().sample(sample_shape).to(self.logits.dtype)

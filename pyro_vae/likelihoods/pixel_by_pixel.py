@@ -1,7 +1,6 @@
-"""Likelihoods whose pixels depend on each other: strong decoders."""
+"""Likelihoods with dependent pixels: strong decoders."""
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -13,7 +12,7 @@ from pyro_vae.distributions import Autoregressive
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Binary, Kind, Levels
 from pyro_vae.likelihoods.discretized import logistics
-from pyro_vae.likelihoods.likelihood import Decoder, Likelihood
+from pyro_vae.likelihoods.likelihood import Decoder, Likelihood, Shape
 from pyro_vae.networks import MLP, GatedPixelCNN
 
 
@@ -21,28 +20,28 @@ class PixelCNN(Likelihood):
     """An autoregressive decoder of binary pixels: a gated PixelCNN whose context is z.
 
     log p(x|z) = sum_i log p(x_i | x_<i, z), in raster order (van den Oord et al. 2016; as a
-    decoder, Gulrajani et al. 2017, Chen et al. 2017). So strong that it may do without z: posterior
-    collapse. The fewer layers and the smaller the kernel, the less it sees, the more it needs z.
+    decoder, Gulrajani et al. 2017, Chen et al. 2017). It is strong enough to model x without z,
+    which is posterior collapse. With fewer layers and a smaller kernel it sees fewer pixels and
+    needs z more.
 
     Args:
-        latent_dim: the dimension of z.
-        event_shape: the shape of one x: [H, W] or [C, H, W].
+        event_shape: the shape of one x, an image: [H, W] or [C, H, W].
         decoder: the network that maps z to the context of each pixel.
-        context: how many numbers that is, for each colour.
-        channels: of the hidden layers.
-        layers: how many there are.
-        kernel_size: of the convolutions, odd.
+        context: the number of context values of each pixel, for each colour.
+        channels: the number of channels of the hidden layers.
+        layers: the number of hidden layers.
+        kernel_size: the size of the convolutions, an odd number.
     """
 
     kind: ClassVar[Kind] = Binary()
-    pixel_scale: ClassVar[float] = 1.0  # of a white pixel
+    pixel_scale: ClassVar[float] = 1.0  # the value of a white pixel
     pixel_support: ClassVar[constraints.Constraint] = constraints.boolean
     pixel_outputs: ClassVar[int] = 1
 
     def __init__(
         self,
         latent_dim: int,
-        event_shape: Sequence[int],
+        event_shape: Shape,
         decoder: Decoder = MLP,
         context: int = 4,
         channels: int = 16,
@@ -50,9 +49,10 @@ class PixelCNN(Likelihood):
         kernel_size: int = 5,
     ) -> None:
         if context < 1:
-            raise InputError(f"a PixelCNN needs a context of one number or more, not {context}")
-        self.outputs = context
-        super().__init__(latent_dim, event_shape, decoder)
+            raise InputError(
+                f"a PixelCNN needs a context of one number or more, not {context}", "context"
+            )
+        super().__init__(latent_dim, event_shape, decoder, _outputs=context)
         context_channels = context * math.prod(event_shape[:-2])
         self.network = GatedPixelCNN(
             event_shape, self.pixel_outputs, context_channels, channels, layers, kernel_size
@@ -74,14 +74,15 @@ class PixelCNN(Likelihood):
         return dist.Bernoulli(logits=parameters[:, 0])
 
     def picture(self, z: Tensor) -> Tensor:
-        """Return a draw from p(x|z): its mean is not known."""
-        return self.kind.features(self(z).sample())
+        """Return a draw from p(x|z), because its mean is not known."""
+        return self.kind.intensities(self(z).sample())
 
 
 class PixelCNNLevels(PixelCNN):
     """An autoregressive decoder of 256 levels: a gated PixelCNN whose context is z.
 
-    As `PixelCNN`, and each pixel a mixture of three discretised logistics (Salimans et al. 2017).
+    It is `PixelCNN` with a mixture of three discretised logistics for each pixel (Salimans et al.
+    2017).
     """
 
     kind = Levels()
@@ -92,5 +93,5 @@ class PixelCNNLevels(PixelCNN):
     def pixels(self, parameters: Tensor) -> dist.Distribution:
         """Return the distribution of the pixels, for parameters of shape [N, 9, *event_shape]."""
         loc, log_scale, logits = parameters.movedim(1, -1).split(self.pixel_outputs // 3, -1)
-        apart = torch.linspace(0, 1, loc.shape[-1]).to(loc)  # black, grey and white to start from
-        return logistics(torch.cat([loc + apart, log_scale + 2, logits], -1))
+        first_locations = torch.linspace(0, 1, loc.shape[-1]).to(loc)  # black, grey and white
+        return logistics(torch.cat([loc + first_locations, log_scale + 2, logits], -1))

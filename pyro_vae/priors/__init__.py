@@ -1,12 +1,13 @@
 """Priors p(z).
 
-The prior is what the posterior is pulled towards in training (it regularises), what z is drawn
-from to make new images (it generates), and what makes the way from one code to another pass
-through codes that mean something (it interpolates). At the optimum it is the aggregated posterior
-q(z) = E_x q(z|x); the further from that, the lower the ELBO (Hoffman & Johnson 2016).
+A prior has three roles. In training it regularises: the KL pulls the posterior towards it. In
+generation it is what z is drawn from to make new images. In interpolation it is the reason why the
+codes between two codes decode to something sensible. The best prior is the aggregated posterior
+q(z) = E_x q(z|x); the further the prior is from it, the lower is the ELBO (Hoffman & Johnson 2016).
 
-To add one, subclass `Prior`: the constructor takes the latent dimension and then the options of the
-command line, `forward` returns the distribution of one z.
+To add a prior, write a subclass of `Prior` in a new file of this folder, and import it here. No
+other file changes. The constructor takes the latent dimension and then the options of the command
+line; `forward` returns the distribution of one z; `Prior` explains the optional steps.
 """
 
 from pyro_vae.codes import check_support

@@ -1,4 +1,4 @@
-"""A prior that a factorial posterior cannot be equal to."""
+"""A prior from which every factorial posterior has a minimum KL."""
 
 import math
 
@@ -9,42 +9,44 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.priors.prior import Prior
 
-STIFFEST = 1 - 1e-6  # a; z_i then is z_(i-1) to 0.0014, which single precision bears
+LARGEST_A = 1 - 1e-6  # then z_i - z_(i-1) has a deviation of 0.0014: single precision can do that
 
 
 class AR1(Prior):
     """A stationary autoregression, z_1 ~ N(0, 1), z_i = a z_(i-1) + sqrt(1 - a^2) N(0, 1).
 
-    delta-VAE's committed rate (Razavi et al. 2019): whatever a posterior with independent
-    dimensions does, its KL to this prior is at least
+    This is the committed rate of delta-VAE (Razavi et al. 2019): for every posterior with
+    independent dimensions, the KL to this prior is at least
 
         1/2 ((d - 2) log(1 + a^2) - log(1 - a^2))
 
-    (their equation 4), and a is chosen to make that `rate`: the KL cannot vanish. That its nats are
-    spent on x is not made sure of; without, they are wasted. Any objective bounds log p(x) as
-    always. A posterior with correlations, `FullNormal` say, commits to nothing.
+    (their equation 4). a is chosen so that this is `rate`, so the KL cannot vanish. Nothing ensures
+    that the posterior uses these nats for x; if it does not, they are wasted. Any objective bounds
+    log p(x) as with other priors. A posterior with correlations, such as `FullNormal`, has no
+    minimum KL.
 
     Args:
         latent_dim: d, two or more.
-        rate: the least KL, in nats.
+        rate: the minimum KL, in nats.
     """
 
     loc: Tensor
     scale_tril: Tensor
 
     def __init__(self, latent_dim: int, rate: float = 2.0) -> None:
-        super().__init__()
-        if latent_dim < 2:
-            raise InputError("an AR1 prior needs two latent dimensions or more")
-        most = _least_kl(STIFFEST, latent_dim)
-        if not 1e-4 <= rate <= most:
-            raise InputError(
-                f"a rate of {rate:g} nats cannot be committed by {latent_dim} dimensions: take one "
-                f"between 1e-4 and {most:.4g}"
-            )
         from scipy.optimize import brentq
 
-        a = brentq(lambda a: _least_kl(a, latent_dim) - rate, 0, STIFFEST)
+        super().__init__()
+        if latent_dim < 2:
+            raise InputError("an AR1 prior needs two latent dimensions or more", "latent_dim")
+        largest_rate = _minimum_kl(LARGEST_A, latent_dim)
+        if not 1e-4 <= rate <= largest_rate:
+            raise InputError(
+                f"an AR1 prior of {latent_dim} dimensions cannot commit to a rate of {rate:g} "
+                f"nats: choose one between 1e-4 and {largest_rate:.4g}",
+                "rate",
+            )
+        a = brentq(lambda a: _minimum_kl(a, latent_dim) - rate, 0, LARGEST_A)
         steps = torch.arange(latent_dim, dtype=torch.float64)
         covariance = a ** (steps - steps[:, None]).abs()
         self.register_buffer("loc", torch.zeros(latent_dim))
@@ -55,6 +57,6 @@ class AR1(Prior):
         return dist.MultivariateNormal(self.loc, scale_tril=self.scale_tril)
 
 
-def _least_kl(a: float, dim: int) -> float:
-    """The least KL of a normal with independent dimensions to the autoregression, in nats."""
+def _minimum_kl(a: float, dim: int) -> float:
+    """The minimum KL of a normal with independent dimensions to the autoregression, in nats."""
     return 0.5 * ((dim - 2) * math.log1p(a * a) - math.log1p(-a * a))

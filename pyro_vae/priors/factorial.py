@@ -1,4 +1,4 @@
-"""Priors of independent codes, and the uniform one on the sphere."""
+"""Priors with independent dimensions, and the uniform prior on the sphere."""
 
 import math
 
@@ -34,10 +34,10 @@ class StandardNormal(Prior):
 
 
 class LearnedNormal(Prior):
-    """N(m, diag(s^2)) with m and s learned, from m = 0 and s = 1.
+    """N(m, diag(s^2)) with m and s learned; their first values are 0 and 1.
 
-    With a decoder that can undo any affine map of z this is no richer than N(0, I); it frees the
-    posterior of the scale.
+    If the decoder can undo any affine map of z, this is no richer than N(0, I), but the posterior is
+    free to have another scale.
 
     Args:
         latent_dim: the dimension of z.
@@ -56,17 +56,19 @@ class LearnedNormal(Prior):
 class StudentT(Prior):
     """Independent Student t variables, with learned scales and degrees of freedom.
 
-    Heavier tails than a normal's: a code far out costs less.
+    The tails are heavier than those of a normal: a code far from the centre costs less.
 
     Args:
         latent_dim: the dimension of z.
-        df: where the degrees of freedom start.
+        df: the first value of the degrees of freedom.
     """
 
     def __init__(self, latent_dim: int, df: float = 5.0) -> None:
         super().__init__()
         if not 1e-3 <= df <= 1e6:
-            raise InputError(f"degrees of freedom have to be in [1e-3, 1e6], and {df:g} are not")
+            raise InputError(
+                f"degrees of freedom have to be in [1e-3, 1e6], and {df:g} are not", "df"
+            )
         self.log_df = nn.Parameter(torch.full((latent_dim,), math.log(df)))
         self.log_scale = nn.Parameter(torch.zeros(latent_dim))
 
@@ -96,11 +98,11 @@ class Laplace(Prior):
 class UniformSphere(Prior):
     """The uniform distribution on the unit sphere (Davidson et al. 2018).
 
-    The decoder is shown sqrt(d) z, whose entries have the variance of those of N(0, I): as they
-    are, they would be too small in many dimensions for training to find a use for them.
+    The decoder sees sqrt(d) z, whose entries have variance 1, as those of N(0, I). In many
+    dimensions the entries of z itself are so small that training would not use them.
 
     Args:
-        latent_dim: of the space that the sphere is in, two or more.
+        latent_dim: the dimension of the space around the sphere, two or more.
     """
 
     support = "sphere"
@@ -109,7 +111,7 @@ class UniformSphere(Prior):
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         if latent_dim < 2:
-            raise InputError("a sphere needs two latent dimensions or more")
+            raise InputError("a sphere needs two latent dimensions or more", "latent_dim")
         self.register_buffer("like", torch.zeros(latent_dim))
 
     def forward(self) -> dist.Distribution:
@@ -117,16 +119,16 @@ class UniformSphere(Prior):
         return distributions.UniformSphere(len(self.like), self.like)
 
     def code(self, z: Tensor) -> Tensor:
-        """Return codes of variance one."""
+        """Return sqrt(d) z, whose entries have variance one."""
         return z * len(self.like) ** 0.5
 
 
 class Bernoulli(Prior):
-    """Independent binary codes, their probabilities learned; in training, relaxed to (0, 1).
+    """Independent binary codes with learned probabilities; in training, relaxed to (0, 1).
 
     Args:
         latent_dim: the number of binary variables.
-        temperature: of the relaxation (see `posteriors.Bernoulli`).
+        temperature: the temperature of the relaxation (see `posteriors.Bernoulli`).
     """
 
     support = "binary"
@@ -141,17 +143,17 @@ class Bernoulli(Prior):
         return relaxed.bernoulli(self.logits, self.temperature if self.training else None)
 
     def code(self, z: Tensor) -> Tensor:
-        """Return codes in (0, 1) in training, where z are their logits."""
+        """Return z; in training, where z are logits, the relaxed codes in (0, 1)."""
         return z.sigmoid() if self.training else z
 
 
 class Categorical(Prior):
-    """Independent one-hot codes, their probabilities learned; in training, relaxed.
+    """Independent one-hot codes with learned probabilities; in training, relaxed.
 
     Args:
-        latent_dim: the number of variables times that of their categories.
-        categories: of each variable; the same as the posterior's.
-        temperature: of the relaxation (see `posteriors.Categorical`).
+        latent_dim: the number of variables times the number of their categories.
+        categories: the number of categories of each variable, the same as the posterior's.
+        temperature: the temperature of the relaxation (see `posteriors.Categorical`).
     """
 
     support = "categorical"
@@ -161,17 +163,18 @@ class Categorical(Prior):
         self.logits = nn.Parameter(torch.zeros(relaxed.one_hot_shape(latent_dim, categories)))
         self.temperature = relaxed.check_temperature(temperature)
 
-    def attach(self, posterior: Posterior) -> None:
-        """Refuse a posterior of other categories.
+    def build(self, posterior: Posterior) -> None:
+        """Refuse a posterior with another number of categories.
 
         Raises:
-            InputError: if they are not as many.
+            InputError: with both numbers.
         """
         categories = getattr(posterior, "categories", self.logits.shape[-1])
         if categories != self.logits.shape[-1]:
             raise InputError(
                 f"the prior's variables have {self.logits.shape[-1]} categories and the "
-                f"posterior's {categories}: make them alike"
+                f"posterior's {categories}: make them alike",
+                "categories",
             )
 
     def forward(self) -> dist.Distribution:
@@ -179,5 +182,5 @@ class Categorical(Prior):
         return relaxed.one_hot(self.logits, self.temperature if self.training else None)
 
     def code(self, z: Tensor) -> Tensor:
-        """Return codes on the simplex in training, where z are their logarithms."""
+        """Return z; in training, where z are logarithms, the relaxed codes on the simplex."""
         return z.exp() if self.training else z

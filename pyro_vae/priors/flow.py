@@ -1,4 +1,4 @@
-"""Priors that are normalising flows."""
+"""A prior that is a normalising flow."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -17,16 +17,16 @@ class Flow(Prior):
     """A normalising flow: z = f(u), u ~ N(0, I), with f a chain of invertible transforms.
 
     `affine_coupling` is Real NVP (Dinh, Sohl-Dickstein & Bengio 2017); `masked_autoregressive` is
-    MAF (Papamakarios, Pavlakou & Murray 2017), slow to draw from, with a pass for each dimension;
-    `spline_coupling` has rational splines on [-5, 5] (Durkan et al. 2019; linear ones, Dolatabadi
-    et al. 2020). The order of the dimensions is turned round after each. As a prior: Chen et al.
-    2017.
+    MAF (Papamakarios, Pavlakou & Murray 2017), which is slow to draw from: a draw takes one pass for
+    each dimension; `spline_coupling` has rational splines on [-5, 5] (Durkan et al. 2019; linear
+    rational splines, Dolatabadi et al. 2020). After each transform the order of the dimensions is
+    reversed. Flows as priors: Chen et al. 2017.
 
     Args:
         latent_dim: the dimension of z, two or more.
-        transform: the kind of transform.
-        layers: how many there are.
-        hidden: the width of the two hidden layers of their networks.
+        transform: the type of the transforms.
+        layers: the number of transforms.
+        hidden: the width of the two hidden layers of each transform's network.
     """
 
     def __init__(
@@ -40,11 +40,12 @@ class Flow(Prior):
     ) -> None:
         super().__init__()
         if latent_dim < 2:
-            raise InputError("a Flow prior needs two latent dimensions or more")
+            raise InputError("a Flow prior needs two latent dimensions or more", "latent_dim")
         if min(layers, hidden) < 1:
-            raise InputError("layers and hidden of a flow have to be at least 1")
+            name = "layers" if layers < 1 else "hidden"
+            raise InputError("layers and hidden of a flow have to be at least 1", name)
         self.latent_dim = latent_dim
-        self.backwards = transform == "masked_autoregressive"  # densities are what has to be fast
+        self.backwards = transform == "masked_autoregressive"  # its inverse has the fast density
         widths = [max(hidden, latent_dim)] * 2
         make: dict[str, Callable[[], nn.Module]] = {
             "affine_coupling": lambda: transforms.affine_coupling(latent_dim, widths),
@@ -60,12 +61,12 @@ class Flow(Prior):
     def forward(self) -> dist.Distribution:
         """Return p(z)."""
         weight = next(self.parameters())
-        turn = transforms.Permute(torch.arange(self.latent_dim, device=weight.device).flip(0))
+        reverse = transforms.Permute(torch.arange(self.latent_dim, device=weight.device).flip(0))
         layers: list[Any] = []
         layer: Any
         for layer in self.transforms:
-            layer.clear_cache()  # parameters may have changed, and Pyro's cache would not know
-            layers += [layer.inv if self.backwards else layer, turn]
+            layer.clear_cache()  # Pyro's cache does not notice that parameters have changed
+            layers += [layer.inv if self.backwards else layer, reverse]
         zeros = weight.new_zeros(self.latent_dim)
         base = dist.Normal(zeros, torch.ones_like(zeros)).to_event(1)
         return dist.TransformedDistribution(base, layers)

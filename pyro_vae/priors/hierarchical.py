@@ -1,4 +1,4 @@
-"""Priors of two layers."""
+"""A prior of two layers."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,15 +22,17 @@ class Hierarchical(Prior):
     """p(z | z_top) p(z_top): two layers of latent variables (Burda et al. 2016; Tomczak 2018).
 
     `forward` draws z_top, at the Pyro site of this name, and returns N(m(z_top), diag(s(z_top)^2)).
-    The likelihood decodes z alone.
+    The likelihood decodes z alone. The dimension of z_top is the posterior's.
 
     Args:
         latent_dim: the dimension of z, the lower layer.
-        top: the prior of z_top, of any kind that goes with the posterior's top.
-        network: maps z_top to m and s.
+        top: the prior of z_top; its codes have to be of the same type as those of the posterior's
+            top.
+        network: the network that maps z_top to m and s.
     """
 
     support = "two layers"
+    built_parts = ("top", "network")
 
     def __init__(
         self,
@@ -39,35 +41,37 @@ class Hierarchical(Prior):
         network: Callable[[Sequence[int], Sequence[int]], Network] = MLP,
     ) -> None:
         super().__init__()
-        self._make = (latent_dim, top, network)
+        self.latent_dim = latent_dim
+        self._make_top = top
+        self._make_network = network
 
-    def attach(self, posterior: Posterior) -> None:
-        """Make the upper layer as large as the posterior's.
+    def build(self, posterior: Posterior) -> None:
+        """Make the prior and the network of the upper layer, for the posterior's z_top.
 
         Raises:
-            InputError: if the priors and posteriors of the upper layer do not agree.
+            InputError: if the prior and the posterior of the upper layer do not agree.
         """
         if not isinstance(posterior, posteriors.Hierarchical):
-            raise InputError("a Hierarchical prior goes with a Hierarchical posterior")
-        latent_dim, top, network = self._make
-        self.top = top(posterior.top.latent_dim)
+            raise InputError("a Hierarchical prior goes with a Hierarchical posterior", "posterior")
+        top_dim = posterior.top.latent_dim
+        self.top = self._make_top(top_dim)
         check_support(self.top, posterior.top)
-        self.top.attach(posterior.top)
-        self.network = network((posterior.top.latent_dim,), (2, latent_dim))
+        self.top.build(posterior.top)
+        self.network = self._make_network((top_dim,), (2, self.latent_dim))
 
     def initialize(self, images: Tensor) -> None:
-        """Start the upper layer."""
+        """Initialise the upper layer."""
         self.top.initialize(images)
 
     def forward(self) -> dist.Distribution:
         """Draw z_top, and return p(z | z_top)."""
-        return self._below(self.top())
+        return self._given_top(self.top())
 
     def leave_out(self, x: Tensor, kind: Kind) -> dist.Distribution:
-        """Do the same, with x left out of the upper layer."""
-        return self._below(self.top.leave_out(x, kind))
+        """Draw z_top with x left out of its prior, and return p(z | z_top)."""
+        return self._given_top(self.top.leave_out(x, kind))
 
-    def _below(self, top: dist.Distribution) -> dist.Distribution:
+    def _given_top(self, top: dist.Distribution) -> dist.Distribution:
         z_top = self.top.code(pyro.sample("z_top", top))
         loc, raw_scale = self.network(z_top).unbind(-2)
         return dist.Normal(loc, softplus(raw_scale + math.log(math.e - 1)) + 1e-5).to_event(1)

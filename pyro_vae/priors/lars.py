@@ -1,4 +1,4 @@
-"""Learned accept/reject sampling."""
+"""A prior by learned accept/reject sampling."""
 
 import math
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from pyro_vae.priors.prior import Prior
 
 
 class LARS(Prior):
-    """Learned accept/reject sampling: N(0, I), thinned by a network (Bauer & Mnih 2019).
+    """Learned accept/reject sampling: a network thins out N(0, I) (Bauer & Mnih 2019).
 
-    z ~ N(0, I) is accepted with probability a(z), and after T - 1 rejections whatever a(z) is. The
-    normalising constant Z = E[a(z)] is estimated: in training from new draws in every step, in
-    evaluation mode once, from 2^18 draws. Its relative error there is at most
-    sqrt((1/Z - 1) / 2^18): 0.004 in log p(z), for Z = 0.2. That error is the same for all examples,
-    and in none of the errors that are reported. In training log p(z) is on average overestimated,
-    by half the square of the relative error of that step's Z.
+    z ~ N(0, I) is accepted with probability a(z); after T - 1 rejections the next z is accepted
+    whatever a(z) is. The normalising constant Z = E[a(z)] is estimated: in training from new draws
+    in every step, in evaluation mode once, from 2^18 draws. In evaluation its relative error is at
+    most sqrt((1/Z - 1) / 2^18): 0.004 in log p(z), for Z = 0.2. That error is the same for all
+    examples, and none of the reported errors contains it. In training log p(z) is overestimated on
+    average, by half the square of the relative error of that step's Z.
 
     Args:
         latent_dim: the dimension of z.
         truncation: T.
-        widths: of the hidden layers of the network a.
-        num_samples: how many draws estimate Z in training.
+        widths: the widths of the hidden layers of the network a.
+        num_samples: the number of draws that estimate Z in training.
     """
 
     log_z: Tensor
@@ -44,7 +44,8 @@ class LARS(Prior):
         super().__init__()
         if not (1 <= truncation <= 10**9 and num_samples >= 1):
             raise InputError(
-                "truncation and num_samples of LARS have to be at least 1, the first 1e9 at most"
+                "truncation and num_samples of LARS have to be at least 1, the first at most 1e9",
+                "num_samples" if num_samples < 1 else "truncation",
             )
         self.proposal = StandardNormal(latent_dim)
         self.network = MLP((latent_dim,), (), widths)
@@ -53,7 +54,7 @@ class LARS(Prior):
         self.register_buffer("log_z", torch.tensor(-math.log(2)))
 
     def train(self, mode: bool = True) -> "LARS":
-        """Enter training or evaluation mode; the latter fixes Z for the parameters of now."""
+        """Enter training or evaluation mode; entering the latter estimates Z and keeps it."""
         super().train(mode)
         if not mode:
             generator = torch.Generator().manual_seed(0)

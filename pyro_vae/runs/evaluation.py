@@ -123,7 +123,9 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     checks = draws = None
     if plan.checks:
         drawn = _draw(run, plan.checks)
-        checks = predictive.compare_images(run.kind.features(run.test), run.kind.features(drawn))
+        checks = predictive.compare_images(
+            run.kind.intensities(run.test), run.kind.intensities(drawn)
+        )
     if plan.draws:
         draws = inference_data(
             run.vae.model,
