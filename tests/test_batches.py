@@ -95,6 +95,14 @@ def test_noise_of_ones_own() -> None:
         assert not torch.isin(run(torch.zeros(9), **changes)[0], found).any()
 
 
+def test_the_shown_text_does_not_change_the_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, _ = run(torch.zeros(9), progress=True)
+    described, _ = run(torch.zeros(9), progress=True, description="another text")
+    assert torch.equal(plain, described)
+    shown = capsys.readouterr().err
+    assert "test:" in shown and "another text:" in shown
+
+
 def test_functions_with_a_state_keep_nothing(tmp_path: Path) -> None:
     for program in (lambda: tmp_path, nn.Linear(2, 2).forward):
         with pytest.raises(InputError, match="have to be modules"):
