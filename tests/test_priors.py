@@ -269,7 +269,7 @@ def test_an_only_exemplar_stays() -> None:
     prior.build(posteriors.Normal([3], 2, Linear))
     prior.initialize(torch.ones(1, 3))
     z = torch.randn(1, 2)
-    left = prior.leave_out(torch.ones(1, 3), "binary").log_prob(z)
+    left = prior.leave_out(torch.ones(1, 3), Binary()).log_prob(z)
     torch.testing.assert_close(left, prior().log_prob(z))
 
 

@@ -71,11 +71,14 @@ class Prior(nn.Module, ABC):
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
-        except AttributeError:
+        except AttributeError as error:
             if name not in self.built_parts:
                 raise
-        raise InputError(
-            f"the prior {type(self).__name__} depends on a posterior that it does not have yet: "
-            "give both to VAE, or call build(posterior)",
-            "prior",
-        )
+            raise NotBuiltError(
+                f"the prior {type(self).__name__} depends on a posterior that it does not have "
+                "yet: give both to VAE, or call build(posterior)"
+            ) from error
+
+
+class NotBuiltError(InputError, AttributeError):
+    """A prior is used before `Prior.build`. (An AttributeError too, as `hasattr` expects.)"""
