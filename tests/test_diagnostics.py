@@ -1,5 +1,6 @@
-"""Diagnoses, of codes whose information is known, and of runs made to be healthy or not."""
+"""Diagnoses of codes whose information is known, and of runs that are healthy or collapsed."""
 
+import json
 import math
 from collections.abc import Callable
 from functools import partial
@@ -27,15 +28,15 @@ def test_active_units() -> None:
     assert diagnostics.active_units(guide, x) == {"z": 2}
     assert diagnostics.active_units(guide, x, threshold=0.5) == {"z": 1}
     assert diagnostics.active_units(guide, x[:1].expand(1000, 3)) == {"z": 0}
-    found = diagnostics.unit_shares(guide, x)["z"]
+    shares = diagnostics.unit_shares(guide, x)["z"]
     within = posterior(x[:1]).variance[0].detach()
     between = torch.tensor([1, 0.0225, 0.0025])
-    torch.testing.assert_close(found, between / (between + within), atol=2e-3, rtol=0.04)
+    torch.testing.assert_close(shares, between / (between + within), atol=2e-3, rtol=0.04)
 
 
 @pytest.mark.parametrize("scale", [0.05, 1.0, 5.0])
 def test_units_are_counted_on_any_scale(scale: float) -> None:
-    """A prior that learns may shrink or stretch z: what is alive, and what is dead, stays so."""
+    """A learned prior may rescale z: active units stay active, and inactive ones inactive."""
     posterior = posteriors.Normal([3], 20, Linear)
     with torch.no_grad():
         weight = posterior.encoder.body[1].weight.zero_()
@@ -46,7 +47,7 @@ def test_units_are_counted_on_any_scale(scale: float) -> None:
 
 
 def test_units_on_a_sphere_of_many_dimensions() -> None:
-    """No coordinate has a variance above 1 / D, and all may be in use."""
+    """All coordinates can be active, although none has a variance above 1 / D."""
     torch.manual_seed(0)
     posterior = posteriors.PowerSpherical([150], 150, Linear)
     with torch.no_grad():
@@ -69,32 +70,32 @@ def test_units_of_scalar_sites_and_of_autoguides() -> None:
         return run
 
     x = torch.randn(200)
-    found = diagnostics.diagnose(program(True), program(False), x)
-    assert (found.units, found.active) == (1, 1)
+    diagnosis = diagnostics.diagnose(program(True), program(False), x)
+    assert (diagnosis.units, diagnosis.active) == (1, 1)
     guide = pyro.infer.autoguide.AutoNormal(program(True))
     guide(x)
     assert diagnostics.kl_per_unit(program(True), guide, x) == {"z": None}
 
 
 def test_two_examples_by_hand(linear_gaussian: LinearGaussian) -> None:
-    """Of two, the others' mean is the other one, and the mean of all is of both."""
+    """For two examples, the mean over the others is the other one's density."""
     vae, x = linear_gaussian.vae, linear_gaussian.marginal.sample((2,))
-    found = diagnostics.measure(vae.model, vae.guide, x, seed=3)
+    information = diagnostics.measure(vae.model, vae.guide, x, seed=3)
     torch.manual_seed(3)
     q = vae.posterior(x)
     z = q.sample()
     pairs = vae.posterior(x).log_prob(z[:, None])  # [code, example]
     own, other = pairs.diagonal(), pairs.flip(1).diagonal()
-    torch.testing.assert_close(found.mutual_information_above, own - other)
+    torch.testing.assert_close(information.mutual_information_above, own - other)
     below = own - torch.logaddexp(own, other) + math.log(2)
-    torch.testing.assert_close(found.mutual_information, below)
+    torch.testing.assert_close(information.mutual_information, below)
 
 
 def test_both_layers_are_counted() -> None:
     posterior = posteriors.Hierarchical([3], 2, top_dim=4)
     guide = VAE(priors.Hierarchical(2), likelihoods.Gaussian(2, [3]), posterior).guide
     with torch.no_grad():
-        posterior.top.encoder.bias[0] = 5 * torch.ones(4)  # far off, and the same for all
+        posterior.top.encoder.bias[0] = 5 * torch.ones(4)  # far from zero, and the same for all
         posterior.top.encoder.body[-1].weight.zero_()
         posterior.joint.body[-1].weight.zero_()
     assert diagnostics.active_units(guide, torch.randn(500, 3)) == {"z_top": 0, "z": 0}
@@ -106,10 +107,10 @@ def near(values: Tensor, expected: float, slack: float = 0.0) -> bool:
 
 
 def test_information_of_a_linear_gaussian(linear_gaussian: LinearGaussian) -> None:
-    """All of it in closed form: x and z are jointly normal, under p and under q."""
+    """All quantities have closed forms: x and z are jointly normal, under p and under q."""
     vae = linear_gaussian.vae
     x = linear_gaussian.marginal.sample((1500,))
-    found = diagnostics.measure(vae.model, vae.guide, x)
+    measured = diagnostics.measure(vae.model, vae.guide, x)
     gain = vae.posterior.encoder.body[1].weight[:2].detach()
     q = vae.posterior(x[:1]).variance[0].detach().diag()
     q_z = q + gain @ linear_gaussian.marginal.covariance_matrix @ gain.T
@@ -118,30 +119,30 @@ def test_information_of_a_linear_gaussian(linear_gaussian: LinearGaussian) -> No
     aggregated = torch.distributions.MultivariateNormal(torch.zeros(2).double(), q_z)
     marginal_kl = torch.distributions.kl_divergence(aggregated, p_z).item()
     assert 1 < information < math.log(1500) / 2
-    assert near(found.rate, information + marginal_kl)
-    assert near(-found.rate - found.distortion, linear_gaussian.elbo(x).mean().item())
-    # One example's own share of q(z) is about 1/N of it where I is small, so the two are close.
-    below, above = found.mutual_information, found.mutual_information_above
+    assert near(measured.rate, information + marginal_kl)
+    assert near(-measured.rate - measured.distortion, linear_gaussian.elbo(x).mean().item())
+    # If I is small, an example's own share of q(z) is about 1/N, so the two are close.
+    below, above = measured.mutual_information, measured.mutual_information_above
     assert below.mean() < above.mean()
     assert near(below, information, slack=0.05) and near(above, information, slack=0.05)
-    assert near(found.marginal_kl, marginal_kl, slack=0.05)
+    assert near(measured.marginal_kl, marginal_kl, slack=0.05)
     w, s = vae.likelihood.decoder.body[1].weight.detach(), linear_gaussian.scale
     exact = linear_gaussian.marginal.covariance_matrix.trace() + (w @ w.T).trace()
     prior_distortion = 0.5 * exact / s**2 + 4 * math.log(s * (2 * math.pi) ** 0.5)
-    assert near(found.prior_distortion, prior_distortion.item())
-    assert torch.equal(found.gain, found.prior_distortion - found.distortion)
+    assert near(measured.prior_distortion, prior_distortion.item())
+    assert torch.equal(measured.gain, measured.prior_distortion - measured.distortion)
 
 
 def test_information_is_bounded_by_the_number_of_examples() -> None:
-    """The bias that is stated: the lower one stays below log N, and the upper one above it all."""
+    """For very narrow posteriors the lower estimate is log N, and the upper one far above."""
     vae = LinearGaussian(latent_dim=2).vae
     with torch.no_grad():
-        vae.posterior.encoder.bias[1] = -8.0  # codes as good as points
+        vae.posterior.encoder.bias[1] = -8.0
     x = torch.randn(40, 4).double()
-    found = diagnostics.measure(vae.model, vae.guide, x)
-    assert found.mutual_information.max().item() <= math.log(40) + 1e-9
-    assert found.mutual_information.mean().item() == pytest.approx(math.log(40), abs=1e-3)
-    assert found.mutual_information_above.mean() > 100
+    information = diagnostics.measure(vae.model, vae.guide, x)
+    assert information.mutual_information.max().item() <= math.log(40) + 1e-9
+    assert information.mutual_information.mean().item() == pytest.approx(math.log(40), abs=1e-3)
+    assert information.mutual_information_above.mean() > 100
     said = str(diagnostics.diagnose(vae.model, vae.guide, x))
     kl = diagnostics.measure(vae.model, vae.guide, x).rate
     assert f"{math.log(40):.2f} ± 0.00 and {kl.mean():.2f}" in said
@@ -149,13 +150,14 @@ def test_information_is_bounded_by_the_number_of_examples() -> None:
 
 
 def test_little_data_brackets_the_information(linear_gaussian: LinearGaussian) -> None:
-    """With twenty examples the biases are plain to see, and in the directions that are stated."""
+    """With twenty examples the biases are visible, and have the documented directions."""
     vae = linear_gaussian.vae
     means = []
     for seed in range(60):
         x = linear_gaussian.marginal.sample((20,))
-        found = diagnostics.measure(vae.model, vae.guide, x, seed)
-        means.append([found.mutual_information.mean(), found.mutual_information_above.mean()])
+        information = diagnostics.measure(vae.model, vae.guide, x, seed)
+        below, above = information.mutual_information, information.mutual_information_above
+        means.append([below.mean(), above.mean()])
     below, above = torch.tensor(means).T
     large = diagnostics.measure(vae.model, vae.guide, linear_gaussian.marginal.sample((1500,)))
     truth = large.mutual_information.mean().item()
@@ -171,14 +173,16 @@ def test_every_prior_and_posterior_is_diagnosed(
     small = partial(networks.MLP, widths=[4])
     vae = VAE(prior(2), likelihoods.Bernoulli(2, [5], small), posterior([5], 2, small)).eval()
     x = (torch.rand(60, 5) < 0.4).float()
-    found = diagnostics.diagnose(vae.model, vae.guide, x)
-    content = found.to_dict()
+    diagnosis = diagnostics.diagnose(vae.model, vae.guide, x)
+    content = diagnosis.to_dict()
+    json.dumps(content, allow_nan=False)
+    assert "--" not in str(diagnosis) + content["advice"]  # no command-line options
     assert all(math.isfinite(content[name]["mean"]) for name in ("rate", "gain", "marginal_kl"))
-    assert found.verdict in str(found) and found.units == content["units"]
-    assert str(diagnostics.diagnose(vae.model, vae.guide, x)) == str(found)  # the same draws
+    assert diagnosis.verdict in str(diagnosis) and diagnosis.units == content["units"]
+    assert str(diagnostics.diagnose(vae.model, vae.guide, x)) == str(diagnosis)  # the same draws
 
 
-def test_kl_is_shared_out(linear_gaussian: LinearGaussian) -> None:
+def test_kl_of_each_unit(linear_gaussian: LinearGaussian) -> None:
     vae = linear_gaussian.vae
     x = linear_gaussian.marginal.sample((300,))
     kl = diagnostics.kl_per_unit(vae.model, vae.guide, x)["z"]
@@ -190,32 +194,32 @@ def test_kl_is_shared_out(linear_gaussian: LinearGaussian) -> None:
 
 
 def test_probe() -> None:
-    """Of a code that has the label in it, of one that has not, and of a single label."""
+    """A code with the label in it, one without, and data with a single label."""
     vae = VAE(priors.StandardNormal(2), likelihoods.Gaussian(2, [3]), posteriors.Normal([3], 2))
     vae.posterior.encoder = Linear([3], (2, 2))
     with torch.no_grad():
         vae.posterior.encoder.body[1].weight.zero_()
         vae.posterior.encoder.body[1].weight[0, 0] = 3.0
-    labels = torch.arange(400) % 4 // 3  # three in four are 0
+    labels = torch.arange(400) % 4 // 3  # three of four are 0
     x = torch.randn(400, 3)
     x[:, 0] = 2.0 * labels
     sets = [(x[:200], labels[:200]), (x[200:], labels[200:])]
-    found = diagnostics.probe(vae.guide, *sets)
-    assert found is not None and found.accuracy == 1.0 and found.chance == 0.75
+    result = diagnostics.probe(vae.guide, *sets)
+    assert result is not None and result.accuracy == 1.0 and result.chance == 0.75
     x[:, 0] = torch.randn(400)
-    found = diagnostics.probe(vae.guide, *sets)
-    assert found is not None and abs(found.accuracy - 0.75) < 0.08 and found.se > 0
+    result = diagnostics.probe(vae.guide, *sets)
+    assert result is not None and abs(result.accuracy - 0.75) < 0.08 and result.se > 0
     assert diagnostics.probe(vae.guide, (x[:50], torch.ones(50)), sets[1]) is None
 
 
 def test_the_probe_is_scored_on_what_it_was_not_fitted_to() -> None:
-    """Thirty examples of forty dimensions can be told apart at will, and mean nothing."""
+    """Thirty examples in forty dimensions are always separable, which says nothing."""
     guide = VAE(
         priors.StandardNormal(40), likelihoods.Gaussian(40, [40]), posteriors.Normal([40], 40)
     ).guide
     x, labels = torch.randn(2030, 40), torch.arange(2030) % 2
-    found = diagnostics.probe(guide, (x[:30], labels[:30]), (x[30:], labels[30:]))
-    assert found is not None and abs(found.accuracy - 0.5) < 4.5 * found.se
+    result = diagnostics.probe(guide, (x[:30], labels[:30]), (x[30:], labels[30:]))
+    assert result is not None and abs(result.accuracy - 0.5) < 4.5 * result.se
 
 
 @pytest.mark.parametrize(
@@ -235,7 +239,7 @@ def test_judge(active: int, information: float, gain: float, verdict: str) -> No
 
 
 def trained(seed: int, latent_dim: int, beta: float) -> diagnostics.Diagnosis:
-    """A VAE for binary data of two factors."""
+    """The diagnosis of a VAE trained on binary data with two factors."""
     torch.manual_seed(seed)
     x = (torch.randn(2000, 2) @ (3 * torch.randn(2, 16))).sigmoid().bernoulli()
     small = partial(networks.MLP, widths=[32])
@@ -252,8 +256,8 @@ def trained(seed: int, latent_dim: int, beta: float) -> diagnostics.Diagnosis:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
-def test_verdicts_of_runs_made_so(seed: int) -> None:
-    """Healthy: as many dimensions as factors. Partly: three more. Fully: a KL at 200 times."""
+def test_verdicts_of_trained_models(seed: int) -> None:
+    """Healthy: one dimension for each factor. Partly: three more. Fully: a KL weight of 200."""
     healthy = trained(seed, 2, 1.0)
     assert (healthy.verdict, healthy.active) == ("healthy", 2)
     partly = trained(seed, 5, 1.0)
@@ -279,27 +283,27 @@ def test_what_is_refused(linear_gaussian: LinearGaussian) -> None:
 
 
 def test_a_linear_decoder_is_smooth(linear_gaussian: LinearGaussian) -> None:
-    """Straight, even paths; and what noise costs, in closed form, in each dimension's own units."""
+    """Paths are straight and even, and the cost of noise has a closed form."""
     vae = linear_gaussian.vae
     with torch.no_grad():
         vae.posterior.encoder.body[1].weight[0] *= 3
-    with torch.no_grad():  # pixels in [0, 1], where pictures are not clipped, do not matter here
-        found = diagnostics.smoothness(vae, linear_gaussian.marginal.sample((2000,)))
-    assert found.detour is not None and found.jump is not None and found.turning is not None
-    for values, expected in ((found.detour, 1.0), (found.jump, 1.0), (found.turning, 0.0)):
+    with torch.no_grad():  # values outside [0, 1] do not matter here
+        result = diagnostics.smoothness(vae, linear_gaussian.marginal.sample((2000,)))
+    assert result.detour is not None and result.jump is not None and result.turning is not None
+    for values, expected in ((result.detour, 1.0), (result.jump, 1.0), (result.turning, 0.0)):
         torch.testing.assert_close(values, torch.full_like(values, expected), atol=1e-5, rtol=1e-5)
     weight, s = vae.likelihood.decoder.body[1].weight, linear_gaussian.scale
     gain = vae.posterior.encoder.body[1].weight[:2]
     variance = (gain @ linear_gaussian.marginal.covariance_matrix @ gain.T).diagonal()
-    for scale, cost in found.noise.items():
+    for scale, cost in result.noise.items():
         expected = scale**2 * (weight.square().sum(0) * variance).sum() / (2 * s**2)
         assert scale == 0 or near(cost, expected.item(), slack=0.06 * expected.item())
-    assert found.noise[0.0].abs().max() == 0
-    assert "times as long" in str(found) and found.to_dict()["detour"]["mean"] > 0.99
+    assert result.noise[0.0].abs().max() == 0
+    assert "times as long" in str(result) and result.to_dict()["detour"]["mean"] > 0.99
 
 
 def test_paths_on_the_sphere_are_even() -> None:
-    """The codes themselves as images: arcs, at an even pace."""
+    """The decoder returns the code: paths are arcs with even steps."""
     vae = VAE(
         priors.UniformSphere(3),
         likelihoods.Gaussian(3, [3], Linear),
@@ -308,22 +312,22 @@ def test_paths_on_the_sphere_are_even() -> None:
     with torch.no_grad():
         vae.likelihood.decoder.body[1].weight.copy_(torch.eye(3))
         vae.likelihood.decoder.bias.zero_()
-    found = diagnostics.smoothness(vae, torch.randn(200, 3))
-    assert found.jump is not None and found.detour is not None and found.detour.max() > 1.01
-    torch.testing.assert_close(found.jump, torch.ones(100), atol=1e-3, rtol=0)
+    result = diagnostics.smoothness(vae, torch.randn(200, 3))
+    assert result.jump is not None and result.detour is not None and result.detour.max() > 1.01
+    torch.testing.assert_close(result.jump, torch.ones(100), atol=1e-3, rtol=0)
 
 
-def test_a_decoder_that_is_dead_has_no_paths(linear_gaussian: LinearGaussian) -> None:
+def test_a_constant_decoder_has_no_paths(linear_gaussian: LinearGaussian) -> None:
     vae = linear_gaussian.vae
     with torch.no_grad():
         vae.likelihood.decoder.body[1].weight.zero_()
-        found = diagnostics.smoothness(vae, linear_gaussian.marginal.sample((30,)))
-    assert "the same image for different codes" in str(found)
-    assert found.to_dict()["detour"]["mean"] is None
+        result = diagnostics.smoothness(vae, linear_gaussian.marginal.sample((30,)))
+    assert "the same image for different codes" in str(result)
+    assert result.to_dict()["detour"]["mean"] is None
 
 
 def test_neighbours_and_bent_paths() -> None:
-    """An encoder that keeps distances keeps neighbours; a decoder of circles makes detours."""
+    """An isometric encoder preserves neighbours; a decoder onto a circle makes detours."""
     torch.manual_seed(0)
     vae = VAE(
         priors.StandardNormal(2),
@@ -344,12 +348,12 @@ def test_neighbours_and_bent_paths() -> None:
             return torch.stack([(3 * z[..., 0]).cos(), (3 * z[..., 0]).sin()], -1)
 
     vae.likelihood.decoder = Circles()
-    found = diagnostics.smoothness(vae, x)
-    assert found.detour is not None and found.turning is not None
+    result = diagnostics.smoothness(vae, x)
+    assert result.detour is not None and result.turning is not None
     angle = 3 * (x @ turn.T)[:, 0]
     way = (angle[:100] - angle[-100:]).abs()
-    # 16 chords of an angle a / 16 each, over one of angle a; and turns by a / 16.
+    # The path has 16 chords of angle a / 16 each, and the straight way is a chord of angle a.
     exact = 16 * (way / 32).sin().abs() / (way / 2).sin().abs()
     plain = (way / 2).sin().abs() > 0.2
-    torch.testing.assert_close(found.detour[plain], exact[plain], rtol=0.05, atol=0.01)
-    torch.testing.assert_close(found.turning[plain], (way / 16)[plain], rtol=0.05, atol=0.01)
+    torch.testing.assert_close(result.detour[plain], exact[plain], rtol=0.05, atol=0.01)
+    torch.testing.assert_close(result.turning[plain], (way / 16)[plain], rtol=0.05, atol=0.01)

@@ -71,7 +71,7 @@ def test_analytic_and_monte_carlo_kl_agree_in_expectation(linear_gaussian: Linea
 
 
 def test_loss_is_a_proper_bound_whatever_is_trained(x: Tensor) -> None:
-    """`loss` has the KL in full, even where the training objective has none of it."""
+    """`loss` contains the full KL, even where the training objective has weight 0."""
     vae = make()
     torch.manual_seed(4)
     expected = Trace_ELBO().loss(vae.model, vae.guide, x)
@@ -103,7 +103,7 @@ def test_analytic_kl_is_refused_where_there_is_none(x: Tensor) -> None:
 
 
 def test_free_bits_by_hand() -> None:
-    """Per group of dimensions, in the mean over the batch; below the free bits there is no pull."""
+    """Groups of dimensions, means over the batch, and no gradient below the free bits."""
     torch.manual_seed(2)
     vae = VAE(priors.LearnedNormal(5), likelihoods.Bernoulli(5, [5]), posteriors.Normal([5], 5))
     with torch.no_grad():
@@ -131,7 +131,7 @@ def test_free_bits_by_hand() -> None:
 
 
 def test_free_bits_of_several_draws_and_sites() -> None:
-    """Draws are averaged before the free bits are taken off, and sites have each their own."""
+    """Draws are averaged before the maximum is taken, and each site is a group."""
     torch.manual_seed(2)
     small = partial(networks.MLP, widths=[4])
     vae = VAE(
@@ -142,7 +142,7 @@ def test_free_bits_of_several_draws_and_sites() -> None:
     x = (torch.rand(30, 5) < 0.4).float()
     for free in (0.02, 0.2, 5.0):
         objective = ELBO(3, free_bits=free, group=0)
-        objective.loss(vae.model, vae.guide, x)  # looks at the programs once
+        objective.loss(vae.model, vae.guide, x)  # the first call runs the programs once more
         torch.manual_seed(4)
         draws = objective.draw(vae.model, vae.guide, x)
         torch.manual_seed(4)
@@ -160,7 +160,7 @@ def test_free_bits_of_several_draws_and_sites() -> None:
 
 
 class Masked(nn.Module):
-    """A program in which only some of the examples count."""
+    """A program in which some examples are masked."""
 
     def __init__(self, program: nn.Module, counted: Tensor) -> None:
         super().__init__()
@@ -172,19 +172,19 @@ class Masked(nn.Module):
 
 
 def test_masks(linear_gaussian: LinearGaussian) -> None:
-    """An example that is masked has no part in the loss; free bits refuse masks."""
+    """A masked example is not part of the loss; free bits refuse masks."""
     vae, x = linear_gaussian.vae, linear_gaussian.marginal.sample((3,))
     counted = torch.tensor([True, False, True])
     model, guide = (Masked(part, counted) for part in (vae.model, vae.guide))
     for objective in (ELBO(2), AnalyticELBO(2), IWAE(3), TVO(3)):
-        objective.loss(model, guide, x)  # looks at the programs once
-        found = []
+        objective.loss(model, guide, x)  # the first call runs the programs once more
+        losses = []
         for second in (x[1], x[1] + 9):
             torch.manual_seed(1)
-            found.append(objective.loss(model, guide, torch.stack([x[0], second, x[2]])))
-        assert found[0] == pytest.approx(found[1])
+            losses.append(objective.loss(model, guide, torch.stack([x[0], second, x[2]])))
+        assert losses[0] == pytest.approx(losses[1])
         torch.manual_seed(1)
-        assert objective.loss(vae.model, vae.guide, x) > found[0] + 0.1
+        assert objective.loss(vae.model, vae.guide, x) > losses[0] + 0.1
     for objective in (ELBO(free_bits=0.1), AnalyticELBO(free_bits=0.1, group=0)):
         with pytest.raises(InputError, match="'z' is masked"):
             objective.differentiable_loss(model, guide, x)
@@ -194,7 +194,7 @@ def test_masks(linear_gaussian: LinearGaussian) -> None:
     "objective", [AnalyticELBO(), ELBO(free_bits=0.1, group=0), AnalyticELBO(free_bits=0.1)]
 )
 def test_sites_without_a_kl_of_their_own(objective: objectives.Objective, x: Tensor) -> None:
-    """Those of Pyro's autoguides are points; `ELBO` knows their auxiliary sites."""
+    """Sites of Pyro's autoguides are points; `ELBO` uses their auxiliary sites."""
     model = make().model
     guide = pyro.infer.autoguide.AutoNormal(model)
     guide(x)
@@ -211,7 +211,7 @@ def test_free_bits_that_no_dimension_has(x: Tensor) -> None:
 
 
 def test_schedules() -> None:
-    """Linear, from above zero, and in cycles: up for `warmup` epochs, and up there for as long."""
+    """Linear; from a start above zero; and cycles of a rise and a plateau of `warmup` epochs."""
     for epoch, expected in ((0, 0.2), (2.5, 0.6), (5, 1.0), (9.99, 1.0), (50, 1.0)):
         assert scheduled_weight(epoch, 0.2, 1.0, warmup=5, cycles=1) == pytest.approx(expected)
     for epoch, expected in ((0, 0), (1, 0.5), (2, 1), (3.9, 1), (4, 0), (5, 0.5), (6, 1), (99, 1)):

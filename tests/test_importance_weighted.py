@@ -33,7 +33,7 @@ def x() -> Tensor:
 def test_iwae_with_one_particle_is_the_elbo(x: Tensor) -> None:
     vae = make()
     objective = IWAE(num_particles=1)
-    objective.loss(vae.model, vae.guide, x)  # looks at the programs once, with noise of its own
+    objective.loss(vae.model, vae.guide, x)  # the first call runs the programs once more
     assert_same(value_and_gradients(objective, vae, x), value_and_gradients(ELBO(), vae, x))
 
 
@@ -67,7 +67,7 @@ def test_iwae_is_what_bounds_measure(linear_gaussian: LinearGaussian) -> None:
 REDUCTIONS = [
     (partial(ELBO, free_bits=0.0), ELBO),
     (partial(AnalyticELBO, free_bits=0.0), AnalyticELBO),
-    (partial(AnalyticELBO, free_bits=1e-30), AnalyticELBO),  # a KL in closed form is not below it
+    (partial(AnalyticELBO, free_bits=1e-30), AnalyticELBO),  # never above a KL in closed form
     (partial(ELBO, beta=1.0), ELBO),
     (partial(Renyi, 4, 1.0), partial(ELBO, 4)),
     (partial(Renyi, 4, 0.0), partial(IWAE, 4)),
@@ -94,20 +94,20 @@ def test_reductions_are_exact(
     plain: Callable[[], objectives.Objective],
     x: Tensor,
 ) -> None:
-    """Value and gradients, in double precision; a schedule at its end."""
+    """Value and gradients agree in double precision; schedules are at their end."""
     vae, x = make(priors.LearnedNormal).double(), x.double()
-    found = []
+    results = []
     for objective in (special(), plain()):
         objective.anneal(100)
-        objective.loss(vae.model, vae.guide, x)  # looks at the programs once
-        found.append(value_and_gradients(objective, vae, x))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
-    for one, other in zip(found[0][1], found[1][1], strict=True):
+        objective.loss(vae.model, vae.guide, x)  # the first call runs the programs once more
+        results.append(value_and_gradients(objective, vae, x))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-12)
+    for one, other in zip(results[0][1], results[1][1], strict=True):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
 
 
 class Plates(nn.Module):
-    """A model, or a guide, with a plate beside that of the data."""
+    """A model, or a guide, with a plate other than the data's."""
 
     def __init__(self, observes: bool) -> None:
         super().__init__()
@@ -123,8 +123,34 @@ class Plates(nn.Module):
 
 def test_weights_that_do_not_fit_plates_are_refused() -> None:
     model, guide, x = Plates(True), Plates(False), torch.randn(3, 3)
-    for taken in (IWAE(3), MIWAE(2, 2), CUBO(3), TVO(3), IWAE(1)):
-        assert taken.differentiable_loss(model, guide, x).isfinite()
+    for accepted in (IWAE(3), MIWAE(2, 2), CUBO(3), TVO(3), IWAE(1)):
+        assert accepted.differentiable_loss(model, guide, x).isfinite()
     for refused in (PIWAE(2, 2), IWAE(3, "dreg"), IWAE(3, "stl"), IWAE(1, "dreg")):
         with pytest.raises(InputError, match="no plate but that of the data"):
             refused.differentiable_loss(model, guide, x)
+
+
+def test_weights_that_vanish_keep_their_gradients() -> None:
+    """PIWAE's guide has MIWAE's gradients, even if the model's weights underflow.
+
+    The groups' log-weights are hundreds of nats apart here.
+    """
+    vae = LinearGaussian(latent_dim=1, data_dim=3).vae.float()
+    with torch.no_grad():
+        vae.likelihood.log_scale.fill_(-3.5)
+        vae.posterior.encoder.bias[1] = 2.0
+    x = torch.tensor([[0.7, -0.4, 1.1], [-1.0, 0.2, 0.3]])
+    gradients = []
+    for objective in (MIWAE(2, 4, "plain"), PIWAE(2, 4, "plain")):
+        torch.manual_seed(3)
+        log_w = objective.draw(vae.model, vae.guide, x).log_w
+        assert (log_w.max(0).values - log_w[-2:].max(0).values).max() > 200
+        torch.manual_seed(3)
+        loss = objective.differentiable_loss(vae.model, vae.guide, x)
+        gradients.append(
+            torch.cat(
+                [g.flatten() for g in torch.autograd.grad(loss, list(vae.guide.parameters()))]
+            )
+        )
+    assert gradients[0].isfinite().all() and gradients[0].abs().min() > 0
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=0)

@@ -1,4 +1,4 @@
-"""The objectives against Pyro's, against closed forms, and against each other."""
+"""Contracts of every objective, options that are refused, and the two special training rules."""
 
 import gc
 import inspect
@@ -134,7 +134,7 @@ PAIRS = [
 
 
 def step(objective: objectives.Objective, vae: VAE, x: Tensor) -> None:
-    """One step of Pyro's own SVI moves decoder and encoder, and leaves all of it finite."""
+    """One step of Pyro's own SVI changes decoder and encoder, and all parameters stay finite."""
     before = {name: p.detach().clone() for name, p in vae.named_parameters()}
     svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), objective)
     assert math.isfinite(svi.step(x))
@@ -176,7 +176,7 @@ def test_every_likelihood(name: str) -> None:
 
 @EVERY_NAME
 def test_engines_take_every_objective(name: str, x: Tensor) -> None:
-    """The engine's step is SVI's, and its loss a proper bound, by the objective's own draws."""
+    """The engine takes the same steps as Pyro's SVI, and evaluates the same loss."""
     ours, theirs = make(), make()
     engine = EagerEngine(ours.model, ours.guide, EVERY[name](), lr=1e-2)
     svi = pyro.infer.SVI(theirs.model, theirs.guide, pyro.optim.Adam({"lr": 1e-2}), EVERY[name]())
@@ -191,9 +191,9 @@ def test_engines_take_every_objective(name: str, x: Tensor) -> None:
 
 @EVERY_NAME
 def test_a_step_is_a_graph(name: str, x: Tensor) -> None:
-    """Loss and gradients can be traced, and the graph draws anew and follows the schedule."""
+    """Loss and gradients can be traced; the graph draws new noise and follows the schedule."""
     vae, objective = make(), EVERY[name]()
-    objective.loss(vae.model, vae.guide, x)  # looks at the programs once
+    objective.loss(vae.model, vae.guide, x)  # the first call runs the programs once more
     parameters = list(vae.parameters())
 
     def step(x: Tensor) -> list[Tensor]:
@@ -206,17 +206,17 @@ def test_a_step_is_a_graph(name: str, x: Tensor) -> None:
     weight = getattr(objective, "kl_weight", torch.zeros(()))
     for value in (1.0, 0.3):
         weight.fill_(value)
-        found = []
+        results = []
         for run in (step, graph):
             torch.manual_seed(1)
-            found.append(run(x.flip(0)))
-        for one, other in zip(*found, strict=True):
+            results.append(run(x.flip(0)))
+        for one, other in zip(*results, strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 @EVERY_NAME
 def test_a_step_leaves_nothing_behind(name: str, x: Tensor) -> None:
-    """What a step made is freed at once, and not when Python next looks for cycles."""
+    """The tensors of a step are freed without the garbage collector: there are no cycles."""
     vae, objective = make(), EVERY[name]()
     objective.loss(vae.model, vae.guide, x)
     made: list[weakref.ref[Tensor]] = []
@@ -237,7 +237,7 @@ def test_a_step_leaves_nothing_behind(name: str, x: Tensor) -> None:
 
 @EVERY_NAME
 def test_what_is_measured_is_a_proper_bound(name: str, linear_gaussian: LinearGaussian) -> None:
-    """`loss` is -ELBO or -IWAE_K whatever is trained; its mean is what `bounds` says it is."""
+    """`loss` is -ELBO or -IWAE_K for any training objective; its mean agrees with `bounds`."""
     vae, objective = linear_gaussian.vae, EVERY[name]()
     x = linear_gaussian.marginal.sample((20,))
     draws = torch.tensor([objective.loss(vae.model, vae.guide, x) / -20 for _ in range(150)])
@@ -254,7 +254,7 @@ def test_what_is_measured_is_a_proper_bound(name: str, linear_gaussian: LinearGa
 
 @EVERY_NAME
 def test_training_raises_the_evidence(name: str) -> None:
-    """From a decoder that is all but dead, to log p(x) itself, exact, and a guide that is near."""
+    """Training starts from a decoder that nearly ignores z; log p(x) is known exactly."""
     truth = LinearGaussian()
     x = truth.marginal.sample((500,))
     torch.manual_seed(5)
@@ -278,8 +278,8 @@ def test_training_raises_the_evidence(name: str) -> None:
     assert -engine.evaluate_loss(x) / 500 > after - 1
 
 
-def test_target_kl_is_held(x: Tensor) -> None:
-    """From both sides, and the multiplier goes with the checkpoint."""
+def test_target_kl_is_reached(x: Tensor) -> None:
+    """From above and from below; the multiplier is part of the state of the engine."""
     for target in (0.5, 2.0):
         vae = make()
         objective = TargetKL(target, 8, rate=0.05)
@@ -317,7 +317,7 @@ def test_particles_and_draws() -> None:
 
 
 def test_both_elbos_take_the_same_options() -> None:
-    """`AnalyticELBO` has those of `ELBO` but the gradient."""
+    """`AnalyticELBO` has the options of `ELBO`, except the gradient."""
     options = {"num_particles": 2, "beta": 0.5, "warmup": 3.0, "start": 0.1, "cycles": 2}
     options |= {"free_bits": 0.2, "group": 3}
     for objective in (ELBO(**options), AnalyticELBO(**options), ELBO(2, 0.5, 3.0, 0.1, 2, 0.2, 3)):
@@ -360,8 +360,8 @@ def test_scales_are_refused(x: Tensor) -> None:
         ELBO().loss(pyro.poutine.scale(vae.model, 2.0), vae.guide, x)
 
 
-class Dreamer(nn.Module):
-    """A model that can be called as `model(size=n)`, and has a TypeError of its own then."""
+class BrokenModel(nn.Module):
+    """A model that can be called as `model(size=n)`, and raises a TypeError of its own."""
 
     def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         with pyro.plate("data", size if x is None else len(x)):
@@ -372,16 +372,16 @@ class Dreamer(nn.Module):
 
 
 def test_the_sleep_phase_refuses_models_without_a_size() -> None:
-    """By the signature of the call, also behind Pyro's handlers; other errors are not hidden."""
+    """The signature decides, also behind Pyro's handlers; the model's own errors are not hidden."""
     x = torch.zeros(3)
     guide = Coin(False)
     for model in (Coin(True), pyro.poutine.mask(Coin(True), mask=True), Coin(True).forward):
         with pytest.raises(InputError, match=r"model\(size=n\)") as refusal:
             RWS(guide="sleep").loss_and_grads(model, guide, x)
         assert refusal.value.parameter == "guide"
-    guide = pyro.infer.autoguide.AutoNormal(Dreamer())
+    guide = pyro.infer.autoguide.AutoNormal(BrokenModel())
     guide(x)
-    for model in (Dreamer(), pyro.poutine.mask(Dreamer(), mask=True)):
+    for model in (BrokenModel(), pyro.poutine.mask(BrokenModel(), mask=True)):
         with pytest.raises(TypeError, match="str"):
             RWS(guide="sleep").loss_and_grads(model, guide, x)
 

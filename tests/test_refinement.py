@@ -27,11 +27,11 @@ def gap(model: LinearGaussian, guide: Guide, x: Tensor) -> Tensor:
 
 
 def test_refinement_leaves_the_approximation_gap(linear_gaussian: LinearGaussian) -> None:
-    """The best diagonal q is off by 1/2 (log |S| - log |diag(S^-1)^-1|), S the exact covariance."""
+    """The gap of the best diagonal q is 1/2 (log |S| - log |diag(S^-1)^-1|), S the covariance."""
     model, guide = linear_gaussian.vae.model, linear_gaussian.vae.guide
     x = linear_gaussian.marginal.sample((50,))
     with torch.no_grad():
-        guide.posterior.encoder.bias[0] += 0.5  # an encoder that is wrong for all alike
+        guide.posterior.encoder.bias[0] += 0.5  # the same error for all examples
     before = {name: value.clone() for name, value in linear_gaussian.vae.state_dict().items()}
     local = refinement.refine(model, guide, x, steps=600, lr=0.05, num_particles=16)
     inverse = torch.linalg.inv(linear_gaussian.posterior_covariance)
@@ -41,10 +41,10 @@ def test_refinement_leaves_the_approximation_gap(linear_gaussian: LinearGaussian
     started, left = gap(linear_gaussian, guide, x), gap(linear_gaussian, local, x)
     assert started.min() > best + 0.1
     assert left.min() >= best - 1e-9 and left.mean() < best + 0.01
-    # What is measured is what is known: log p(x) less the gap.
-    found = bounds.evaluate(model, local, x, 2000).elbo
+    # The measured ELBO is the exact one: log p(x) minus the gap.
+    elbo = bounds.evaluate(model, local, x, 2000).elbo
     exact = linear_gaussian.marginal.log_prob(x) - left
-    assert abs(found.mean - exact.mean().item()) < 4.5 * found.mc_se
+    assert abs(elbo.mean - exact.mean().item()) < 4.5 * elbo.mc_se
     after = linear_gaussian.vae.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(p.requires_grad for p in guide.parameters())
