@@ -1,4 +1,4 @@
-"""Distributions against quadrature, exact arithmetic, closed forms, and torch where it is right."""
+"""Distributions against quadrature, exact arithmetic, closed forms, and torch where it is accurate."""
 
 import math
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from torch.nn.functional import logsigmoid, normalize
 from pyro_vae.distributions import (
     ContinuousBernoulli,
     DiscretizedLogistic,
+    Expandable,
     NormalMixture,
     PowerSpherical,
     Resampled,
@@ -37,7 +38,7 @@ def test_density_integrates_to_one_and_has_its_mean(dtype: torch.dtype) -> None:
     for logit in LOGITS.to(dtype):
         p = ContinuousBernoulli(logit)
         mass = p.log_prob(x).double().exp()
-        # In single precision logit * x is only known to 1e-7 of its size.
+        # In single precision logit * x has a relative error of 1e-7.
         slack = tolerance + (2e-7 * abs(logit.item()) if dtype == torch.float32 else 0)
         assert abs(mass.mean().item() - 1) < slack, logit
         assert abs((mass * x.double()).mean().item() - p.mean.item()) < slack, logit
@@ -59,8 +60,8 @@ def test_samples_follow_the_density() -> None:
     assert ((x.mean(0) - p.mean).abs() < 4.5 * error + 1e-7).all()
     # F(x) is uniform: F = expm1(logit x) / expm1(logit).
     slope = LOGITS.double()
-    inside = slope.abs() > 1e-3
-    uniform = torch.expm1(slope * x)[:, inside] / torch.expm1(slope[inside])
+    steep = slope.abs() > 1e-3
+    uniform = torch.expm1(slope * x)[:, steep] / torch.expm1(slope[steep])
     assert ((uniform.mean(0) - 0.5).abs() < 4.5 * (1 / 12 / len(x)) ** 0.5).all()
     assert ((uniform.var(0) - 1 / 12).abs() < 0.002).all()
 
@@ -69,7 +70,7 @@ def test_gradients() -> None:
     logits = LOGITS.double().requires_grad_()
     x = torch.rand(15, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda v: ContinuousBernoulli(v).log_prob(x), logits)
-    # d log p / d logits = x - mean, of which every other route would be a cancellation.
+    # d log p / d logits = x - mean; any other expected value would lose digits by cancellation.
     single = LOGITS.clone().requires_grad_()
     ContinuousBernoulli(single).log_prob(x.float()).sum().backward()
     expected = x - ContinuousBernoulli(LOGITS.double()).mean
@@ -94,7 +95,7 @@ def test_shapes_and_support() -> None:
 
 
 def assert_mean(samples: Tensor, expected: Tensor | float, slack: float = 0.0) -> None:
-    """The mean over the first dimension is as expected, within 4.5 standard errors."""
+    """Assert that the mean over the first dimension is as expected, within 4.5 standard errors."""
     samples = samples.double()
     error = samples.std(0) / len(samples) ** 0.5
     deviation = (samples.mean(0) - expected).abs()
@@ -124,7 +125,8 @@ def test_power_spherical_integrates_to_one(concentration: float, kind: str) -> N
     assert abs(mass.item() - 1) < 1e-5
     loc = axis(3, kind)
     across = normalize(torch.linalg.cross(loc, axis(3, "random")), dim=-1)
-    # Each height has the same area. More points at the top, as cos = 1 - 2 s^2, d cos = -4 s ds.
+    # Equal steps of height have equal areas. The points are denser at the top: cos = 1 - 2 s^2,
+    # d cos = -4 s ds.
     cos = (1 - 2 * middle**2).unsqueeze(-1)
     points = cos * loc + (1 - cos**2).sqrt() * across
     mass = 2 * math.pi * (PowerSpherical(loc, kappa).log_prob(points).exp() * 4 * middle).mean()
@@ -146,8 +148,8 @@ def test_power_spherical_kernel() -> None:
     z = single.sample((1000,))
     double = PowerSpherical(normalize(single.loc.double(), dim=-1), torch.tensor(1e4).double())
     expected = double.log_prob(normalize(z.double(), dim=-1))
-    # log p is about 10 nats, of which single precision keeps 1e-6, and the exponent is about d / 2,
-    # from differences z - loc of 0.01 that are known to 1e-7: 1e-5 of it.
+    # log p is about 10 nats, and single precision gives it an error of 1e-6. The exponent is about
+    # d / 2, computed from differences z - loc of 0.01 with errors of 1e-7: a relative error of 1e-5.
     torch.testing.assert_close(single.log_prob(z).double(), expected, atol=2e-4, rtol=0)
 
 
@@ -187,7 +189,7 @@ def test_power_spherical_kl_from_uniform(dim: int) -> None:
     assert_mean(p.log_prob(z) - uniform.log_prob(z), kl)
     assert kl.shape == (5,) and (kl.diff() > 0).all()
     least = kl_divergence(PowerSpherical(p.loc[0], kappa[0] * 1e-3), uniform)
-    assert -1e-13 < least < 1e-11  # of second order in the concentration
+    assert -1e-13 < least < 1e-11  # the KL is of second order in the concentration
     with pytest.raises(ValueError, match="dimensions"):
         kl_divergence(p, UniformSphere(dim + 1))
 
@@ -213,7 +215,7 @@ def test_power_spherical_pathwise_gradients(dim: int, kind: str, dtype: torch.dt
             total = ((z @ direction.to(dtype)) ** power).sum()
             for got, want in zip(torch.autograd.grad(total, [vs, kappas]), expected, strict=True):
                 assert got.isfinite().all()
-                # In single precision, z is known to 1e-7 and its gradient not much better.
+                # In single precision z has an error of 1e-7, and its gradient a similar one.
                 assert_mean(got, want, slack=1e-6)
 
 
@@ -268,8 +270,8 @@ def test_discretized_logistic_sums_to_one(levels: int, dtype: torch.dtype) -> No
 
 
 def exact_discretized_logistic(k: int, loc: float, scale: float) -> tuple[float, float, float]:
-    """Log P and its derivatives by loc and scale, with 60 digits, from the definition."""
-    if k > loc:  # so that the two terms are not both nearly one
+    """Return log P and its derivatives by loc and scale, from the definition, with 60 digits."""
+    if k > loc:  # otherwise both terms could be nearly one
         log_p, by_loc, by_scale = exact_discretized_logistic(255 - k, 255 - loc, scale)
         return log_p, -by_loc, by_scale
     with localcontext() as context:
@@ -301,7 +303,7 @@ def test_discretized_logistic_against_exact_arithmetic() -> None:
             for i, k in enumerate(levels.tolist()):
                 want = exact_discretized_logistic(int(k), loc[i].item(), scale[i].item())
                 got = (log_p[i].item(), loc.grad[i].item(), scale.grad[i].item())
-                # Single precision has 6e-8 of log P, and of the derivatives' natural size.
+                # Single precision has a relative error of 6e-8, in log P and in the derivatives.
                 size = 1 + abs(want[0])
                 for g, w, unit in zip(got, want, [size, size / scale_, size / scale_], strict=True):
                     worst = max(worst, abs(g - w) / unit)
@@ -323,7 +325,7 @@ def test_discretized_logistic_gradients_and_samples() -> None:
     for k in [0.0, 2, 3, 100, 254, 255]:
         expected = p.log_prob(torch.tensor(k)).double().exp()
         error = (expected * (1 - expected) / len(x)).sqrt()
-        # The slack is two draws: where they are expected so rarely, counts are not normal.
+        # The slack is two draws: counts of rare levels are not normally distributed.
         frequency = (x == k).double().mean(0)
         assert ((frequency - expected).abs() < 4.5 * error + 2 / len(x)).all(), k
     far = DiscretizedLogistic(torch.tensor(1e6), torch.tensor(1e-3)).log_prob(torch.tensor(3.0))
@@ -363,7 +365,7 @@ def test_normal_mixture_is_exact_for_narrow_components() -> None:
     expected = family(logits.double(), loc.double(), scale.double()).log_prob(z.double())
     assert ours.log_prob(z).dtype == torch.float32
     torch.testing.assert_close(ours.log_prob(z).double(), expected, atol=1e-4, rtol=0)
-    far = ours.log_prob(-z)  # relatively, where it is minus ten millions
+    far = ours.log_prob(-z)  # log p is about -1e7: a relative tolerance
     expected = family(logits.double(), loc.double(), scale.double()).log_prob(-z.double())
     torch.testing.assert_close(far.double(), expected, atol=0, rtol=1e-7)
 
@@ -373,7 +375,7 @@ def test_normal_mixture_gradients() -> None:
     assert torch.autograd.gradcheck(lambda c, m, s, z: NormalMixture(c, m, s).log_prob(z), values)
 
 
-def test_mixture_takes_the_fast_road_for_diagonal_normals_only() -> None:
+def test_only_mixtures_of_diagonal_normals_are_fast() -> None:
     logits, loc, scale = parts(3, 5)
     normal = dist.Normal(loc, scale)
     z = torch.randn(6, 3, dtype=torch.float64)
@@ -395,12 +397,12 @@ def test_mixture_takes_the_fast_road_for_diagonal_normals_only() -> None:
 
 
 def acceptance(z: Tensor) -> Tensor:
-    """Half of the plane at most, in no symmetric way."""
+    """Accept at most half of the plane, without symmetry."""
     return logsigmoid(2 * z.sum(-1) - 1.5 + z[..., 0].sin())
 
 
 def grid(dim: int) -> tuple[Tensor, float]:
-    """Midpoints from -9 to 9, shape [n, dim], and the volume of a cell."""
+    """Return midpoints of cells from -9 to 9, shape [n, dim], and the volume of a cell."""
     n = 4000 if dim == 1 else 400
     line = (torch.arange(n, dtype=torch.float64) + 0.5) * (18 / n) - 9
     return torch.cartesian_prod(*[line] * dim).reshape(-1, dim), (18 / n) ** dim
@@ -435,12 +437,12 @@ def test_resampled_samples(dim: int, truncation: int) -> None:
     x = p.sample((50_000,))
     assert_mean(x, mass @ z)
     assert_mean(x**2, mass @ z**2)
-    edges = [-9.0, -1.8, -0.9, -0.45, 0.0, 0.45, 0.9, 1.8, 9.0]  # between cells of the grid
+    edges = [-9.0, -1.8, -0.9, -0.45, 0.0, 0.45, 0.9, 1.8, 9.0]  # at boundaries of cells
     for j in range(dim):
         for low, high in pairwise(edges):
             expected = mass[(z[:, j] > low) & (z[:, j] < high)].sum()
-            inside = (x[:, j] > low) & (x[:, j] < high)
-            assert_mean(inside, expected)
+            between = (x[:, j] > low) & (x[:, j] < high)
+            assert_mean(between, expected)
 
 
 def test_resampled_with_one_round_is_the_base() -> None:
@@ -502,6 +504,7 @@ def test_resampled_gradients_and_extremes() -> None:
 
 UNIT = torch.tensor([0.6, 0.0, -0.8])
 EVERY: dict[str, Callable[[], dist.TorchDistribution]] = {
+    "ContinuousBernoulli": lambda: ContinuousBernoulli(torch.tensor(-3.0)),
     "PowerSpherical": lambda: PowerSpherical(UNIT, torch.tensor(3.0)),
     "UniformSphere": lambda: UniformSphere(3),
     "DiscretizedLogistic": lambda: DiscretizedLogistic(torch.tensor(9.0), torch.tensor(4.0), 16),
@@ -538,6 +541,61 @@ def test_shapes_expand_and_plates(name: str) -> None:
     assert trace.nodes["z"]["value"].shape == (3, 5, *event)
     assert trace.nodes["z"]["log_prob"].shape == (3, 5)
     assert len(trace.nodes["z"]["value"].flatten().unique()) > 3
+
+
+def test_every_distribution_is_expanded_by_its_declaration() -> None:
+    """`Autoregressive` has its own test of shapes, because its draws are images."""
+    names = {cls.__name__ for cls in Expandable.__subclasses__() if "pyro_vae" in cls.__module__}
+    assert names == {*EVERY, "Autoregressive"}
+    for make in EVERY.values():
+        p = make()
+        wide = p.expand((4, 2))
+        assert vars(wide).keys() == vars(p).keys() | {"_validate_args"}
+        for name, event_dims in p.batched.items():
+            tensor = getattr(p, name)
+            assert getattr(wide, name).shape == (4, 2, *tensor.shape[tensor.dim() - event_dims :])
+        for name in p.shared:
+            assert getattr(wide, name) is getattr(p, name)
+        for validate_args in (True, False):
+            p._validate_args = validate_args
+            assert p.expand((2,))._validate_args is validate_args
+
+
+def test_subclasses_expand() -> None:
+    class Renamed(UniformSphere):
+        """A subclass with the constructor of its base."""
+
+    class Undeclared(UniformSphere):
+        def __init__(self) -> None:
+            super().__init__(3)
+
+    class Declared(UniformSphere):
+        shared = ("_like", "shift")
+
+        def __init__(self, shift: float) -> None:
+            super().__init__(3)
+            self.shift = shift
+
+    assert type(Renamed(3).expand((2,))) is Renamed
+    with pytest.raises(NotImplementedError, match="Undeclared of UniformSphere"):
+        Undeclared().expand((2,))
+    wide = Declared(2.0).expand((2,))
+    assert type(wide) is Declared and wide.shift == 2.0 and wide.batch_shape == (2,)
+
+    class Extended(UniformSphere):
+        """A subclass that extends `expand` as torch's distributions do."""
+
+        def __init__(self, shift: float) -> None:
+            super().__init__(3)
+            self.shift = shift
+
+        def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Extended":
+            new = self._get_checked_instance(Extended, _instance)
+            new.shift = self.shift
+            return super().expand(batch_shape, _instance=new)
+
+    extended = Extended(2.0).expand((2,))
+    assert type(extended) is Extended and extended.shift == 2.0 and extended.batch_shape == (2,)
 
 
 def test_batches_of_parameters_and_their_validation() -> None:

@@ -1,8 +1,10 @@
 """One contract for every posterior."""
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import pyro
 import pytest
@@ -10,7 +12,7 @@ import torch
 from conftest import assert_gradients, assert_normalised_and_sampled
 from torch import Tensor
 
-from pyro_vae import InputError, posteriors
+from pyro_vae import InputError, networks, posteriors
 from pyro_vae.networks import MLP, ConvEncoder, Linear, ResidualEncoder
 from pyro_vae.posteriors import Posterior
 
@@ -40,6 +42,17 @@ def test_every_posterior_is_under_contract() -> None:
         if inspect.isclass(cls) and issubclass(cls, Posterior) and not name.startswith("_")
     }
     assert public - {"Posterior"} == {name.split(",")[0] for name in CASES}
+
+
+@pytest.mark.parametrize("package", [networks, posteriors])
+def test_every_option_is_documented(package: ModuleType) -> None:
+    """The command line reads the `Args:` of a class and of its bases."""
+    for name in package.__all__:
+        cls = getattr(package, name)
+        if inspect.isclass(cls):
+            docstrings = "\n".join(inspect.cleandoc(c.__doc__ or "") for c in cls.__mro__)
+            for option in inspect.signature(cls).parameters:
+                assert re.search(rf"^    {option}: [a-z]", docstrings, re.MULTILINE), (name, option)
 
 
 @every_posterior
@@ -170,13 +183,16 @@ def test_lower_layer_sees_the_upper_one() -> None:
 def test_what_is_refused() -> None:
     refused: list[tuple[Callable[[], object], str]] = [
         (lambda: posteriors.IAF([3], 1), "two latent dimensions"),
-        (lambda: posteriors.IAF([3], 2, layers=0), "at least 1"),
+        (lambda: posteriors.IAF([3], 2, layers=0), "layers has to be at least 1, and 0 is not"),
+        (lambda: posteriors.IAF([3], 2, context=-1), "context has to be at least 1"),
         (lambda: posteriors.SplineFlow([3], 2, bins=1), "two bins"),
         (lambda: posteriors.LowRankNormal([3], 2, rank=0), "rank"),
         (lambda: posteriors.PowerSpherical([3], 1), "two latent dimensions"),
         (lambda: posteriors.Bernoulli([3], 2, temperature=-1), "temperature"),
+        (lambda: posteriors.Bernoulli([3], 2, temperature=float("nan")), "temperature"),
         (lambda: posteriors.Categorical([3], 5, categories=2), "no whole number"),
-        (lambda: posteriors.Hierarchical([3], 2, top_dim=0), "at least 1"),
+        (lambda: posteriors.Hierarchical([3], 2, top_dim=0), "top_dim has to be at least 1"),
+        (lambda: posteriors.Hierarchical([3], 2, features=0), "features has to be at least 1"),
         (lambda: posteriors.Hierarchical([3], 2, top=posteriors.Hierarchical), "two layers"),
     ]
     for make, message in refused:

@@ -12,14 +12,13 @@ from pyro_vae.networks.activations import activation_named
 from pyro_vae.networks.network import Network, check_positive
 
 
-class _ImageEncoder(Network):
-    """Convolutions of stride two, each followed by residual blocks, then a linear map.
+class _Convolutional(Network):
+    """A network of convolutions and residual blocks, whose input or output is an image.
 
     Args:
-        in_shape: the shape of an image: [H, W] or [C, H, W], of any size.
-        channels: the numbers of channels of the layers, from image to code.
+        channels: the numbers of channels of the layers, from input to output.
         activation: the name of an activation in `torch.nn`: Tanh, ReLU, SiLU, ...
-        blocks: the number of residual blocks; zero for none.
+        blocks: the number of residual blocks at each convolution; zero for none.
     """
 
     @abstractmethod
@@ -32,17 +31,32 @@ class _ImageEncoder(Network):
         blocks: int,
     ) -> None:
         super().__init__(in_shape, out_shape)
-        image_channels, *size = _image_shape(self, in_shape)
+        self.body = self._make_body(channels, activation, blocks)
+
+    @abstractmethod
+    def _make_body(self, channels: Sequence[int], activation: str, blocks: int) -> nn.Module: ...
+
+
+class _ImageEncoder(_Convolutional):
+    """Convolutions of stride two, each followed by residual blocks, then a linear map.
+
+    Args:
+        in_shape: the shape of an image: [H, W] or [C, H, W], of any size.
+        channels: the numbers of channels of the layers, from image to code.
+    """
+
+    def _make_body(self, channels: Sequence[int], activation: str, blocks: int) -> nn.Module:
+        image_channels, *size = _image_shape(self, self.in_shape)
         check_positive("channels", [image_channels, *channels])
-        layers: list[nn.Module] = [nn.Unflatten(0, (-1, 1))] if len(in_shape) == 2 else []
+        layers: list[nn.Module] = [nn.Unflatten(0, (-1, 1))] if len(self.in_shape) == 2 else []
         for inputs, outputs in pairwise([image_channels, *channels]):
             layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)]
             layers += [_Residual(outputs, activation) for _ in range(blocks)]
             layers += [activation_named(activation)]
             size = [_half(side) for side in size]
         features = [image_channels, *channels][-1] * prod(size)
-        layers += [nn.Flatten(), nn.Linear(features, prod(out_shape), bias=False)]
-        self.body = nn.Sequential(*layers)
+        layers += [nn.Flatten(), nn.Linear(features, prod(self.out_shape), bias=False)]
+        return nn.Sequential(*layers)
 
 
 class ConvEncoder(_ImageEncoder):
@@ -82,27 +96,16 @@ class ResidualEncoder(_ImageEncoder):
         super().__init__(in_shape, out_shape, channels, activation, blocks)
 
 
-class _ImageDecoder(Network):
+class _ImageDecoder(_Convolutional):
     """A linear map, then convolutions that double the image, each after residual blocks.
 
     Args:
         out_shape: the shape of an image: [H, W] or [C, H, W], of any size.
         channels: the numbers of channels of the layers, from code to image.
-        activation: the name of an activation in `torch.nn`: Tanh, ReLU, SiLU, ...
-        blocks: the number of residual blocks; zero for none.
     """
 
-    @abstractmethod
-    def __init__(
-        self,
-        in_shape: Sequence[int],
-        out_shape: Sequence[int],
-        channels: Sequence[int],
-        activation: str,
-        blocks: int,
-    ) -> None:
-        super().__init__(in_shape, out_shape)
-        image_channels, *size = _image_shape(self, out_shape)
+    def _make_body(self, channels: Sequence[int], activation: str, blocks: int) -> nn.Module:
+        image_channels, *size = _image_shape(self, self.out_shape)
         if not channels:
             raise InputError(
                 f"a {type(self).__name__} needs the channels of one layer at least", "channels"
@@ -113,7 +116,7 @@ class _ImageDecoder(Network):
             sizes.insert(0, [_half(side) for side in sizes[0]])
         layers: list[nn.Module] = [
             nn.Flatten(),
-            nn.Linear(prod(in_shape), channels[0] * prod(sizes[0])),
+            nn.Linear(prod(self.in_shape), channels[0] * prod(sizes[0])),
             nn.Unflatten(1, (channels[0], *sizes[0])),
         ]
         for inputs, outputs, small, large in zip(
@@ -126,7 +129,7 @@ class _ImageDecoder(Network):
                 activation_named(activation),
                 nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=extra),
             ]
-        self.body = nn.Sequential(*layers)
+        return nn.Sequential(*layers)
 
 
 class ConvDecoder(_ImageDecoder):
