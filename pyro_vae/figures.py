@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from pyro_vae.bounds import Annealed, Bounds, Comparison
 from pyro_vae.diagnostics import Diagnosis, unit_means, unit_shares
-from pyro_vae.diagnostics.predictive import Check
+from pyro_vae.diagnostics.predictive import PredictiveChecks
 from pyro_vae.diagnostics.units import THRESHOLD
 from pyro_vae.training import History
 from pyro_vae.vae import VAE
@@ -302,14 +302,14 @@ def _bin_edges(values: np.ndarray, bins: int) -> list[float]:
     return np.linspace(low, high, bins + 1).tolist()
 
 
-def predictive_checks(axes: "Sequence[Axes]", checks: dict[str, Check]) -> None:
+def predictive_checks(axes: "Sequence[Axes]", checks: PredictiveChecks) -> None:
     """Draw the distribution of each statistic in the data and under the model.
 
     Args:
         axes: one for each statistic; those that are left over are hidden.
-        checks: by the name of the statistic.
+        checks: the values of each statistic.
     """
-    for ax, (name, check) in zip(axes, checks.items(), strict=False):
+    for ax, (name, check) in zip(axes, checks.by_statistic.items(), strict=False):
         both = np.concatenate([check.data, check.model])
         if name == "components":
             edges = (np.arange(both.min(), both.max() + 2) - 0.5).tolist()
@@ -329,7 +329,7 @@ def predictive_checks(axes: "Sequence[Axes]", checks: dict[str, Check]) -> None:
             )
         ax.set(xlabel=name, yticks=[])
         ax.set_title(f"difference {check.difference:+.3f} ± {1.96 * check.se:.3f}", fontsize=10)
-    for ax in list(axes)[len(checks) :]:
+    for ax in list(axes)[len(checks.by_statistic) :]:
         ax.set_visible(False)
     axes[0].set_ylabel("density")
     axes[0].legend()

@@ -318,7 +318,7 @@ def test_a_decoder_that_is_dead_has_no_paths(linear_gaussian: LinearGaussian) ->
     with torch.no_grad():
         vae.likelihood.decoder.body[1].weight.zero_()
         found = diagnostics.smoothness(vae, linear_gaussian.marginal.sample((30,)))
-    assert "the same image of different codes" in str(found)
+    assert "the same image for different codes" in str(found)
     assert found.to_dict()["detour"]["mean"] is None
 
 

@@ -259,15 +259,18 @@ def test_forest(ax: Axes) -> None:
 @pytest.mark.parametrize("shape", [(8, 8), (20,)])
 def test_predictive_checks_are_drawn(shape: tuple[int, ...]) -> None:
     axes = Figure().subplots(ncols=3)
-    found = predictive.check(torch.rand(30, *shape), torch.rand(40, *shape))
-    figures.predictive_checks(axes, found)
-    assert [ax.get_xlabel() for ax in axes[: len(found)]] == list(found)
-    assert [ax.get_visible() for ax in axes] == [i < len(found) for i in range(3)]
+    checks = predictive.compare_images(torch.rand(30, *shape), torch.rand(40, *shape))
+    figures.predictive_checks(axes, checks)
+    names = list(checks.by_statistic)
+    assert [ax.get_xlabel() for ax in axes[: len(names)]] == names
+    assert [ax.get_visible() for ax in axes] == [i < len(names) for i in range(3)]
 
 
 def test_predictive_checks_of_images_that_are_all_alike_are_drawn() -> None:
     axes = Figure().subplots(ncols=3)
-    figures.predictive_checks(axes, predictive.check(torch.zeros(5, 8, 8), torch.zeros(6, 8, 8)))
+    figures.predictive_checks(
+        axes, predictive.compare_images(torch.zeros(5, 8, 8), torch.zeros(6, 8, 8))
+    )
     assert axes[0].get_title().startswith("difference +0.000")
 
 

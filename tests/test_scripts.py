@@ -261,7 +261,10 @@ REFUSED = [
         ["--likelihood", "Gaussian", "--binarization", "static"],
         ["binarization 'static'", "binary likelihoods"],
     ),
-    (["--objective", "AnalyticELBO", "--prior", "Mixture"], ["no closed form", "--objective ELBO"]),
+    (
+        ["--objective", "AnalyticELBO", "--prior", "Mixture"],
+        ["no closed form", "use the objective ELBO"],
+    ),
     (["--objective", "IWAE", "--objective.num_particles", 0], ["num_particles"]),
     (["--objective.beta", -1], ["beta"]),
     (["--objective.free_bits", 1, "--prior", "Vamp"], ["group 0"]),

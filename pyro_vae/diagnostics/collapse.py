@@ -1,4 +1,4 @@
-"""Posterior collapse: one verdict, its evidence, and what to try."""
+"""Posterior collapse: one verdict, the evidence for it, and advice."""
 
 import math
 from collections.abc import Sequence
@@ -9,22 +9,24 @@ import torch
 from torch import Tensor
 
 from pyro_vae.diagnostics.information import Information, measure
+from pyro_vae.diagnostics.means import mean_as_text
 from pyro_vae.diagnostics.units import THRESHOLD, kl_per_unit, unit_means, unit_shares
+from pyro_vae.programs.random_streams import undisturbed
 from pyro_vae.programs.traces import Program
 
 Verdict = Literal["healthy", "partly collapsed", "collapsed"]
 
-LITTLE = 0.5  # nats: a code that says less of x, or is worth less to the decoder, does not matter
+NEGLIGIBLE = 0.5  # nats: the information, or the gain, of a code that counts as collapsed
 
 
 @dataclass(frozen=True)
 class Probe:
-    """How well a linear classifier reads labels off posterior means.
+    """The accuracy of a linear classifier that predicts labels from posterior means.
 
     Attributes:
-        accuracy: on the test examples.
+        accuracy: the accuracy on the test examples.
         se: its standard error.
-        chance: the accuracy of always naming the most frequent label.
+        chance: the accuracy of always predicting the most frequent label.
     """
 
     accuracy: float
@@ -34,14 +36,15 @@ class Probe:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found.
+    """What `diagnose` returns.
 
     Attributes:
         information: rate, distortion and mutual information.
-        shares: of the variance of each dimension, that of its posterior mean, by the name of the
-            site: see `unit_shares`.
-        kl: of each dimension, in nats, by the name of the site; None where it cannot be shared out.
-        probe: of labels, where there are any.
+        shares: the share of the variance of each dimension that is the variance of its posterior
+            mean, by the name of the site: see `unit_shares`.
+        kl: the KL of each dimension, in nats, by the name of the site; None where it is not a sum
+            over dimensions.
+        probe: the probe of labels, if there are labels.
     """
 
     information: Information
@@ -56,22 +59,21 @@ class Diagnosis:
 
     @property
     def active(self) -> int:
-        """The number of those whose posterior mean moves with x."""
+        """The number of dimensions whose posterior mean depends on x."""
         return sum(int((share > THRESHOLD).sum()) for share in self.shares.values())
 
     @property
     def verdict(self) -> Verdict:
-        """One of three words; see `judge`."""
-        found = self.information
+        """The verdict of `judge`."""
         return judge(
             self.active,
             self.units,
-            found.mutual_information.mean().item(),
-            found.gain.mean().item(),
+            self.information.mutual_information.mean().item(),
+            self.information.gain.mean().item(),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `diagnostics.json` holds; numbers in nats."""
+        """Return what `diagnostics.json` holds; numbers are in nats."""
         return {
             "unit": "nats",
             "num_examples": len(self.information.rate),
@@ -91,64 +93,70 @@ class Diagnosis:
         }
 
     def advice(self) -> str:
-        """Say what to try."""
+        """Return what to try next."""
         if self.verdict == "healthy":
-            return "nothing to mend"
+            return "nothing needs to change"
         if self.verdict == "collapsed":
             return (
-                "keep the code free until it is used: KL warm-up (--objective.warmup), free bits "
-                "(--objective.free_bits); or make the decoder need it: fewer layers or a smaller "
-                "kernel, a SkipMLP"
+                "make the code cheap until the decoder uses it, by KL warm-up (warmup of the "
+                "objective) or free bits (free_bits of the objective); or make the decoder depend "
+                "on it: fewer layers, a smaller kernel, or the decoder SkipMLP"
             )
         return (
-            "a smaller --latent_dim may do; for more units, free bits (--objective.free_bits), "
-            "KL warm-up (--objective.warmup), or a prior that learns (--prior Vamp)"
+            "a smaller latent_dim may be enough; to use more units, try free bits (free_bits of "
+            "the objective), KL warm-up (warmup of the objective), or a learned prior such as Vamp"
         )
 
     def __str__(self) -> str:
-        found = self.information
-        word: str = self.verdict
-        if word == "partly collapsed":
-            word += f" ({self.units - self.active} of {self.units} units)"
-        most = math.log(len(found.rate))
-        # The KL is no less than I either, and of many nats it is the better bound.
-        above = min(found.mutual_information_above, found.rate, key=lambda v: v.mean().item())
-        parts = [
-            f"{self.active} of {self.units} units are active",
-            f"I(x; z) is between {_with_error(found.mutual_information)} and "
-            f"{_with_error(above)} nats"
-            + (
-                f" (the first cannot be above log {len(found.rate)} = {most:.2f})"
-                if found.mutual_information.mean() > 0.9 * most
-                else ""
-            ),
-            f"the KL, {_with_error(found.rate)} nats, has {_with_error(found.marginal_kl)} "
-            "of KL(q(z) || p(z)) in it",
-            f"z is worth {_with_error(found.gain)} nats to the decoder, against z from the prior",
-        ]
+        verdict: str = self.verdict
+        if verdict == "partly collapsed":
+            verdict += f" ({self.units - self.active} of {self.units} units)"
+        lines = [f"{self.active} of {self.units} units are active", *self._information_lines()]
         if self.probe:
-            parts.append(
-                f"a linear probe of z reads {self.probe.accuracy:.1%} of the labels "
+            lines.append(
+                f"a linear probe of z predicts {self.probe.accuracy:.1%} of the labels "
                 f"({self.probe.chance:.1%} by chance)"
             )
-        return f"The latent code is {word}: " + ";\n".join(parts) + f".\nTo try: {self.advice()}."
+        evidence = ";\n".join(lines)
+        return f"The latent code is {verdict}: {evidence}.\nTo try: {self.advice()}."
+
+    def _information_lines(self) -> list[str]:
+        information = self.information
+        below = information.mutual_information
+        # The KL is an upper bound on I too, and for a code of many nats it is the tighter one.
+        above = min(
+            information.mutual_information_above, information.rate, key=lambda v: v.mean().item()
+        )
+        limit = math.log(len(information.rate))
+        near_limit = (
+            f" (the first cannot be above log {len(information.rate)} = {limit:.2f})"
+            if below.mean() > 0.9 * limit
+            else ""
+        )
+        return [
+            f"I(x; z) is between {mean_as_text(below)} and {mean_as_text(above)} nats{near_limit}",
+            f"{mean_as_text(information.marginal_kl)} of the KL's "
+            f"{mean_as_text(information.rate)} nats are KL(q(z) || p(z))",
+            f"z from q(z|x) raises log p(x|z) by {mean_as_text(information.gain)} nats, compared "
+            "with z from the prior",
+        ]
 
 
 def judge(active: int, units: int, mutual_information: float, gain: float) -> Verdict:
-    """Say how a latent code is.
+    """Return the verdict on a latent code.
 
     Args:
-        active: how many dimensions have a posterior mean that moves with x.
-        units: how many there are.
+        active: the number of dimensions whose posterior mean depends on x.
+        units: the number of dimensions.
         mutual_information: I(x; z), in nats.
-        gain: what z is worth to the decoder, in nats: see `Information.gain`.
+        gain: the gain of the decoder from z, in nats: see `Information.gain`.
 
     Returns:
-        `collapsed` if no unit is active, or if the code says less than half a nat of x, or is worth
-        less than that to the decoder; `partly collapsed` if some units are not active; `healthy` if
-        all are.
+        `collapsed` if no unit is active, or if the mutual information or the gain is below half a
+        nat; `partly collapsed` if some units are not active; `healthy` if all are.
     """
-    if active == 0 or not (mutual_information >= LITTLE and gain >= LITTLE):  # NaN is no health
+    informative = mutual_information >= NEGLIGIBLE and gain >= NEGLIGIBLE  # false for NaN
+    if active == 0 or not informative:
         return "collapsed"
     return "healthy" if active == units else "partly collapsed"
 
@@ -165,16 +173,15 @@ def diagnose(
     Args:
         model: a Pyro program, called as `model(x)`, in evaluation mode.
         guide: a Pyro program, called as `guide(x)`.
-        x: examples, shape [N, *event]; a thousand are plenty.
-        labelled: examples and their labels, [M, *event] and [M], to train a probe on, and the same
-            to test it on. Without them there is no probe.
-        seed: of the draws.
+        x: examples, shape [N, *event]; a thousand are enough.
+        labelled: two pairs of examples [M, *event] and labels [M]: the first to fit a probe, the
+            second to test it. Without them there is no probe.
+        seed: seed of the draws.
 
     Raises:
-        InputError: if there are too few examples, or plates beside that of the data.
+        InputError: if there are too few examples, or plates other than the data's.
     """
-    devices = [x.device] if x.is_cuda else []
-    with torch.random.fork_rng(devices):
+    with undisturbed(x):
         torch.manual_seed(seed)
         return Diagnosis(
             measure(model, guide, x, seed),
@@ -187,15 +194,15 @@ def diagnose(
 def probe(
     guide: Program, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
 ) -> Probe | None:
-    """Read labels off posterior means by logistic regression.
+    """Predict labels from posterior means by logistic regression.
 
     Args:
         guide: a Pyro program, called as `guide(x)`.
-        train: examples [M, *event] and labels [M] to fit on.
-        test: the same, to count on.
+        train: examples [M, *event] and labels [M], to fit the classifier.
+        test: the same, to measure its accuracy.
 
     Returns:
-        What came of it; None if there is but one label.
+        The accuracy; None if all labels are the same.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -210,17 +217,13 @@ def probe(
     labels = [label.cpu().numpy() for _, label in (train, test)]
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     accuracy = float(classifier.fit(codes[0], labels[0]).score(codes[1], labels[1]))
-    most = train[1].mode().values
+    most_frequent = train[1].mode().values
     return Probe(
         accuracy,
         math.sqrt(accuracy * (1 - accuracy) / len(labels[1])),
-        (test[1] == most).double().mean().item(),
+        (test[1] == most_frequent).double().mean().item(),
     )
 
 
 def _rounded(values: Tensor | None) -> list[float]:
     return [] if values is None else [round(value, 5) for value in values.tolist()]
-
-
-def _with_error(values: Tensor) -> str:
-    return f"{values.mean():.2f} ± {values.double().std() / len(values) ** 0.5:.2f}"

@@ -1,24 +1,24 @@
-"""Predictive checks: do images drawn from the model look like the data, by statistics of images?
+"""Predictive checks: do images drawn from the model have the statistics of the data?
 
-A bound on log p(x) says which of two models is better, and not what is wrong with either. A
-statistic T(x) whose distribution under the model is not that in the data says so (Gelman, Meng &
-Stern 1996).
+A bound on log p(x) says which of two models is better, but not what is wrong with either. A
+statistic T(x) whose distribution under the model differs from its distribution in the data says
+what is wrong (Gelman, Meng & Stern 1996).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import ndimage, stats
 from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Check:
-    """A statistic, for images of the data, and for images drawn from the model.
+class PredictiveCheck:
+    """One statistic, of images of the data and of images drawn from the model.
 
     Attributes:
-        data: its values, shape [N].
-        model: its values, shape [M].
+        data: its values for the data, shape [N].
+        model: its values for the drawn images, shape [M].
     """
 
     data: np.ndarray
@@ -26,67 +26,93 @@ class Check:
 
     @property
     def difference(self) -> float:
-        """The mean under the model, less that in the data."""
+        """The mean under the model, minus the mean in the data."""
         return float(self.model.mean() - self.data.mean())
 
     @property
     def se(self) -> float:
         """The standard error of the difference, over images of both."""
+        from scipy import stats
+
         return float(np.hypot(stats.sem(self.data), stats.sem(self.model)))
 
     @property
     def p_value(self) -> float:
-        """Of the two having one distribution, by the Kolmogorov-Smirnov test.
+        """The p-value of the two distributions being equal, by the Kolmogorov-Smirnov test.
 
-        Conservative where the statistic has few values, as counts have.
+        It is conservative for statistics with few distinct values, such as counts.
         """
+        from scipy import stats
+
         return float(stats.ks_2samp(self.data, self.model).pvalue)
 
+    def to_dict(self) -> dict[str, float]:
+        """Return the difference, its standard error, and the p-value."""
+        return {"difference": self.difference, "se": self.se, "p_value": self.p_value}
 
-def check(data: Tensor, drawn: Tensor) -> dict[str, Check]:
-    """Compare images of the data with images drawn from a model.
+
+@dataclass(frozen=True)
+class PredictiveChecks:
+    """What `compare_images` returns.
+
+    Attributes:
+        by_statistic: a check for each statistic, by its name.
+    """
+
+    by_statistic: dict[str, PredictiveCheck]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `bounds.json` holds of each statistic, by its name."""
+        return {name: check.to_dict() for name, check in self.by_statistic.items()}
+
+    def __str__(self) -> str:
+        columns = f"{'data':>8} {'model':>8} {'difference':>11} {'se':>8} {'p-value':>8}"
+        lines = [f"{'predictive checks':20} {columns}"]
+        for name, check in self.by_statistic.items():
+            lines.append(
+                f"{name:20} {check.data.mean():8.4f} {check.model.mean():8.4f} "
+                f"{check.difference:+11.4f} {check.se:8.4f} {check.p_value:8.2g}"
+            )
+        return "\n".join(lines)
+
+
+def compare_images(data: Tensor, drawn: Tensor) -> PredictiveChecks:
+    """Compare images of the data with images drawn from a model, by all `statistics`.
 
     Args:
         data: intensities in [0, 1], shape [N, H, W], [N, C, H, W] or [N, D].
         drawn: the same, shape [M, ...].
-
-    Returns:
-        By name: `mean intensity`; `stroke mass`, the share of the pixels that are above one half,
-        which is the same for binary images;
-        `components`, how many regions those are connected to, sides and corners (images only).
     """
-    return {
-        name: Check(values, drawn_values)
-        for (name, values), drawn_values in zip(
-            statistics(data).items(), statistics(drawn).values(), strict=True
-        )
-    }
+    of_data, of_drawn = statistics(data), statistics(drawn)
+    return PredictiveChecks(
+        {name: PredictiveCheck(values, of_drawn[name]) for name, values in of_data.items()}
+    )
 
 
 def statistics(images: Tensor) -> dict[str, np.ndarray]:
-    """Return the statistics of each image, by name, shape [N]; see `check`."""
+    """Return statistics of each image.
+
+    Args:
+        images: intensities in [0, 1], shape [N, H, W], [N, C, H, W] or [N, D].
+
+    Returns:
+        By name, shape [N]: `mean intensity`; `stroke mass`, the share of pixels above one half
+        (equal to the mean intensity for binary images); and, unless the shape is [N, D],
+        `components`, the number of connected regions of such pixels, with neighbours at sides and
+        corners.
+    """
+    from scipy import ndimage
+
     if images.dim() == 4:
         images = images.mean(1)
     pixels = images.cpu().double().numpy()
-    on = pixels > 0.5
+    strokes = pixels > 0.5
     flat = (len(pixels), -1)
-    found = {
+    values = {
         "mean intensity": pixels.reshape(flat).mean(1),
-        "stroke mass": on.reshape(flat).mean(1),
+        "stroke mass": strokes.reshape(flat).mean(1),
     }
     if images.dim() == 3:
-        counts = [ndimage.label(image, np.ones((3, 3)))[1] for image in on]
-        found["components"] = np.array(counts, dtype=float)
-    return found
-
-
-def report(checks: dict[str, Check]) -> str:
-    """Return a table of checks."""
-    columns = f"{'data':>8} {'model':>8} {'difference':>11} {'se':>8} {'p-value':>8}"
-    lines = [f"{'predictive checks':20} {columns}"]
-    for name, found in checks.items():
-        lines.append(
-            f"{name:20} {found.data.mean():8.4f} {found.model.mean():8.4f} "
-            f"{found.difference:+11.4f} {found.se:8.4f} {found.p_value:8.2g}"
-        )
-    return "\n".join(lines)
+        counts = [ndimage.label(image, np.ones((3, 3)))[1] for image in strokes]
+        values["components"] = np.array(counts, dtype=float)
+    return values

@@ -1,10 +1,10 @@
-"""Semi-amortised posteriors: the encoder's answer for each example, made better by SVI.
+"""Semi-amortised posteriors: q(z|x) from the encoder, improved for each example by SVI.
 
     log p(x) - ELBO = KL(q(z|x) || p(z|x)) = approximation gap + amortisation gap
 
-(Cremer, Li & Duvenaud 2018). The first is what the best member of the family leaves; the second
-what the encoder, one for all x, adds to it. A few steps on the parameters of each example's own q
-(Kim et al. 2018) take the second away, or as much of it as they can.
+(Cremer, Li & Duvenaud 2018). The approximation gap is what the best member of the family leaves.
+The amortisation gap is added by the encoder, which is one network for all x. A few steps of SVI on
+the parameters of each example's own q (Kim et al. 2018) reduce the amortisation gap.
 """
 
 import copy
@@ -20,8 +20,8 @@ from pyro_vae.posteriors import Posterior
 from pyro_vae.vae import Guide
 
 
-class _Local(nn.Module):
-    """What an encoder said of certain examples, as parameters of their own."""
+class _FixedExamples(nn.Module):
+    """Replaces an encoder: its outputs for certain examples, as trainable parameters."""
 
     def __init__(self, encoded: Tensor) -> None:
         super().__init__()
@@ -40,31 +40,33 @@ def refine(
     lr: float = 1e-2,
     num_particles: int = 8,
 ) -> Guide:
-    """Return a guide for these examples alone, with a q for each that raises its own ELBO.
+    """Return a guide for these examples only, with a q for each that has a higher ELBO.
 
-    What an encoder gives for each example becomes a parameter, and is moved by Adam; the model, and
-    what all examples share in the guide, stay as they are.
+    The encoder's outputs for each example become parameters, and Adam moves them. The model, and
+    all parameters of the guide that examples share, stay fixed.
 
     Args:
         model: p(x, z), a Pyro program.
-        guide: whose posterior has a `Network` by the name of `encoder`, which is shown x.
-        x: the examples, shape [N, *event]. The guide that is returned is for these, in this order.
-        steps: of Adam, on all examples at once.
+        guide: a guide whose posterior has a `Network` named `encoder`, with x as its input.
+        x: the examples, shape [N, *event]. The returned guide is for these, in this order.
+        steps: the number of steps of Adam, each on all examples.
         lr: the learning rate; it falls to zero along half a cosine.
-        num_particles: draws of z for each example and step.
+        num_particles: the number of draws of z for each example and step.
 
     Raises:
         InputError: if steps < 0, or the posterior has no encoder.
     """
     if steps < 0:
-        raise InputError(f"steps of refinement cannot be {steps}")
+        raise InputError(f"the steps of refinement cannot be {steps}: give 0 or more")
     with torch.no_grad():
-        local = Guide(_localize(guide.posterior, guide.kind.features(x)), guide.kind)
-    parameters = [module.encoded for module in local.modules() if isinstance(module, _Local)]
+        local = Guide(_with_fixed_examples(guide.posterior, guide.kind.features(x)), guide.kind)
+    parameters = [
+        module.encoded for module in local.modules() if isinstance(module, _FixedExamples)
+    ]
     if not parameters:
         raise InputError(
-            f"the posterior {type(guide.posterior).__name__} has no Network named encoder, whose "
-            "answer could be refined"
+            f"the posterior {type(guide.posterior).__name__} has no Network named encoder, and "
+            "refinement starts from the encoder's outputs"
         )
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
@@ -78,11 +80,11 @@ def refine(
     return local.train(guide.training)
 
 
-def _localize(posterior: Posterior, x: Tensor) -> Posterior:
-    """Copy a posterior, with its encoders replaced by what they say of x."""
+def _with_fixed_examples(posterior: Posterior, x: Tensor) -> Posterior:
+    """Copy a posterior, with its encoders replaced by their outputs for x."""
     local = copy.deepcopy(posterior).requires_grad_(False)
     for module in list(local.modules()):
         for name, child in list(module.named_children()):
             if name == "encoder" and isinstance(child, Network):
-                setattr(module, name, _Local(child(x)))
+                setattr(module, name, _FixedExamples(child(x)))
     return local

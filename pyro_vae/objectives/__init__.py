@@ -1,24 +1,33 @@
-"""Training objectives, as Pyro ELBO subclasses.
+"""Training objectives, as subclasses of Pyro's ELBO.
 
-As `pyro.infer.SVI` calls them: `loss_and_grads` is what is trained, and may be annealed; `loss` is
-what is measured, and is always the negative of a proper lower bound on log p(x), so that models can
-be chosen by it whatever they were trained with: of the ELBO for `ELBO`, `AnalyticELBO` and
-`TargetKL`, and of IWAE_K for all others, K being how many draws there are in all. Both are sums
-over the examples, in nats.
+`pyro.infer.SVI` calls two methods. `loss_and_grads` is the training objective; it may follow a
+schedule. `loss` is the measured value: always the negative of a proper lower bound on log p(x), so
+that models can be chosen by it whatever they were trained with. The bound is the ELBO for `ELBO`,
+`AnalyticELBO` and `TargetKL`, and IWAE_K for all others, where K is the number of draws of z for
+each x, `num_draws`. Both methods return sums over the examples, in nats.
 
-| objective | model | guide |
+| objective | the model maximises | the guide maximises |
 |---|---|---|
-| `ELBO`, `AnalyticELBO` | ELBO, the KL weighted, on a schedule, or with free bits | the same |
-| `TargetKL` | the reconstruction, at a KL that is chosen | the same |
-| `IWAE`, `MIWAE`, `CIWAE` | IWAE_K; its mean over groups; between it and the ELBO | the same |
+| `ELBO`, `AnalyticELBO` | the ELBO, its KL weighted, on a schedule, or with free bits | the same |
+| `TargetKL` | the reconstruction, at a given KL | the same |
+| `IWAE`, `MIWAE`, `CIWAE` | IWAE_K; its mean over groups; a mean of it and the ELBO | the same |
 | `PIWAE` | IWAE_MK | MIWAE: IWAE_K, averaged over M groups |
 | `Renyi` | the variational Renyi bound | the same |
-| `CUBO` | IWAE_K | an upper bound, by chi^2 divergence |
+| `CUBO` | IWAE_K | the negative of an upper bound, by the chi^n divergence |
 | `TVO` | a Riemann sum of the thermodynamic integral | the same |
-| `RWS` | IWAE_K | KL(p(z|x) || q(z|x)): reweighted wake-sleep |
+| `RWS` | IWAE_K | -KL(p(z|x) || q(z|x)): reweighted wake-sleep |
 
-The committed rate of delta-VAEs is a prior, `priors.AR1`; aggressive training of the guide is a
-loop, in `training`. To add an objective, subclass `Objective`.
+Two related methods are elsewhere: the committed rate of delta-VAEs is a prior, `priors.AR1`, and
+aggressive training of the guide is part of the training loop, in `training`.
+
+To add an objective:
+
+1. Write a subclass of `Objective` in a file of this folder, with `differentiable_loss`; define
+   `bound` too if models should not be chosen by IWAE_K. `draws.Draws.surrogate` makes a loss from
+   weights of the draws. The arguments of the constructor are the options on the command line.
+2. Import the class below, and name it in `__all__`. The command line then offers it.
+3. Name it in `EVERY` in tests/test_objectives.py, which runs the contract tests, and compare its
+   gradient with an exact one in tests/test_gradients.py.
 """
 
 from pyro_vae.objectives.elbo import ELBO, AnalyticELBO

@@ -1,18 +1,18 @@
-"""Draws from the guide, weighed by both programs, and the gradients that are made of them.
+"""Draws from the guide, their log-probabilities under both programs, and gradient estimates.
 
-Every gradient estimator here is three weights for each draw k of each example:
+Every gradient estimator of this package gives three weights to each draw z_k of each example:
 
-    model:  sum_k a_k grad_theta log p(x, z_k)
-    guide:  sum_k b_k (d log w_k / d z_k) (d z_k / d phi)  +  sum_k s_k grad_phi log q(z_k | x)
+    model, theta:  sum_k a_k grad_theta log p(x, z_k)
+    guide, phi:    sum_k b_k (d log w_k / d z_k) (d z_k / d phi) + sum_k s_k grad_phi log q(z_k|x)
 
-The first sum over phi goes along the path from phi through z; in the second, the score, z is held
-fixed. Plain reparameterisation has s = -b. The score has mean zero where s is constant, and
-sticking the landing (Roeder, Wu & Duvenaud 2017) leaves it out; where s depends on the draws, it
-can be turned into more of the path (DReG, Tucker et al. 2019).
+with w_k = p(x, z_k) / q(z_k | x). The guide's first sum is the path gradient: it reaches phi
+through z_k. In its second sum, the score, z_k is held fixed. Plain reparameterisation has s = -b.
+Where s is constant, the score has mean zero, and sticking the landing (Roeder, Wu & Duvenaud 2017)
+leaves it out. Where s depends on the draws, the score can be rewritten as a path gradient (DReG,
+Tucker et al. 2019).
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pyro
@@ -35,6 +35,38 @@ from pyro_vae.programs.traces import (
 Site = dict[str, Any]
 
 
+class PathWeights:
+    """The factor of the path gradient of each draw.
+
+    Values of z pass through it on their way from the guide into the model. On the way back, the
+    gradient with respect to z is multiplied by `factor`. The factor depends on the log-weights, so
+    it is known only after the model has run: it is set once, before the gradient is computed.
+
+    It has no reference to the draws. A reference would be a cycle that keeps them in memory.
+
+    Attributes:
+        factor: one for each draw, shape [K, batch], or [batch] if there is no dimension for the
+            draws; None leaves the gradient unchanged.
+    """
+
+    def __init__(self) -> None:
+        self.factor: Tensor | None = None
+
+    def pass_on(self, z: Tensor) -> Tensor:
+        """Return z, such that its gradient will be multiplied by the factor."""
+        if not z.requires_grad:
+            return z
+        passed = z.view_as(z)
+        passed.register_hook(self._multiply)
+        return passed
+
+    def _multiply(self, gradient: Tensor) -> Tensor:
+        if self.factor is None:
+            return gradient
+        missing_dims = gradient.dim() - self.factor.dim()
+        return gradient * self.factor.reshape(self.factor.shape + (1,) * missing_dims)
+
+
 class Draws:
     """K draws of the latent variables of each example.
 
@@ -43,18 +75,19 @@ class Draws:
         guide: a Pyro program, called as `guide(x)`.
         x: the data, shape [batch, *event].
         count: K.
-        nesting: how many dimensions the programs' plates take; of no matter for a single draw,
-            for which they are run as they are.
-        path: whether gradients through z reach the guide; `surrogate` may then weigh them.
+        nesting: the number of dimensions of the programs' plates. It is not used for a single
+            draw, because the programs then run without a plate for the draws.
+        path: whether gradients through z reach the guide; `surrogate` may then weight them.
 
     Attributes:
+        nesting: as in the arguments.
         model: the trace of the model.
         guide: the trace of the guide.
-        log_p: log p(x, z), nats, shape [K, batch].
-        log_q: log q(z|x), the same.
+        log_p: log p(x, z) in nats, shape [K, batch].
+        log_q: log q(z|x) in nats, shape [K, batch].
 
     Raises:
-        InputError: if a site has a scale of its own, which would make the loss no bound.
+        InputError: if a site has a scale of its own: the loss would not be a bound.
     """
 
     def __init__(
@@ -70,104 +103,128 @@ class Draws:
         if count > 1:
             particles = pyro.plate(PARTICLES, count, dim=-1 - nesting)
             model, guide = particles(model), particles(guide)
+        self.nesting = nesting
         self.batch_dims = nesting + 1 if count > 1 else 0
         self._program, self._x = guide, x
-        self._ratio: list[Tensor] = []  # b / a, once it is known
-        tap = partial(_tap, self._ratio, self.batch_dims) if path else Tensor.detach
-        self.model, self.guide = traces(model, guide, x, tap)
+        self._path_weights = PathWeights()
+        into_model = self._path_weights.pass_on if path else Tensor.detach
+        self.model, self.guide = traces(model, guide, x, into_model)
         for name, site in [*sample_sites(self.model), *sample_sites(self.guide)]:
             if isinstance(site["scale"], Tensor) or site["scale"] != 1:
                 raise InputError(
                     f"site '{name}' has a scale, by poutine.scale or a subsampled plate: "
-                    "objectives weigh all sites and examples alike"
+                    "objectives need the same weight, 1, for all sites and examples"
                 )
-        self.log_p = self.sum(self.model)
-        self.log_q = self.sum(self.guide)
+        self.log_p = self.log_prob(self.model)
+        self.log_q = self.log_prob(self.guide)
 
     @property
     def log_w(self) -> Tensor:
-        """The log-weights, nats, shape [K, batch]."""
+        """The log-weights log p(x, z) - log q(z|x) in nats, shape [K, batch]."""
         return self.log_p - self.log_q
 
-    def sum(self, trace: poutine.Trace, counts: Callable[[Site], bool] | None = None) -> Tensor:
-        """Return log-probabilities, summed over sites, shape [K, batch]."""
-        counted = log_prob_per_example(
-            trace, "data", self.batch_dims, counts or (lambda site: True)
-        )
-        return counted if self.batch_dims else counted.unsqueeze(0)
+    def log_prob(
+        self, trace: poutine.Trace, counts: Callable[[Site], bool] | None = None
+    ) -> Tensor:
+        """Return the log-probabilities of a trace, summed over its sites, shape [K, batch].
 
-    def reduced(self, values: Tensor, site: Site) -> Tensor:
-        """Return what a site has for each draw, summed over all but K and batch: [K, batch]."""
+        Args:
+            trace: the trace of the model or of the guide.
+            counts: whether a site is part of the sum; by default all are.
+        """
+        summed = log_prob_per_example(trace, "data", self.batch_dims, counts or (lambda site: True))
+        return self._with_draws_dimension(summed)
+
+    def sum_of_site(self, values: Tensor, site: Site) -> Tensor:
+        """Return the values of a site, summed over all dimensions but the draws and the data.
+
+        Args:
+            values: one for each element of the site's batch shape, for example its KL.
+            site: the site, of a trace.
+
+        Returns:
+            Shape [K, batch].
+        """
         values = scale_and_mask(values, mask=site["mask"])
-        counted = per_example(values, site["name"], site, "data", self.batch_dims)
-        return counted if self.batch_dims else counted.unsqueeze(0)
+        summed = per_example(values, site["name"], site, "data", self.batch_dims)
+        return self._with_draws_dimension(summed)
 
-    def unpathed(self) -> list[str]:
+    def _with_draws_dimension(self, values: Tensor) -> Tensor:
+        return values if self.batch_dims else values.unsqueeze(0)
+
+    def not_reparameterised(self) -> list[str]:
         """Return the names of the guide's sites that are not reparameterised."""
         return [name for name, site in sample_sites(self.guide) if not site["fn"].has_rsample]
 
-    def score(self) -> Tensor:
-        """Return log q(z|x) with z held fixed, shape [K, batch], from the guide run once more.
-
-        For an autoregressive flow that takes a pass for each dimension of z.
-        """
-        held = poutine.replay(self._program, trace=with_values(self.guide, Tensor.detach))
-        return self.sum(poutine.trace(held).get_trace(self._x))
-
-    def surrogate(
-        self, to_model: Tensor, to_path: Tensor | None, to_score: Tensor | float | None
-    ) -> Tensor:
-        """Return a number whose gradient is the estimate that the weights make; see above.
-
-        Weights are of the order of one, or less. What those below the square of the rounding error
-        would add is lost in rounding: they are taken as zero, since numbers too small for their
-        exponent, which they would soon lead to, slow matrix products down several times.
+    def require_reparameterised(self, user: str, advice: str, parameter: str) -> None:
+        """Refuse guides with a site that is not reparameterised.
 
         Args:
-            to_model: a, shape [K, batch], not negative, and without gradient.
-            to_path: b, the same, of any sign; None if there is no path.
-            to_score: s; None for -b, that of plain reparameterisation, which costs nothing more.
+            user: the name of what needs reparameterised sites, for the message.
+            advice: what to do, for the message.
+            parameter: the name of the argument to change.
+
+        Raises:
+            InputError: if there is such a site.
         """
-        least = torch.finfo(to_model.dtype).eps ** 2
-        if to_path is None or to_path is to_model:
-            to_model = _zeroed(to_model, least)
-            to_path = None if to_path is None else to_model
+        names = self.not_reparameterised()
+        if names:
+            raise InputError(
+                f"site '{names[0]}' of the guide is not reparameterised, and {user} needs "
+                f"reparameterised sites: {advice}",
+                parameter,
+            )
+
+    def score(self) -> Tensor:
+        """Return log q(z|x) with z held fixed, shape [K, batch].
+
+        The guide runs once more. An autoregressive flow needs a pass for each dimension of z then.
+        """
+        fixed = poutine.replay(self._program, trace=with_values(self.guide, Tensor.detach))
+        return self.log_prob(poutine.trace(fixed).get_trace(self._x))
+
+    def surrogate(
+        self,
+        model_weights: Tensor,
+        path_weights: Tensor | None,
+        score_weights: Tensor | float | None,
+    ) -> Tensor:
+        """Return a number whose gradient is the estimate that the weights describe.
+
+        The module's docstring defines the weights. They are at most of the order of one. Weights
+        below the square of the rounding error are set to zero: rounding would lose their
+        contribution, and they soon lead to subnormal numbers, which make matrix products several
+        times slower.
+
+        Args:
+            model_weights: a, shape [K, batch], not negative, and without gradient.
+            path_weights: b, the same, of any sign; None if no gradient goes through z.
+            score_weights: s; None for -b, plain reparameterisation, which needs no second run of
+                the guide.
+        """
+        smallest = torch.finfo(model_weights.dtype).eps ** 2
+        if path_weights is None or path_weights is model_weights:
+            model_weights = _without_tiny(model_weights, smallest)
+            path_weights = None if path_weights is None else model_weights
         else:
-            to_model, to_path = to_model.clamp(min=least), _zeroed(to_path, least)
-            self._ratio.append(to_path / to_model)  # a times b / a is b
-        if isinstance(to_score, Tensor):
-            to_score = _zeroed(to_score, least)
-        total = (to_model * self.log_p).sum()
-        if to_path is not None:
-            total = total - (to_path * self.log_q).sum()
-            if to_score is None:
+            model_weights = model_weights.clamp(min=smallest)
+            path_weights = _without_tiny(path_weights, smallest)
+            # The gradient that reaches z from log_p has the factor a: a times b / a is b.
+            factor = path_weights / model_weights
+            self._path_weights.factor = factor if self.batch_dims else factor[0]
+        if isinstance(score_weights, Tensor):
+            score_weights = _without_tiny(score_weights, smallest)
+        total = (model_weights * self.log_p).sum()
+        if path_weights is not None:
+            total = total - (path_weights * self.log_q).sum()
+            if score_weights is None:
                 return total
-            to_score = to_score + to_path  # takes away the score that comes with log_q
-        if to_score is None:
+            score_weights = score_weights + path_weights  # cancels the score within log_q
+        if score_weights is None:
             return total
-        return total + (to_score * self.score()).sum()
+        return total + (score_weights * self.score()).sum()
 
 
-def _zeroed(weights: Tensor, least: float) -> Tensor:
-    return weights.where(weights.abs() >= least, 0.0)
-
-
-def _tap(ratio: list[Tensor], batch_dims: int, z: Tensor) -> Tensor:
-    """Pass z on to the model; its gradient is weighed on the way back.
-
-    The hook does not know the draws: they would keep each other in memory.
-    """
-    if not z.requires_grad:
-        return z
-    passed = z.view_as(z)
-    passed.register_hook(partial(_weigh, ratio, batch_dims))
-    return passed
-
-
-def _weigh(ratio: list[Tensor], batch_dims: int, gradient: Tensor) -> Tensor:
-    for weights in ratio:
-        weights = weights if batch_dims else weights[0]
-        gradient = gradient * weights.reshape(
-            weights.shape + (1,) * (gradient.dim() - weights.dim())
-        )
-    return gradient
+def _without_tiny(weights: Tensor, smallest: float) -> Tensor:
+    """Return weights, with zero in place of those below `smallest`."""
+    return weights.where(weights.abs() >= smallest, 0.0)

@@ -1,4 +1,14 @@
-"""The ELBO: its KL sampled or in closed form, weighted, on a schedule, with free bits."""
+"""The ELBO: its KL sampled or in closed form, weighted, on a schedule, with free bits.
+
+    loss = -E_q[log p(x|z)] + beta(t) KL
+
+The weight beta(t) rises linearly over a warm-up, so that the model uses the code before it pays for
+it in full (Bowman et al. 2016). With several cycles the weight then stays at its final value for as
+long as the warm-up took, and the next warm-up starts (Fu et al. 2019).
+
+With free bits, the KL in the loss is sum_g max(free_bits, KL_g), where KL_g is the mean over the
+batch of the KL of a group g of dimensions (Kingma et al. 2016, equation 15).
+"""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -16,22 +26,40 @@ from pyro_vae.objectives.objective import Objective
 from pyro_vae.programs.traces import Program, is_latent, is_observed, sample_sites
 
 
-class _WeighsKL(Objective):
-    """E_q[log p(x|z)] less the KL, which has a weight and a schedule; for the classes below."""
+class _WeightedKL(Objective):
+    """What `ELBO` and `AnalyticELBO` share: the loss, and these options.
+
+    Args:
+        num_particles: number of draws of z for each x; the loss is their mean.
+        beta: weight of the KL (Higgins et al. 2017).
+        warmup: number of epochs over which the weight rises to beta.
+        start: weight at the beginning of each warm-up.
+        cycles: number of warm-ups.
+        free_bits: nats of KL that a group of dimensions can use at no cost, in the mean over a
+            batch (Kingma et al. 2016, equation 15).
+        group: number of consecutive dimensions in a group; 0 for all dimensions of a site.
+
+    Raises:
+        InputError: if an option is out of its range.
+    """
 
     def __init__(
         self,
-        num_particles: int,
-        beta: float,
-        warmup: float,
-        start: float,
-        cycles: int,
-        free_bits: float,
-        group: int,
+        num_particles: int = 1,
+        beta: float = 1.0,
+        warmup: float = 0.0,
+        start: float = 0.0,
+        cycles: int = 1,
+        free_bits: float = 0.0,
+        group: int = 1,
     ) -> None:
         super().__init__(num_particles)
         if warmup == 0 and (start != 0 or cycles != 1):
-            raise InputError("start and cycles are of a warm-up: say how many epochs warmup takes")
+            raise InputError(
+                "start and cycles describe a warm-up, and there is none: set warmup to its number "
+                "of epochs",
+                "warmup",
+            )
         self.beta = check_range("beta", beta, 0, 1e6)
         self.warmup = check_range("warmup", warmup, 0, 1e6)
         self.start = check_range("start", start, 0, 1e6)
@@ -42,171 +70,134 @@ class _WeighsKL(Objective):
         self.anneal(0)
 
     def anneal(self, epoch: float) -> None:
-        """Set the KL's weight to where the schedule is after `epoch` epochs."""
+        """Set the KL's weight to its value on the schedule after `epoch` epochs."""
         self.kl_weight.fill_(
-            kl_weight(epoch, self.start, self.beta, warmup=self.warmup, cycles=self.cycles)
+            scheduled_weight(epoch, self.start, self.beta, warmup=self.warmup, cycles=self.cycles)
         )
 
     def bound(self, log_w: Tensor) -> Tensor:
-        """Return the ELBO, nats, shape [batch]."""
+        """Return the ELBO in nats, shape [batch]."""
         return bounds.elbo(log_w)
 
     def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
         """Return the weighted loss, summed over the examples, to be differentiated."""
         draws = self.draw(model, guide, x)
-        log_likelihood = draws.sum(draws.model, is_observed)
-        unpathed = draws.unpathed()
+        log_likelihood = draws.log_prob(draws.model, is_observed)
         if self.free_bits:
-            for name in unpathed:
-                raise InputError(
-                    f"site '{name}' of the guide is not reparameterised, as free bits require: "
-                    "leave them out"
-                )
-            return self.kl_weight * self._after_free_bits(draws) - log_likelihood.mean(0).sum()
+            draws.require_reparameterised("free_bits", "set free_bits to 0", "free_bits")
+            kl_sum = self._kl_with_free_bits(draws)
+            return self.kl_weight * kl_sum - log_likelihood.mean(0).sum()
         kl = self._kl(draws)
         loss = self.kl_weight * kl.mean(0).sum() - log_likelihood.mean(0).sum()
-        if unpathed:  # the score of sites that have no path, times what each draw costs
+        scored = draws.not_reparameterised()
+        if scored:  # these sites get the score-function gradient: score times loss of each draw
             cost = (self.kl_weight * kl - log_likelihood).detach()
-            log_q = draws.sum(draws.guide, lambda site: site["name"] in unpathed)
+            log_q = draws.log_prob(draws.guide, lambda site: site["name"] in scored)
             score = (cost * log_q).mean(0).sum()
             loss = loss + score - score.detach()
         return loss
 
     def _kl(self, draws: Draws) -> Tensor:
-        """Return what estimates the KL, from each draw, nats, shape [K, batch]."""
-        return draws.log_q - draws.sum(draws.model, is_latent)
+        """Return an estimate of the KL from each draw, in nats, shape [K, batch]."""
+        return draws.log_q - draws.log_prob(draws.model, is_latent)
 
     def _site_kl(self, posterior: Any, prior: Any, z: Tensor) -> Tensor:
-        """Return what estimates the KL of one site, for each draw, without summing over events."""
+        """Return an estimate of the KL of one site from each draw, of the site's batch shape."""
         return posterior.log_prob(z) - prior.log_prob(z)
 
-    def _after_free_bits(self, draws: Draws) -> Tensor:
-        """Return sum_g max(free_bits, KL_g), KL_g being the batch's mean, times the batch's size.
+    def _kl_with_free_bits(self, draws: Draws) -> Tensor:
+        """Return sum_g max(free_bits, KL_g), times the size of the batch.
 
-        It is in all of a batch, and not in each of its examples, that a group is not to be empty.
+        KL_g is the mean over the batch: a group has to carry information in the batch as a whole,
+        not in each of its examples.
         """
         size = draws.log_q.shape[1]
         total = draws.log_q.new_zeros(())
-        for name, site, prior in _pairs(draws):
-            q, p, z = site["fn"], prior["fn"], site["value"]
-            if site["mask"] is not None or prior["mask"] is not None:
-                raise InputError(f"site '{name}' is masked, and free bits know no masks")
-            if self.group > 0:
-                q, p = _independent(name, q), _independent(name, p)
-            kl = self._site_kl(q, p, z)
-            dims = kl.dim() - (self.group > 0)
-            if dims > max(draws.batch_dims, 1):
+        for name, site, prior_site in _site_pairs(draws):
+            posterior, prior, z = site["fn"], prior_site["fn"], site["value"]
+            if site["mask"] is not None or prior_site["mask"] is not None:
                 raise InputError(
-                    f"site '{name}' is in a plate beside that of the data: free bits know none"
+                    f"site '{name}' is masked, and free bits do not support masks", "free_bits"
                 )
-            groups = kl.flatten(0, dims - 1).mean(0)
+            if self.group > 0:
+                posterior, prior = _independent(name, posterior), _independent(name, prior)
+            kl = self._site_kl(posterior, prior, z)
+            batch_dims = kl.dim() - (self.group > 0)
+            if batch_dims > max(draws.batch_dims, 1):
+                raise InputError(
+                    f"site '{name}' is in a plate other than the data's, and free bits support "
+                    "only the data plate",
+                    "free_bits",
+                )
+            groups = kl.flatten(0, batch_dims - 1).mean(0)
             if self.group > 0:
                 groups = pad(groups, (0, -len(groups) % self.group)).view(-1, self.group).sum(1)
             total = total + groups.clamp(min=self.free_bits).sum() * size
         return total
 
 
-class ELBO(_WeighsKL):
+class ELBO(_WeightedKL):
     """E_q[log p(x|z)] - beta KL(q(z|x) || p(z)), the KL by Monte Carlo.
 
-    With beta = 1, `pyro.infer.Trace_ELBO` (Kingma & Welling 2014, equation 2). A bound on log p(x)
-    for beta >= 1, as free bits, which raise the KL in the mean over a batch, only make it lower;
-    models are chosen by it at beta = 1 and without free bits, the ELBO.
-
-    The schedule: beta rises linearly over `warmup` epochs (Bowman et al. 2016), so that the code is
-    used before it is paid for; with several `cycles` (Fu et al. 2019) it then stays for as long,
-    and begins anew.
+    With beta = 1 this is `pyro.infer.Trace_ELBO` (Kingma & Welling 2014, equation 2). For beta >= 1
+    it is a bound on log p(x). Free bits keep it one: they raise the KL in the loss, in the mean
+    over a batch, and so lower the objective. Models are chosen by the ELBO with beta = 1 and
+    without free bits. `_WeightedKL` documents the options other than `gradient`.
 
     Args:
-        num_particles: how many z are drawn for each x; they are averaged.
-        beta: the weight of the KL (Higgins et al. 2017).
-        warmup: the number of epochs over which the weight rises to beta.
-        start: where it rises from.
-        cycles: how often it does.
-        free_bits: nats that the KL of a group of dimensions has for nothing, in the mean over a
-            batch (Kingma et al. 2016, equation 15).
-        group: how many dimensions, one after the other, are a group; 0 for all of a site's.
-        gradient: of the guide: `plain`, or `stl`, sticking the landing (see
-            `objectives.importance`), here unbiased for any K.
+        gradient: gradient for the guide: plain, or stl (sticking the landing; Roeder, Wu & Duvenaud
+            2017), which is unbiased here for any number of draws.
 
     Raises:
-        InputError: if an option makes no sense; in the first step, if free bits are for single
-            dimensions where posterior or prior knows none.
+        InputError: if an option is out of its range; in the first step, if free bits apply to
+            single dimensions, and the posterior or the prior has no independent dimensions.
     """
 
     def __init__(
-        self,
-        num_particles: int = 1,
-        beta: float = 1.0,
-        warmup: float = 0.0,
-        start: float = 0.0,
-        cycles: int = 1,
-        free_bits: float = 0.0,
-        group: int = 1,
-        gradient: Literal["plain", "stl"] = "plain",
+        self, *args: Any, gradient: Literal["plain", "stl"] = "plain", **kwargs: Any
     ) -> None:
-        super().__init__(num_particles, beta, warmup, start, cycles, free_bits, group)
+        super().__init__(*args, **kwargs)
         self.gradient = gradient
-        if gradient == "stl" and free_bits:
-            raise InputError("sticking the landing and free bits do not go together: take one")
+        if gradient == "stl" and self.free_bits:
+            raise InputError(
+                "sticking the landing (stl) and free bits do not go together: use the gradient "
+                "plain, or set free_bits to 0",
+                "gradient",
+            )
 
     def _kl(self, draws: Draws) -> Tensor:
         kl = super()._kl(draws)
         if self.gradient == "plain" or not kl.requires_grad:
             return kl
-        for name in draws.unpathed():
-            raise InputError(
-                f"site '{name}' of the guide is not reparameterised, as sticking the landing "
-                "requires: take the gradient plain"
-            )
+        draws.require_reparameterised("sticking the landing", "use the gradient plain", "gradient")
         score = draws.score()
         return kl - (score - score.detach())
 
 
-class AnalyticELBO(_WeighsKL):
+class AnalyticELBO(_WeightedKL):
     """E_q[log p(x|z)] - beta KL(q(z|x) || p(z)), the KL in closed form.
 
-    Refuses pairs of posterior and prior that have none, where `pyro.infer.TraceMeanField_ELBO`
-    would fall back on Monte Carlo without a word. What it bounds, and how models are chosen, is as
-    for `ELBO`.
-
-    Args:
-        num_particles: how many z are drawn for each x; they are averaged.
-        beta: the weight of the KL (Higgins et al. 2017).
-        warmup: the number of epochs over which the weight rises to beta.
-        start: where it rises from.
-        cycles: how often it does.
-        free_bits: nats that the KL of a group of dimensions has for nothing (see `ELBO`).
-        group: how many dimensions are a group; 0 for all of a site's.
+    Pairs of posterior and prior without a closed form are refused, whereas
+    `pyro.infer.TraceMeanField_ELBO` silently uses Monte Carlo for them. When the objective is a
+    bound, and how models are chosen, is as for `ELBO`. `_WeightedKL` documents the options.
 
     Raises:
-        InputError: in the first step, if no closed form is registered.
+        InputError: if an option is out of its range; in the first step, if no closed form is
+            registered.
     """
-
-    def __init__(
-        self,
-        num_particles: int = 1,
-        beta: float = 1.0,
-        warmup: float = 0.0,
-        start: float = 0.0,
-        cycles: int = 1,
-        free_bits: float = 0.0,
-        group: int = 1,
-    ) -> None:
-        super().__init__(num_particles, beta, warmup, start, cycles, free_bits, group)
 
     def loss(self, model: Program, guide: Program, x: Tensor) -> float:
         """Return the negative ELBO, its KL in closed form, summed over the examples."""
         with torch.no_grad():
             draws = self.draw(model, guide, x)
-            gain = draws.sum(draws.model, is_observed) - self._kl(draws)
+            gain = draws.log_prob(draws.model, is_observed) - self._kl(draws)
             return -gain.mean(0).sum().item()
 
     def _kl(self, draws: Draws) -> Tensor:
         total = draws.log_q.new_zeros(())
-        for _, site, prior in _pairs(draws):
-            kl = self._site_kl(site["fn"], prior["fn"], site["value"])
-            total = total + draws.reduced(kl, site)
+        for _, site, prior_site in _site_pairs(draws):
+            kl = self._site_kl(site["fn"], prior_site["fn"], site["value"])
+            total = total + draws.sum_of_site(kl, site)
         return total
 
     def _site_kl(self, posterior: Any, prior: Any, z: Tensor) -> Tensor:
@@ -214,38 +205,44 @@ class AnalyticELBO(_WeighsKL):
             return kl_divergence(posterior, prior)
         except NotImplementedError as error:
             q, p = (type(getattr(d, "base_dist", d)).__name__ for d in (posterior, prior))
-            raise InputError(f"KL({q} || {p}) has no closed form: take --objective ELBO") from error
+            raise InputError(
+                f"KL({q} || {p}) has no closed form: use the objective ELBO", "objective"
+            ) from error
 
 
-def kl_weight(epoch: float, start: float, beta: float, *, warmup: float, cycles: int) -> float:
-    """Return the KL's weight after `epoch` epochs; see `ELBO`."""
+def scheduled_weight(
+    epoch: float, start: float, beta: float, *, warmup: float, cycles: int
+) -> float:
+    """Return the KL's weight after `epoch` epochs; the module's docstring has the schedule."""
     if warmup == 0:
         return beta
     cycle = min(epoch // (2 * warmup), cycles - 1)
     return start + (beta - start) * min(1.0, (epoch - cycle * 2 * warmup) / warmup)
 
 
-def _pairs(draws: Draws) -> Iterator[tuple[str, Site, Site]]:
-    """Yield the name of each latent site, what the guide has there, and what the model has.
+def _site_pairs(draws: Draws) -> Iterator[tuple[str, Site, Site]]:
+    """Yield the name of each latent site, the guide's site, and the model's site.
 
     Raises:
-        InputError: if the KL is not the sum of the sites' own, as of Pyro's autoguides, whose
-            sites are points, and functions of auxiliary ones.
+        InputError: if the KL is not the sum of the KLs of single sites. Pyro's autoguides are an
+            example: their sites are points, computed from auxiliary sites.
     """
     for name, site in sample_sites(draws.guide):
         if name not in draws.model.nodes or isinstance(site["fn"], Delta):
             raise InputError(
-                f"site '{name}' of the guide has no KL of its own: take --objective ELBO, without "
-                "free bits"
+                f"site '{name}' of the guide has no KL of its own: use the objective ELBO, without "
+                "free bits",
+                "objective",
             )
         yield name, site, draws.model.nodes[name]
 
 
 def _independent(name: str, distribution: Any) -> Any:
-    """Return the distribution of the single dimensions."""
+    """Return the distribution of the single dimensions of a site."""
     if isinstance(distribution, Independent) and distribution.reinterpreted_batch_ndims == 1:
         return distribution.base_dist
     raise InputError(
-        f"site '{name}' has no independent dimensions under {type(distribution).__name__}, as free "
-        "bits for each of them require: take group 0, all of the site"
+        f"site '{name}' has no independent dimensions under {type(distribution).__name__}, and "
+        "free bits for groups of dimensions need them: set group 0, which takes the whole site",
+        "group",
     )

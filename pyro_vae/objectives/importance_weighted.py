@@ -1,17 +1,20 @@
-"""Objectives that weigh several draws against each other.
+"""Objectives that weight several draws against each other.
 
-For each there are three gradients of the guide to choose from, `gradient`:
+With w_k = p(x, z_k) / q(z_k | x), IWAE_K = log 1/K sum_k w_k, and the ELBO is its case K = 1. Each
+objective that combines these bounds has three gradients for the guide, chosen by `gradient`:
 
-- `plain`: the bound's own, by reparameterisation. Of IWAE its signal-to-noise falls as
-  1 / sqrt(K) (Rainforth et al. 2018).
-- `stl`, sticking the landing: without the score of q (Roeder, Wu & Duvenaud 2017). No noise is left
-  where q is the exact posterior. For K > 1 it is biased (Tucker et al. 2019, section 3).
-- `dreg`, doubly reparameterised: the score, which here has no mean of zero, is reparameterised once
-  more (Tucker et al. 2019, equation 8). As unbiased as `plain`, with less noise, and a
-  signal-to-noise that does not fall with K.
+- `plain`: the bound's own gradient, by reparameterisation. For IWAE its signal-to-noise ratio falls
+  as 1 / sqrt(K) (Rainforth et al. 2018).
+- `stl`, sticking the landing: the gradient without the score of q (Roeder, Wu & Duvenaud 2017). It
+  has no noise where q is the exact posterior. For K > 1 it is biased (Tucker et al. 2019,
+  section 3).
+- `dreg`, doubly reparameterised: the score, whose mean is not zero here, is reparameterised once
+  more (Tucker et al. 2019, equation 8). It has the bias of `plain` (none where that has none), less
+  noise, and a signal-to-noise ratio that does not fall with K.
 
-The last two run the guide twice; autoregressive flows, which are slow to score what they did not
-draw just now, take a pass for each dimension then. The model's gradient is always its own.
+`stl` and `dreg` run the guide twice. An autoregressive flow is slow to score values that it did not
+just draw: its second run needs a pass for each dimension. The model's gradient is always that of
+the bound.
 """
 
 from abc import abstractmethod
@@ -28,15 +31,17 @@ Gradient = Literal["plain", "stl", "dreg"]
 
 
 class Weights(NamedTuple):
-    """The weights of the draws in a gradient, [K, batch] each; see `objectives.draws`."""
+    """The weights of the draws in a gradient, each [K, batch]; `objectives.draws` defines a, b."""
 
     model: Tensor  # a
     path: Tensor  # b, plain
     path_doubly: Tensor  # b, doubly reparameterised
 
 
-class _Importance(Objective):
-    """An objective made of log-weights, with a choice of gradients.
+class _ImportanceWeighted(Objective):
+    """An objective that is a function of log-weights, with a choice of gradients.
+
+    A subclass defines `weights`, and `value` if its objective is not its `bound`.
 
     Raises:
         InputError: in the first step, if the guide has a site that is not reparameterised.
@@ -48,42 +53,49 @@ class _Importance(Objective):
 
     @abstractmethod
     def weights(self, log_w: Tensor) -> Weights:
-        """Return the weights of the draws; log_w has shape [K, batch], in nats."""
+        """Return the weights of the draws.
 
-    def trained(self, log_w: Tensor) -> Tensor:
-        """Return what is trained, or what is if the model is, nats, shape [batch]."""
+        Args:
+            log_w: log-weights in nats, shape [K, batch].
+        """
+
+    def value(self, log_w: Tensor) -> Tensor:
+        """Return the objective in nats, shape [batch]; where the programs' differ, the model's."""
         return self.bound(log_w)
 
     def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
-        """Return the negative of what is trained, summed over the examples."""
+        """Return the negative of the objective, summed over the examples."""
         draws = self.draw(model, guide, x)
-        for name in draws.unpathed():
-            raise InputError(
-                f"site '{name}' of the guide is not reparameterised, as {type(self).__name__}'s "
-                "gradient requires: take --objective ELBO, CUBO, TVO or RWS"
-            )
+        draws.require_reparameterised(
+            f"{type(self).__name__}'s gradient",
+            "use the objective ELBO, CUBO, TVO or RWS",
+            "objective",
+        )
         log_w = draws.log_w.detach()
         weights = self.weights(log_w)
-        through = weights.path_doubly if self.gradient == "dreg" else weights.path
-        score = None if self.gradient == "plain" else 0.0
-        if self._nesting > 1 and (through is not weights.model or score is not None):
+        path_weights = weights.path_doubly if self.gradient == "dreg" else weights.path
+        score_weights = None if self.gradient == "plain" else 0.0
+        is_plain = path_weights is weights.model and score_weights is None
+        if draws.nesting > 1 and not is_plain:
             raise InputError(
-                f"{type(self).__name__}'s gradient {self.gradient} is for programs with no plate "
-                "but that of the data: take IWAE, and the gradient plain"
+                f"{type(self).__name__}'s gradient {self.gradient} needs programs with no plate "
+                "but that of the data: use the objective IWAE with the gradient plain",
+                "objective",
             )
-        gain = draws.surrogate(weights.model, through, score)
-        return gain.detach() - gain - self.trained(log_w).sum()
+        gain = draws.surrogate(weights.model, path_weights, score_weights)
+        return gain.detach() - gain - self.value(log_w).sum()
 
 
-class IWAE(_Importance):
+class IWAE(_ImportanceWeighted):
     """The importance-weighted bound with K draws (Burda, Grosse & Salakhutdinov 2016, equation 8).
 
     A bound on log p(x), tighter than the ELBO, and equal to it at K = 1. Models can be chosen by
     it, at the same K.
 
     Args:
-        num_particles: K.
-        gradient: of the guide; see `objectives.importance`.
+        num_particles: number K of draws of z for each x.
+        gradient: gradient for the guide: plain, stl (sticking the landing) or dreg (doubly
+            reparameterised).
     """
 
     def __init__(self, num_particles: int = 5, gradient: Gradient = "plain") -> None:
@@ -95,25 +107,31 @@ class IWAE(_Importance):
         return Weights(w, w, w.square())
 
 
-class MIWAE(_Importance):
+class MIWAE(_ImportanceWeighted):
     """IWAE_K, averaged over M groups of draws (Rainforth et al. 2018, section 4).
 
-    A bound on log p(x), the same as IWAE_K, with gradients averaged over M estimates of it; what
-    models are chosen by is IWAE_MK.
+    A bound on log p(x), in expectation the same as IWAE_K, with gradients averaged over M estimates
+    of it. Models are chosen by IWAE_MK.
 
     Args:
-        num_particles: K, the draws in a group.
-        groups: M.
-        gradient: of the guide; see `objectives.importance`.
+        num_particles: number K of draws in a group.
+        groups: number M of groups.
+        gradient: gradient for the guide: plain, stl (sticking the landing) or dreg (doubly
+            reparameterised).
     """
 
     def __init__(
         self, num_particles: int = 5, groups: int = 2, gradient: Gradient = "plain"
     ) -> None:
-        super().__init__(_total(num_particles, groups), gradient)
-        self.groups = groups
+        super().__init__(num_particles, gradient)
+        self.groups = int(check_range("groups", groups, 1, 1e6))
 
-    def trained(self, log_w: Tensor) -> Tensor:
+    @property
+    def num_draws(self) -> int:
+        """The number MK of draws of z for each x."""
+        return self.groups * self.num_particles
+
+    def value(self, log_w: Tensor) -> Tensor:
         """Return the mean over groups of IWAE_K."""
         return bounds.iwae(self._grouped(log_w)).mean(0)
 
@@ -131,16 +149,17 @@ class MIWAE(_Importance):
 class PIWAE(MIWAE):
     """IWAE_MK for the model, MIWAE with M groups of K for the guide (Rainforth et al. 2018).
 
-    The model trains on the tighter bound, the guide on the one with the better signal. IWAE_MK is a
-    bound on log p(x), and models can be chosen by it.
+    The model trains on the tighter bound, and the guide on the one whose gradient has the better
+    signal-to-noise ratio. IWAE_MK is a bound on log p(x), and models can be chosen by it.
 
     Args:
-        num_particles: K, the draws in a group.
-        groups: M.
-        gradient: of the guide; see `objectives.importance`.
+        num_particles: number K of draws in a group.
+        groups: number M of groups.
+        gradient: gradient for the guide: plain, stl (sticking the landing) or dreg (doubly
+            reparameterised).
     """
 
-    def trained(self, log_w: Tensor) -> Tensor:
+    def value(self, log_w: Tensor) -> Tensor:
         """Return IWAE_MK."""
         return bounds.iwae(log_w)
 
@@ -149,15 +168,16 @@ class PIWAE(MIWAE):
         return super().weights(log_w)._replace(model=log_w.softmax(0))
 
 
-class CIWAE(_Importance):
+class CIWAE(_ImportanceWeighted):
     """beta ELBO + (1 - beta) IWAE_K (Rainforth et al. 2018, equation 13).
 
-    A bound on log p(x) between the two; what models are chosen by is IWAE_K.
+    A bound on log p(x) between the two. Models are chosen by IWAE_K.
 
     Args:
-        num_particles: K.
-        beta: in [0, 1].
-        gradient: of the guide; see `objectives.importance`.
+        num_particles: number K of draws of z for each x.
+        beta: share of the ELBO, in [0, 1].
+        gradient: gradient for the guide: plain, stl (sticking the landing) or dreg (doubly
+            reparameterised).
     """
 
     def __init__(
@@ -166,8 +186,8 @@ class CIWAE(_Importance):
         super().__init__(num_particles, gradient)
         self.beta = check_range("beta", beta, 0, 1)
 
-    def trained(self, log_w: Tensor) -> Tensor:
-        """Return the combination."""
+    def value(self, log_w: Tensor) -> Tensor:
+        """Return beta ELBO + (1 - beta) IWAE_K."""
         return self.beta * bounds.elbo(log_w) + (1 - self.beta) * bounds.iwae(log_w)
 
     def weights(self, log_w: Tensor) -> Weights:
@@ -177,19 +197,20 @@ class CIWAE(_Importance):
         return Weights(plain, plain, even + (1 - self.beta) * w.square())
 
 
-class Renyi(_Importance):
+class Renyi(_ImportanceWeighted):
     """The variational Renyi bound (Li & Turner 2016, equation 6), from K draws.
 
         1 / (1 - alpha)  log  1/K sum_k w_k^(1 - alpha)
 
-    With alpha = 1 the ELBO, with alpha = 0 IWAE_K, of which it is a bound for all alpha >= 0 (power
-    means), and so of log p(x). For alpha < 0 it is no bound, on either side: its limit is above
-    log p(x), and K draws bias it downwards. What models are chosen by is IWAE_K.
+    With alpha = 1 it is the ELBO, with alpha = 0 IWAE_K. For all alpha >= 0 it is a lower bound on
+    IWAE_K (power means), and so on log p(x). For alpha < 0 it is a bound on neither side: its limit
+    in K is above log p(x), and its bias at finite K is downwards. Models are chosen by IWAE_K.
 
     Args:
-        num_particles: K.
-        alpha: the order of the divergence.
-        gradient: of the guide; see `objectives.importance`.
+        num_particles: number K of draws of z for each x.
+        alpha: order of the divergence.
+        gradient: gradient for the guide: plain, stl (sticking the landing) or dreg (doubly
+            reparameterised).
     """
 
     def __init__(
@@ -198,16 +219,16 @@ class Renyi(_Importance):
         super().__init__(num_particles, gradient)
         self.alpha = check_range("alpha", alpha, -100, 100)
 
-    def trained(self, log_w: Tensor) -> Tensor:
+    def value(self, log_w: Tensor) -> Tensor:
         """Return the variational Renyi bound."""
         if self.alpha == 1:
             return bounds.elbo(log_w)
         return bounds.iwae((1 - self.alpha) * log_w) / (1 - self.alpha)
 
     def weights(self, log_w: Tensor) -> Weights:
-        """Return w^(1 - alpha), normalised, and for DReG alpha w + (1 - alpha) w^2 of these."""
-        w = ((1 - self.alpha) * log_w).softmax(0)
-        return Weights(w, w, self.alpha * w + (1 - self.alpha) * w.square())
+        """Return v = w^(1 - alpha), normalised; for DReG, alpha v + (1 - alpha) v^2."""
+        v = ((1 - self.alpha) * log_w).softmax(0)
+        return Weights(v, v, self.alpha * v + (1 - self.alpha) * v.square())
 
 
 class CUBO(Objective):
@@ -215,39 +236,37 @@ class CUBO(Objective):
 
         CUBO_n = 1/n log E_q[w^n] >= log p(x)
 
-    The guide minimises the upper bound, and with it the chi^n divergence of p(z|x) from q(z|x): it
-    comes out rather too wide than too narrow. The model cannot be trained by an upper bound; IWAE_K
-    is a lower one, what models are chosen by, and the loss that is reported.
+    The guide minimises the upper bound, and with it the chi^n divergence of p(z|x) from q(z|x). The
+    fitted q tends to be too wide, rather than too narrow. The model cannot be trained by an upper
+    bound; it maximises IWAE_K, a lower bound. Models are chosen by IWAE_K, which is also the
+    reported loss.
 
     The guide's gradient is (1 - n) / n E_q[w^n grad log q] / E_q[w^n], with weights normalised over
-    K draws: consistent, and biased in the order of 1/K. It does not go through z, so discrete codes
-    will do. (The K-draw estimate of the bound itself, too low, is not what can be minimised: it is
-    lowest where q is far from p, and with one draw it is the ELBO.)
+    K draws: consistent, with a bias of the order of 1/K. It does not go through z, so discrete
+    codes can be trained. (The K-draw estimate of the bound itself cannot be minimised: it is too
+    low, it is lowest where q is far from p, and with one draw it is the ELBO.)
 
     Args:
-        num_particles: K, two at least.
-        order: n, above 1.
+        num_particles: number K of draws of z for each x, at least two.
+        order: order n of the divergence, above 1.
 
     Raises:
-        InputError: if an option makes no sense.
+        InputError: if an option is out of its range.
     """
 
     def __init__(self, num_particles: int = 10, order: float = 2.0) -> None:
         super().__init__(num_particles)
         if num_particles < 2:
-            raise InputError(f"CUBO needs two particles or more, and {num_particles} is not")
+            raise InputError(
+                f"CUBO needs two particles or more, and num_particles is {num_particles}",
+                "num_particles",
+            )
         self.order = check_range("order", order, 1.001, 100)
 
     def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
         """Return -IWAE_K, summed over the examples, with the gradients of both objectives."""
         draws = self.draw(model, guide, x, path=False)
         log_w = draws.log_w.detach()
-        to_score = (self.order - 1) / self.order * (self.order * log_w).softmax(0)
-        gain = draws.surrogate(log_w.softmax(0), None, to_score)
+        score_weights = (self.order - 1) / self.order * (self.order * log_w).softmax(0)
+        gain = draws.surrogate(log_w.softmax(0), None, score_weights)
         return gain.detach() - gain - bounds.iwae(log_w).sum()
-
-
-def _total(num_particles: int, groups: int) -> int:
-    if groups < 1:
-        raise InputError(f"groups has to be at least 1, and {groups} is not")
-    return num_particles * groups

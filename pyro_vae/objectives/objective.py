@@ -1,4 +1,4 @@
-"""The base of all objectives."""
+"""The base class of all objectives."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -14,14 +14,14 @@ from pyro_vae.programs.traces import Program, plate_nesting
 
 
 class Objective(pyro.infer.ELBO):
-    """A training objective, which may change in the course of training.
+    """A training objective. It may change in the course of training.
 
     Args:
-        num_particles: how many z are drawn for each x.
+        num_particles: the number of draws of z for each x.
 
     Attributes:
-        learns: whether a step changes the objective itself, so that no trace of one step can stand
-            for all of them.
+        learns: whether a training step changes the objective itself. The compiled engine cannot
+            take such steps, because one graph stands for all of them.
 
     Raises:
         InputError: if num_particles < 1.
@@ -31,28 +31,35 @@ class Objective(pyro.infer.ELBO):
 
     def __init__(self, num_particles: int) -> None:
         if num_particles < 1:
-            raise InputError(f"num_particles has to be at least 1, and {num_particles} is not")
-        super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1)
-        self._pair: tuple[Program, Program] | None = None  # whose nesting is known
+            raise InputError(
+                f"num_particles has to be at least 1, and {num_particles} is not", "num_particles"
+            )
+        super().__init__(num_particles=num_particles, vectorize_particles=True)
+        self._known_pair: tuple[Program, Program] | None = None  # the programs of `_nesting`
         self._nesting = 1
 
+    @property
+    def num_draws(self) -> int:
+        """The number of draws of z for each x in all, over all groups of particles."""
+        return self.num_particles
+
     def anneal(self, epoch: float) -> None:
-        """Move to where the objective's schedule is after `epoch` epochs; most have none."""
+        """Set the objective's schedule to its state after `epoch` epochs; most have no schedule."""
 
     def bound(self, log_w: Tensor) -> Tensor:
-        """Return the bound on log p(x) that models are chosen by.
+        """Return the bound on log p(x) that is used to choose between models.
 
         Args:
             log_w: log-weights in nats, shape [K, batch].
 
         Returns:
-            Nats, shape [batch]. On average not above log p(x).
+            Nats, shape [batch]. Their expectation is not above log p(x).
         """
         return bounds.iwae(log_w)
 
     @abstractmethod
     def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
-        """Return what is trained, summed over the examples, to be differentiated.
+        """Return the training loss, summed over the examples, to be differentiated.
 
         Args:
             model: a Pyro program, called as `model(x)`.
@@ -66,24 +73,34 @@ class Objective(pyro.infer.ELBO):
             return -self.bound(self.draw(model, guide, x).log_w).sum().item()
 
     def loss_and_grads(self, model: Program, guide: Program, x: Tensor) -> float:
-        """Return what is trained, and leave its gradients in the parameters."""
+        """Return the training loss, and add its gradients to those of the parameters."""
         loss = self.differentiable_loss(model, guide, x)
         if loss.requires_grad:
             loss.backward()
         return loss.item()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what training has changed in the objective; of most, nothing."""
+        """Return the part of the objective that training has changed; for most it is empty."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
 
     def draw(self, model: Program, guide: Program, x: Tensor, *, path: bool = True) -> Draws:
-        """Draw from the guide, and weigh with both programs."""
-        if self._pair != (model, guide):
-            self._pair, self._nesting = (model, guide), plate_nesting(model, guide, x)
-        return Draws(model, guide, x, self.num_particles, self._nesting, path=path)
+        """Draw from the guide, and compute the log-probabilities under both programs.
+
+        The first draw from a pair of programs runs them once more, to count the dimensions of their
+        plates.
+
+        Args:
+            model: a Pyro program, called as `model(x)`.
+            guide: a Pyro program, called as `guide(x)`.
+            x: the data, shape [batch, *event].
+            path: whether gradients through z reach the guide.
+        """
+        if self._known_pair != (model, guide):
+            self._known_pair, self._nesting = (model, guide), plate_nesting(model, guide, x)
+        return Draws(model, guide, x, self.num_draws, self._nesting, path=path)
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError("objectives work on all draws at once, not on a single trace")

@@ -1,10 +1,12 @@
 """Reweighted wake-sleep."""
 
+import inspect
 from typing import Literal
 
 import torch
 from pyro import poutine
-from torch import Tensor
+from pyro.poutine.messenger import unwrap
+from torch import Tensor, nn
 
 from pyro_vae import bounds
 from pyro_vae.errors import InputError
@@ -15,19 +17,21 @@ from pyro_vae.programs.traces import Program, log_prob_per_example
 class RWS(Objective):
     """Reweighted wake-sleep (Bornschein & Bengio 2015): two objectives, one for each program.
 
-    The model maximises IWAE_K. The guide minimises KL(p(z|x) || q(z|x)), in the wake phase for the
-    data, with draws of q weighed by w_k / sum_j w_j (equation 7), which is biased in the order of
-    1/K; in the sleep phase for x and z that the model draws, without bias (equation 5). No gradient
-    goes through z, so discrete codes will do, and K is free to grow: the guide's signal grows with
-    it (Le et al. 2019). Models are chosen by IWAE_K, which is the loss that is reported too.
+    The model maximises IWAE_K. The guide minimises KL(p(z|x) || q(z|x)). In the wake phase, x are
+    the data, and draws of q have the weights w_k / sum_j w_j (equation 7), with a bias of the order
+    of 1/K. In the sleep phase, the model draws x and z (equation 5), without bias. No gradient goes
+    through z, so discrete codes can be trained. A large K does no harm: the signal of the guide's
+    gradient grows with K (Le et al. 2019). Models are chosen by IWAE_K, which is also the reported
+    loss.
 
     Args:
-        num_particles: K, two at least, but in the sleep phase.
-        guide: the phase that trains it, or the mean of both. In the sleep phase the model has to
-            draw, as `model(size=n)`, and to return x.
+        num_particles: number K of draws of z for each x; at least two, except in the sleep phase.
+        guide: phase that trains the guide; `both` takes the mean of the two. For the sleep phase
+            the model has to draw when it is called as `model(size=n)`, and to return x.
 
     Raises:
-        InputError: if K is too small; in the first step, if the model does not draw.
+        InputError: if K is too small; in the first step, if the model cannot be called as
+            `model(size=n)`.
     """
 
     def __init__(
@@ -35,7 +39,10 @@ class RWS(Objective):
     ) -> None:
         super().__init__(num_particles)
         if guide != "sleep" and num_particles < 2:
-            raise InputError(f"the wake phase needs two particles or more, not {num_particles}")
+            raise InputError(
+                f"the wake phase needs two particles or more, and num_particles is {num_particles}",
+                "num_particles",
+            )
         self.guide = guide
 
     def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
@@ -43,22 +50,42 @@ class RWS(Objective):
         draws = self.draw(model, guide, x, path=False)
         log_w = draws.log_w.detach()
         w = log_w.softmax(0)
-        share = {"wake": 1.0, "both": 0.5, "sleep": 0.0}[self.guide]
-        gain = draws.surrogate(w, None, share * w if share else None)
-        if share < 1:
-            gain = gain + (1 - share) * _sleep(model, guide, len(x)).sum()
+        wake_share = {"wake": 1.0, "both": 0.5, "sleep": 0.0}[self.guide]
+        gain = draws.surrogate(w, None, wake_share * w if wake_share else None)
+        if wake_share < 1:
+            gain = gain + (1 - wake_share) * _sleep_log_q(model, guide, len(x)).sum()
         return gain.detach() - gain - bounds.iwae(log_w).sum()
 
 
-def _sleep(model: Program, guide: Program, size: int) -> Tensor:
+def _sleep_log_q(model: Program, guide: Program, size: int) -> Tensor:
     """Return log q(z|x) for x and z drawn from the model, shape [size]."""
-    try:
-        with torch.no_grad():
-            dream = poutine.trace(model).get_trace(size=size)
-    except TypeError as error:
+    if not _takes_size(model):
         raise InputError(
-            "the sleep phase draws from the model, as model(size=n), which this one does not "
-            "offer: take the wake phase"
-        ) from error
-    asleep = poutine.trace(poutine.replay(guide, trace=dream))
-    return log_prob_per_example(asleep.get_trace(dream.nodes["_RETURN"]["value"]), "data", 0)
+            "the sleep phase draws from the model by model(size=n), and this model has no argument "
+            "size: use the wake phase",
+            "guide",
+        )
+    with torch.no_grad():
+        drawn = poutine.trace(model).get_trace(size=size)
+    guide_trace = poutine.trace(poutine.replay(guide, trace=drawn)).get_trace(
+        drawn.nodes["_RETURN"]["value"]
+    )
+    return log_prob_per_example(guide_trace, "data", 0)
+
+
+def _takes_size(model: Program) -> bool:
+    """Say whether the model can be called as `model(size=n)`, by its signature.
+
+    An error inside such a call is the model's own, and is not caught.
+    """
+    program = unwrap(model)  # removes Pyro's handlers, which accept any arguments
+    called = program.forward if isinstance(program, nn.Module) else program
+    try:
+        signature = inspect.signature(called)
+    except (TypeError, ValueError):  # unknown: the call itself will tell
+        return True
+    try:
+        signature.bind(size=1)
+    except TypeError:
+        return False
+    return True

@@ -159,10 +159,7 @@ def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         else:
             content[name] = result.to_dict()
     if evaluation.checks:
-        content["checks"] = {
-            name: {"difference": check.difference, "se": check.se, "p_value": check.p_value}
-            for name, check in evaluation.checks.items()
-        }
+        content["checks"] = evaluation.checks.to_dict()
     examples: dict[str, Any] = {"sha256": hashlib.sha256(measured.numpy().tobytes()).hexdigest()}
     for name, bound in evaluation.comparable.items():
         examples[name] = _rounded(run.on_base_measure(bound))

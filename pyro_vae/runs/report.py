@@ -2,7 +2,6 @@
 
 from pyro_vae.bounds.estimates import table
 from pyro_vae.bounds.results import Result
-from pyro_vae.diagnostics import predictive
 from pyro_vae.runs.evaluation import Evaluation, label
 from pyro_vae.runs.run import Run
 
@@ -18,7 +17,7 @@ def report(run: Run, evaluation: Evaluation) -> str:
     """Format the results of an evaluation, as the scripts print them."""
     sections = [_format_result(run, evaluation, name) for name in evaluation.results]
     if evaluation.checks:
-        sections.append(predictive.report(evaluation.checks))
+        sections.append(str(evaluation.checks))
     if evaluation.bits_per_dim is not None:
         sections.append(
             f"At most {evaluation.bits_per_dim:.4f} bits per dimension ({run.base_measure.name})."

@@ -1,0 +1,218 @@
+"""The ELBO against Pyro's and by hand: weights, schedules, free bits, masks, closed forms."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pyro
+import pytest
+import torch
+from conftest import LinearGaussian
+from pyro.infer import ELBO as PyroELBO
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from test_objectives import assert_same, make, value_and_gradients
+from torch import Tensor, nn
+
+from pyro_vae import VAE, InputError, likelihoods, networks, objectives, posteriors, priors
+from pyro_vae.objectives import ELBO, IWAE, TVO, AnalyticELBO
+from pyro_vae.objectives.elbo import scheduled_weight
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return (torch.rand(30, 5) < 0.4).float()
+
+
+def by_hand(vae: VAE, x: Tensor, beta: float, analytic: bool) -> tuple[float, list[Tensor]]:
+    """The loss in plain PyTorch, with the same noise."""
+    torch.manual_seed(4)
+    vae.zero_grad()
+    q, p = vae.posterior(x), vae.prior()
+    z = q.rsample()
+    if analytic:
+        kl = torch.distributions.kl_divergence(q.base_dist, p.base_dist).sum(-1)
+    else:
+        kl = q.log_prob(z) - p.log_prob(z)
+    loss = (beta * kl - vae.likelihood(z).log_prob(x)).sum()
+    loss.backward()
+    return loss.item(), [p.grad.clone() for p in vae.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0, 4.0])
+@pytest.mark.parametrize(("objective", "analytic"), [(ELBO, False), (AnalyticELBO, True)])
+def test_weighted_elbo_by_hand(
+    objective: Callable[..., PyroELBO], analytic: bool, beta: float, x: Tensor
+) -> None:
+    vae = make(priors.LearnedNormal)
+    expected = by_hand(vae, x, beta, analytic)
+    assert_same(value_and_gradients(objective(beta=beta), vae, x), expected)
+
+
+@pytest.mark.parametrize("num_particles", [1, 4])
+def test_elbo_is_pyros_at_beta_one(num_particles: int, x: Tensor) -> None:
+    for ours, theirs in ((ELBO, Trace_ELBO), (AnalyticELBO, TraceMeanField_ELBO)):
+        vae = make()
+        reference = theirs(
+            num_particles, max_plate_nesting=1, vectorize_particles=num_particles > 1
+        )
+        first = value_and_gradients(ours(num_particles=num_particles), vae, x)
+        assert_same(first, value_and_gradients(reference, vae, x))
+
+
+def test_analytic_and_monte_carlo_kl_agree_in_expectation(linear_gaussian: LinearGaussian) -> None:
+    x = linear_gaussian.marginal.sample((50,))
+    vae = linear_gaussian.vae
+    exact = -linear_gaussian.elbo(x).sum().item()
+    for objective in (ELBO(), AnalyticELBO()):
+        draws = torch.tensor([objective.loss(vae.model, vae.guide, x) for _ in range(400)])
+        error = draws.std().item() / 20
+        assert abs(draws.mean().item() - exact) < 4 * error
+        assert error < 0.01 * abs(exact)
+
+
+def test_loss_is_a_proper_bound_whatever_is_trained(x: Tensor) -> None:
+    """`loss` has the KL in full, even where the training objective has none of it."""
+    vae = make()
+    torch.manual_seed(4)
+    expected = Trace_ELBO().loss(vae.model, vae.guide, x)
+    for objective in (ELBO(), ELBO(beta=0.0), ELBO(beta=5.0), ELBO(warmup=10.0)):
+        torch.manual_seed(4)
+        assert objective.loss(vae.model, vae.guide, x) == pytest.approx(expected)
+
+
+def test_warmup_is_linear() -> None:
+    for objective in (ELBO(beta=2.0, warmup=10.0), AnalyticELBO(beta=2.0, warmup=10.0)):
+        assert objective.kl_weight == 0  # from the first step on
+        for epoch, weight in ((0, 0.0), (2.5, 0.5), (5, 1.0), (10, 2.0), (11, 2.0), (1000, 2.0)):
+            objective.anneal(epoch)
+            assert objective.kl_weight.item() == pytest.approx(weight)
+    objective = ELBO(warmup=10.0)
+    objective.anneal(7.0)
+    vae, x = make(), torch.ones(4, 5)
+    assert_same(value_and_gradients(objective, vae, x), by_hand(vae, x, 0.7, analytic=False))
+
+
+def test_analytic_kl_is_refused_where_there_is_none(x: Tensor) -> None:
+    for prior in (priors.Mixture, priors.Vamp):
+        vae = make(prior)
+        for act in ("loss", "loss_and_grads"):
+            with pytest.raises(
+                InputError, match=r"KL\(Normal \|\| NormalMixture.*use the objective ELBO"
+            ):
+                getattr(AnalyticELBO(), act)(vae.model, vae.guide, x)
+
+
+def test_free_bits_by_hand() -> None:
+    """Per group of dimensions, in the mean over the batch; below the free bits there is no pull."""
+    torch.manual_seed(2)
+    vae = VAE(priors.LearnedNormal(5), likelihoods.Bernoulli(5, [5]), posteriors.Normal([5], 5))
+    with torch.no_grad():
+        vae.posterior.encoder.bias[0] = torch.tensor([0.0, 0.1, 0.2, 1.0, 2.0])
+        vae.posterior.encoder.bias[1] = 0.5  # scales near one
+    x = (torch.rand(30, 5) < 0.4).float()
+    for group, sizes in ((1, [1] * 5), (2, [2, 2, 1]), (4, [4, 1]), (0, [5])):
+        for objective, analytic in ((ELBO, False), (AnalyticELBO, True)):
+            first = value_and_gradients(objective(beta=0.7, free_bits=0.3, group=group), vae, x)
+            torch.manual_seed(4)
+            vae.zero_grad()
+            q, p = vae.posterior(x).base_dist, vae.prior().base_dist
+            z = q.rsample()
+            kl = (
+                torch.distributions.kl_divergence(q, p)
+                if analytic
+                else q.log_prob(z) - p.log_prob(z)
+            )
+            groups = torch.stack([part.sum() for part in kl.mean(0).split(sizes)])
+            assert (groups > 0.3).any() and ((groups < 0.3).any() or group in (0, 4))
+            loss = 0.7 * 30 * groups.clamp(min=0.3).sum() - vae.likelihood(z).log_prob(x).sum()
+            loss.backward()
+            grads = [p.grad for p in vae.parameters() if p.grad is not None]
+            assert_same(first, (loss.item(), grads))
+
+
+def test_free_bits_of_several_draws_and_sites() -> None:
+    """Draws are averaged before the free bits are taken off, and sites have each their own."""
+    torch.manual_seed(2)
+    small = partial(networks.MLP, widths=[4])
+    vae = VAE(
+        priors.Hierarchical(2),
+        likelihoods.Bernoulli(2, [5], small),
+        posteriors.Hierarchical([5], 2, small, top_dim=2, features=4),
+    )
+    x = (torch.rand(30, 5) < 0.4).float()
+    for free in (0.02, 0.2, 5.0):
+        objective = ELBO(3, free_bits=free, group=0)
+        objective.loss(vae.model, vae.guide, x)  # looks at the programs once
+        torch.manual_seed(4)
+        draws = objective.draw(vae.model, vae.guide, x)
+        torch.manual_seed(4)
+        loss = objective.differentiable_loss(vae.model, vae.guide, x)
+        price = 0.0
+        for name in ("z", "z_top"):
+            of_site = partial(lambda name, site: site["name"] == name, name)
+            kl = draws.log_prob(draws.guide, of_site) - draws.log_prob(draws.model, of_site)
+            assert kl.shape == (3, 30)
+            price += 30 * max(kl.mean().item(), free)
+        expected = (
+            price - draws.log_prob(draws.model, lambda s: s["is_observed"]).mean(0).sum().item()
+        )
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+class Masked(nn.Module):
+    """A program in which only some of the examples count."""
+
+    def __init__(self, program: nn.Module, counted: Tensor) -> None:
+        super().__init__()
+        self.program, self.counted = program, counted
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.poutine.mask(mask=self.counted):
+            self.program(x)
+
+
+def test_masks(linear_gaussian: LinearGaussian) -> None:
+    """An example that is masked has no part in the loss; free bits refuse masks."""
+    vae, x = linear_gaussian.vae, linear_gaussian.marginal.sample((3,))
+    counted = torch.tensor([True, False, True])
+    model, guide = (Masked(part, counted) for part in (vae.model, vae.guide))
+    for objective in (ELBO(2), AnalyticELBO(2), IWAE(3), TVO(3)):
+        objective.loss(model, guide, x)  # looks at the programs once
+        found = []
+        for second in (x[1], x[1] + 9):
+            torch.manual_seed(1)
+            found.append(objective.loss(model, guide, torch.stack([x[0], second, x[2]])))
+        assert found[0] == pytest.approx(found[1])
+        torch.manual_seed(1)
+        assert objective.loss(vae.model, vae.guide, x) > found[0] + 0.1
+    for objective in (ELBO(free_bits=0.1), AnalyticELBO(free_bits=0.1, group=0)):
+        with pytest.raises(InputError, match="'z' is masked"):
+            objective.differentiable_loss(model, guide, x)
+
+
+@pytest.mark.parametrize(
+    "objective", [AnalyticELBO(), ELBO(free_bits=0.1, group=0), AnalyticELBO(free_bits=0.1)]
+)
+def test_sites_without_a_kl_of_their_own(objective: objectives.Objective, x: Tensor) -> None:
+    """Those of Pyro's autoguides are points; `ELBO` knows their auxiliary sites."""
+    model = make().model
+    guide = pyro.infer.autoguide.AutoNormal(model)
+    guide(x)
+    with pytest.raises(InputError, match="has no KL of its own: use the objective ELBO"):
+        objective.differentiable_loss(model, guide, x)
+    assert math.isfinite(ELBO().loss(model, guide, x))
+
+
+def test_free_bits_that_no_dimension_has(x: Tensor) -> None:
+    vae = make(priors.Mixture)
+    with pytest.raises(InputError, match=r"independent dimensions under NormalMixture.*group 0"):
+        ELBO(free_bits=1.0).differentiable_loss(vae.model, vae.guide, x)
+    assert ELBO(free_bits=1.0, group=0).differentiable_loss(vae.model, vae.guide, x).isfinite()
+
+
+def test_schedules() -> None:
+    """Linear, from above zero, and in cycles: up for `warmup` epochs, and up there for as long."""
+    for epoch, expected in ((0, 0.2), (2.5, 0.6), (5, 1.0), (9.99, 1.0), (50, 1.0)):
+        assert scheduled_weight(epoch, 0.2, 1.0, warmup=5, cycles=1) == pytest.approx(expected)
+    for epoch, expected in ((0, 0), (1, 0.5), (2, 1), (3.9, 1), (4, 0), (5, 0.5), (6, 1), (99, 1)):
+        assert scheduled_weight(epoch, 0.0, 1.0, warmup=2, cycles=2) == pytest.approx(expected)
