@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyro
 import torch
-from scipy import special
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -218,6 +217,8 @@ def manifold(ax: "Axes", vae: VAE, side: int = 20) -> "Axes":
         vae: a VAE with two latent dimensions.
         side: the number of images in a row, and in a column.
     """
+    from scipy import special
+
     line = torch.tensor(special.ndtri((np.arange(side) + 0.5) / side), dtype=torch.float32)
     first, second = torch.meshgrid(line, line.flip(0), indexing="xy")
     z = torch.stack([first, second], -1).reshape(-1, 2).to(next(vae.parameters()).device)
