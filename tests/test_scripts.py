@@ -503,7 +503,7 @@ def test_refined_posteriors(script: Script, tmp_path: Path) -> None:
 
 
 def test_annealing(script: Script, tmp_path: Path) -> None:
-    """Bounds from both sides, on all images and on some, in the report, the files and comparisons."""
+    """Bounds from both sides, on all images and on some: reported, written, and compared."""
     for name in ("first", "second"):
         script("svi_train", "--out", name, *SMALL, *WIDTHS, "--latent_dim", 2 + len(name) % 2)
     chains = ["--method", "ais", "--ais.temperatures", 20, "--ais.chains", 4, "--simulated", 10]
