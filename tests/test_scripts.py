@@ -195,9 +195,12 @@ def arrays(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    (["--prior", "Vam"], ["--prior", "'Vam'", "StandardNormal, LearnedNormal, StudentT, Laplace"]),
-    (["--likelihood", "Poisson"], ["Bernoulli, ContinuousBernoulli, Gaussian, Laplace, StudentT"]),
-    (["--posterior", "Flow"], ["--posterior", "choose Normal"]),
+    (["--prior", "Vam"], ["--prior", "'Vam'", "StandardNormal, ", "LearnedNormal, ", "Laplace, "]),
+    (
+        ["--likelihood", "Poisson"],
+        ["Bernoulli, ", "ContinuousBernoulli, ", "Gaussian, ", "StudentT, "],
+    ),
+    (["--posterior", "Flow"], ["--posterior", "choose ", " Normal, "]),
     (["--prior", "UniformSphere"], ["on the unit sphere", "real vectors", "two that agree"]),
     (["--posterior", "Bernoulli"], ["StandardNormal are real vectors", "Bernoulli binary"]),
     (["--prior", "Hierarchical"], ["in two layers", "choose two that agree"]),
@@ -240,8 +243,11 @@ REFUSED = [
     ),
     (["--likelihood.decoder.activation", "Softmax2d"], ["'Softmax2d' is no activation"]),
     (["--data", "last.npy", "--batch_size", 9], ["channels last", "[N, C, H, W]"]),
-    (["--objective", "VAE"], ["ELBO, AnalyticELBO, IWAE", "MIWAE, PIWAE"]),
-    (["--likelihood.decoder", "CNN"], ["--likelihood.decoder", "MLP, Linear, ConvEncoder"]),
+    (["--objective", "VAE"], [" ELBO, ", "AnalyticELBO, ", "IWAE, ", "MIWAE, ", "PIWAE, "]),
+    (
+        ["--likelihood.decoder", "CNN"],
+        ["--likelihood.decoder", "MLP, ", "Linear, ", "ConvEncoder, "],
+    ),
     (["--prior", "nowhere.Prior"], ["--prior", "nowhere"]),
     (["--prior", "torch.nn.Linear"], ["--prior", "torch.nn.Linear"]),
     (["--prior", "Vamp", "--prior.component", 3], ["'component'", "--prior.help"]),
