@@ -227,7 +227,7 @@ REFUSED = [
     ),
     (["--likelihood", "Gaussian", "--likelihood.noise", "much"], ["fixed", "per_pixel", "much"]),
     (["--likelihood", "Binomial", "--data", "vectors.npy", "--batch_size", 9], ["as uint8"]),
-    (["--likelihood", "Binomial", "--binarization", "static"], ["support is levels"]),
+    (["--likelihood", "Binomial", "--binarization", "static"], ["binarization 'static'", "levels"]),
     (["--likelihood", "PixelCNN", "--likelihood.kernel_size", 4], ["kernel_size", "odd"]),
     (["--likelihood.outputs", 2], ["'outputs'", "--likelihood.help"]),
     (["--posterior", "SplineFlow", "--posterior.bins", 1200], ["500 at most"]),
