@@ -308,7 +308,7 @@ def predictive_checks(axes: "Sequence[Axes]", checks: PredictiveChecks) -> None:
 
     Args:
         axes: one for each statistic; those that are left over are hidden.
-        checks: of images drawn from the model.
+        checks: the values of each statistic.
     """
     for ax, (name, check) in zip(axes, checks.by_statistic.items(), strict=False):
         both = np.concatenate([check.data, check.model])

@@ -14,7 +14,7 @@ from pyro_vae.runs import command_line, config
 from pyro_vae.runs.command_line import one_line_errors
 from pyro_vae.runs.parser import explain
 
-PRIORS = "StandardNormal, LearnedNormal, StudentT, Laplace"
+PRIORS = ("LearnedNormal, ", "StandardNormal, ", "StudentT, ", "Vamp")
 OWN = "or give the import path of your own class"
 
 
@@ -46,21 +46,21 @@ OWN = "or give the import path of your own class"
         (
             ["--prior", "Vam"],
             'Parser key "prior":\n  Expected a dot import path string: Vam',
-            ["--prior: there is no 'Vam': choose ", PRIORS, OWN],
+            ["--prior: there is no 'Vam': choose ", *PRIORS, OWN],
         ),
         # No module of this name.
         (
             ["--prior", "nowhere.Prior"],
             'Parser key "prior":\n  Type collections.abc.Callable[[int], Prior] expects a function '
             "or a callable class: No module named 'nowhere'. Got value: nowhere.Prior",
-            ["--prior: No module named 'nowhere'", PRIORS, OWN],
+            ["--prior: No module named 'nowhere'", *PRIORS, OWN],
         ),
         # A class of another kind.
         (
             ["--prior", "torch.nn.Linear"],
             'Parser key "prior":\n  Type collections.abc.Callable[[int], Prior] expects a function '
             "or a callable class: Expected 'torch.nn.Linear' to be a subclass of <class 'Prior'>.",
-            ["--prior: Expected 'torch.nn.Linear' to be a subclass of Prior", PRIORS, OWN],
+            ["--prior: Expected 'torch.nn.Linear' to be a subclass of Prior", *PRIORS, OWN],
         ),
         # An option that the class does not have.
         (
@@ -91,7 +91,7 @@ OWN = "or give the import path of your own class"
         (
             ["--prior", "Hierarchical", "--prior.top", "Vam"],
             'Parser key "prior":\n  --top: Expected a dot import path string: Vam',
-            ["--prior.top: there is no 'Vam': choose ", PRIORS, OWN],
+            ["--prior.top: there is no 'Vam': choose ", *PRIORS, OWN],
         ),
     ],
     ids=lambda value: None if not isinstance(value, list) else " ".join(value[:4]),

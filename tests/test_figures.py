@@ -21,7 +21,7 @@ from pyro_vae.kinds import Levels
 def ax() -> Iterator[Axes]:
     figure = Figure(layout="constrained")
     yield figure.subplots()
-    figure.canvas.draw()  # whatever is wrong with labels and layout shows here
+    figure.canvas.draw()  # raises if labels or layout are wrong
 
 
 def make(*event_shape: int) -> VAE:
@@ -83,7 +83,7 @@ def test_what_the_model_does(event_shape: tuple[int, ...]) -> None:
 
 
 def test_samples_follow_the_prior_of_the_model(ax: Axes) -> None:
-    """Its upper layer included, where it has one, and without drawing pixels."""
+    """Codes are drawn with the upper layer of the prior, and no pixels are drawn."""
 
     class TwoLayers(priors.StandardNormal):
         def forward(self) -> dist.Distribution:
@@ -268,7 +268,9 @@ def test_predictive_checks_are_drawn(shape: tuple[int, ...]) -> None:
 
 def test_predictive_checks_of_images_that_are_all_alike_are_drawn() -> None:
     axes = Figure().subplots(ncols=3)
-    figures.predictive_checks(axes, predictive.check(torch.zeros(5, 8, 8), torch.zeros(6, 8, 8)))
+    figures.predictive_checks(
+        axes, predictive.compare_images(torch.zeros(5, 8, 8), torch.zeros(6, 8, 8))
+    )
     assert axes[0].get_title().startswith("difference +0.000")
 
 
@@ -288,8 +290,8 @@ def test_units_show_what_each_carries(ax: Axes) -> None:
 def test_traversals_move_one_dimension_at_a_time(ax: Axes) -> None:
     vae = make(3, 4)
     with torch.no_grad():
-        vae.posterior.encoder.body[-1].weight[:2] = 0  # neither dimension moves with x
-        vae.posterior.encoder.body[-1].weight[1] = 5.0  # ... but the second
+        vae.posterior.encoder.body[-1].weight[:2] = 0  # no dimension moves with x
+        vae.posterior.encoder.body[-1].weight[1] = 5.0  # the second one moves
     x = (torch.rand(100, 3, 4) < 0.5).float()
     shown = picture(figures.traversals(ax, vae, x, steps=5))
     assert shown.shape == (3, 5 * 5 - 1)  # one row, of the active dimension

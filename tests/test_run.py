@@ -1,4 +1,4 @@
-"""What a run's options are built into, before anything is trained."""
+"""A run is built from its options, before it is trained."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_data_and_start(method: str) -> None:
 
 
 def test_held_out_sets_share_no_noise(tmp_path: Path) -> None:
-    """Pixels of middling grey come out alike in half of the places, and not in all of them."""
+    """Pixels of half intensity are equal in half of the places; with shared noise all would be."""
     np.save(tmp_path / "grey.npy", np.full((100, 8, 8), 128, dtype=np.uint8))
     run = build("--data", str(tmp_path / "grey.npy"), "--batch_size", "9")
     count = min(len(run.validation), len(run.test))
@@ -78,7 +78,7 @@ def test_folder_is_made_once_and_whole(tmp_path: Path) -> None:
 def test_a_class_that_is_named_has_its_own_defaults(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not those of the one that is taken by default, which has a single particle."""
+    """It does not have those of the default class, which has a single particle."""
     monkeypatch.chdir(tmp_path)
     Path("own.yaml").write_text("objective: IWAE\n")
     assert build(*form.split()).engine.objective.num_particles == 5
@@ -103,7 +103,7 @@ def test_recipes_are_understood(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "epochs", "taken", "falls_back"),
     [
-        ("auto", "466", "eager", None),  # 6,990 steps of the 15 in an epoch
+        ("auto", "466", "eager", None),  # 6,990 steps, 15 in an epoch
         ("auto", "467", "compiled", True),
         ("compiled", "1", "compiled", False),
         ("eager", "1000", "eager", None),
@@ -115,4 +115,4 @@ def test_the_engine(asked: str, epochs: str, taken: str, falls_back: bool | None
     assert type(run.engine) is kind and run.engine.precision == "bfloat16"
     assert getattr(run.engine, "fall_back", None) is falls_back
     assert f"by the {taken} engine" in str(run)
-    assert run.namespace.engine == taken  # which a resumed run goes on with
+    assert run.namespace.engine == taken  # a resumed run continues with it

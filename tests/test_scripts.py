@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it writes, what it says, what it refuses."""
+"""The scripts: the files that they write, their output, and the input that they refuse."""
 
 import json
 import pickle
@@ -59,7 +59,7 @@ def script(
 
 
 def assert_refused(result: tuple[int, str, str], *said: str) -> None:
-    """One line, exit code 2, no traceback."""
+    """The error is one line, with exit code 2 and no traceback."""
     code, out, err = result
     assert code == 2, (out, err)
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1, err
@@ -95,14 +95,14 @@ def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
         assert shown in out
     assert f"{content['gap']['20']['mean']:.3f}" in out
 
-    # What the run wrote repeats it.
+    # The configuration that the run wrote repeats it.
     assert script("svi_train", "--config", "run/config.yaml", "--out", "again")[0] == 0
     first, second = (checkpoint.load(tmp_path / name / "best.pt") for name in ("run", "again"))
     for side in ("model", "guide"):
         assert all(torch.equal(first[side][key], second[side][key]) for key in first[side])
     assert (tmp_path / "again/bounds.json").read_text() == (run / "bounds.json").read_text()
 
-    # Evaluation repeats itself, and takes other numbers.
+    # Another evaluation gives the same numbers, and other options are used.
     before = (run / "bounds.json").read_text()
     assert script("evaluate", "run", "--checks", 0, "--draws", 0)[0] == 0
     assert (run / "bounds.json").read_text() == before
@@ -195,9 +195,12 @@ def arrays(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    (["--prior", "Vam"], ["--prior", "'Vam'", "StandardNormal, LearnedNormal, StudentT, Laplace"]),
-    (["--likelihood", "Poisson"], ["Bernoulli, ContinuousBernoulli, Gaussian, Laplace, StudentT"]),
-    (["--posterior", "Flow"], ["--posterior", "choose Normal"]),
+    (["--prior", "Vam"], ["--prior", "'Vam'", "StandardNormal, ", "LearnedNormal, ", "Laplace, "]),
+    (
+        ["--likelihood", "Poisson"],
+        ["Bernoulli, ", "ContinuousBernoulli, ", "Gaussian, ", "StudentT, "],
+    ),
+    (["--posterior", "Flow"], ["--posterior", "choose ", " Normal, "]),
     (["--prior", "UniformSphere"], ["on the unit sphere", "real vectors", "two that agree"]),
     (["--posterior", "Bernoulli"], ["StandardNormal are real vectors", "Bernoulli binary"]),
     (["--prior", "Hierarchical"], ["in two layers", "choose two that agree"]),
@@ -224,7 +227,7 @@ REFUSED = [
     ),
     (["--likelihood", "Gaussian", "--likelihood.noise", "much"], ["fixed", "per_pixel", "much"]),
     (["--likelihood", "Binomial", "--data", "vectors.npy", "--batch_size", 9], ["as uint8"]),
-    (["--likelihood", "Binomial", "--binarization", "static"], ["support is levels"]),
+    (["--likelihood", "Binomial", "--binarization", "static"], ["binarization 'static'", "levels"]),
     (["--likelihood", "PixelCNN", "--likelihood.kernel_size", 4], ["kernel_size", "odd"]),
     (["--likelihood.outputs", 2], ["'outputs'", "--likelihood.help"]),
     (["--posterior", "SplineFlow", "--posterior.bins", 1200], ["500 at most"]),
@@ -240,8 +243,11 @@ REFUSED = [
     ),
     (["--likelihood.decoder.activation", "Softmax2d"], ["'Softmax2d' is no activation"]),
     (["--data", "last.npy", "--batch_size", 9], ["channels last", "[N, C, H, W]"]),
-    (["--objective", "VAE"], ["ELBO, AnalyticELBO, IWAE", "MIWAE, PIWAE"]),
-    (["--likelihood.decoder", "CNN"], ["--likelihood.decoder", "MLP, Linear, ConvEncoder"]),
+    (["--objective", "VAE"], [" ELBO, ", "AnalyticELBO, ", "IWAE, ", "MIWAE, ", "PIWAE, "]),
+    (
+        ["--likelihood.decoder", "CNN"],
+        ["--likelihood.decoder", "MLP, ", "Linear, ", "ConvEncoder, "],
+    ),
     (["--prior", "nowhere.Prior"], ["--prior", "nowhere"]),
     (["--prior", "torch.nn.Linear"], ["--prior", "torch.nn.Linear"]),
     (["--prior", "Vamp", "--prior.component", 3], ["'component'", "--prior.help"]),
@@ -312,7 +318,7 @@ def test_bad_input(script: Script, tmp_path: Path, arguments: list[Any], said: l
     arrays(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     assert_refused(script("svi_train", *arguments), *said)
-    assert sorted(tmp_path.rglob("*")) == before  # nothing half-written
+    assert sorted(tmp_path.rglob("*")) == before  # no file is left
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -351,7 +357,7 @@ def test_runs_that_cannot_be_evaluated(script: Script, tmp_path: Path) -> None:
 def test_a_run_is_measured_on_its_test_set_with_its_best_epoch(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole way from the options to `bounds.json`, by hand."""
+    """`bounds.json` has the numbers that are computed here without a run."""
     made_up = iter([1.0, 3.0, 2.0])  # the second of three epochs is the best
     step = EagerEngine.evaluate_loss
 
@@ -393,7 +399,7 @@ def test_a_run_is_measured_on_its_test_set_with_its_best_epoch(
 
 
 def test_options_reach_training(script: Script, tmp_path: Path) -> None:
-    """Each of them changes what is trained."""
+    """Each option changes the training."""
 
     def trained(*arguments: Any) -> str:
         name = f"run{len(list(tmp_path.iterdir()))}"
@@ -434,7 +440,7 @@ def test_data_may_move(script: Script, tmp_path: Path) -> None:
 
 
 def test_comparison(script: Script, tmp_path: Path) -> None:
-    """Differences are paired, on one base measure, and refused where there is no comparing."""
+    """Differences are paired, on one base measure; runs that are not comparable are refused."""
     for name, likelihood in (
         ("levels", "DiscretizedLogistic"),
         ("density", "ContinuousBernoulli"),
@@ -503,7 +509,7 @@ def test_refined_posteriors(script: Script, tmp_path: Path) -> None:
 
 
 def test_annealing(script: Script, tmp_path: Path) -> None:
-    """Both sides, on all images and on some, with all that goes with them; then compared."""
+    """Bounds from both sides, on all images and on some: reported, written, and compared."""
     for name in ("first", "second"):
         script("svi_train", "--out", name, *SMALL, *WIDTHS, "--latent_dim", 2 + len(name) % 2)
     chains = ["--method", "ais", "--ais.temperatures", 20, "--ais.chains", 4, "--simulated", 10]
@@ -545,7 +551,7 @@ def test_annealing(script: Script, tmp_path: Path) -> None:
         script("compare", "first", "second"), "AIS depends on temperatures", "(10 and 20)"
     )
     assert script("evaluate", "first", "--checks", 0, "--draws", 0)[0] == 0
-    assert not (tmp_path / "first/bounds.nc").exists()  # of another evaluation
+    assert not (tmp_path / "first/bounds.nc").exists()  # it belonged to another evaluation
     assert not (tmp_path / "first/figures/predictive.png").exists()
     assert_refused(script("evaluate", "first", "--ais.chains", 1), "chains have to be at least 2")
     assert_refused(script("evaluate", "first", "--ais.start", "middle"), "posterior", "middle")
@@ -555,7 +561,7 @@ def test_annealing(script: Script, tmp_path: Path) -> None:
 def test_an_interrupted_evaluation_goes_on(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same numbers, to the last digit, and only what was left to do is done."""
+    """The numbers are the same to the last digit, and finished batches are not computed again."""
     script("svi_train", "--out", "run", *SMALL, *WIDTHS, "--num_examples", 150)
     before = (tmp_path / "run/bounds.json").read_text()
     drawn: list[int] = []
@@ -615,9 +621,9 @@ def test_help(script: Script) -> None:
 
 
 def test_killed_ten_times_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL at random moments, resumed each time: the same parameters, bit for bit."""
+    """A run killed at random moments and resumed has the same parameters, bit for bit."""
     epochs = 200
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # quick at this size, whatever else is running
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # fast for small models, also on a busy machine
     script = [sys.executable, str(ROOT / "scripts/svi_train.py")]
     options = [*SMALL, *WIDTHS, "--epochs", str(epochs), "--num_samples", "1", "--engine", "eager"]
     subprocess.run([*script, *options, "--out", str(tmp_path / "whole")], check=True)
@@ -633,7 +639,7 @@ def test_killed_ten_times_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         start = ["--resume", str(run)] if kill else [*options, "--out", str(run)]
         process = subprocess.Popen([*script, *start])
         before = epochs_done()
-        # The first is killed as soon as its folder is there, the others while they train.
+        # The first is killed as soon as its folder exists, the others while they train.
         while epochs_done() == before if kill else not run.exists():
             assert process.poll() is None, "the run ended by itself"
             time.sleep(0.005)
@@ -651,7 +657,7 @@ def test_killed_ten_times_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def assert_equal(first: Any, second: Any) -> None:
-    """Bit for bit, through nested dictionaries and lists."""
+    """Nested dictionaries and lists are equal, bit for bit."""
     assert type(first) is type(second)
     if isinstance(first, dict):
         assert first.keys() == second.keys()

@@ -18,7 +18,8 @@ from pyro_vae import bounds, diagnostics
 from pyro_vae.bounds import Annealed, Bounds, Corrected, Estimate, Settings, inference_data
 from pyro_vae.bounds.batches import in_batches
 from pyro_vae.bounds.results import Result
-from pyro_vae.diagnostics import Diagnosis, Smoothness, predictive, refinement
+from pyro_vae.diagnostics import Diagnosis, Smoothness, refinement
+from pyro_vae.diagnostics.predictive import PredictiveChecks, compare_images
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
 from pyro_vae.runs.options import at_least, check_fields
@@ -84,7 +85,7 @@ class Evaluation:
     results: dict[str, Result]
     diagnosis: Diagnosis
     smoothness: Smoothness | None = None
-    checks: predictive.PredictiveChecks | None = None
+    checks: PredictiveChecks | None = None
     draws: Any = None
     bits_per_dim: float | None = None
 
@@ -123,9 +124,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     checks = draws = None
     if plan.checks:
         drawn = _draw(run, plan.checks)
-        checks = predictive.compare_images(
-            run.kind.intensities(run.test), run.kind.intensities(drawn)
-        )
+        checks = compare_images(run.kind.intensities(run.test), run.kind.intensities(drawn))
     if plan.draws:
         draws = inference_data(
             run.vae.model,

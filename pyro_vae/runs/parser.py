@@ -64,7 +64,7 @@ def explain(message: str) -> str:
         return f"--{option}: {problem}: see --{_option_with_help(option)}.help NAME for its options"
     if "Expected a dot import path string" in problem:
         problem = f"there is no '{problem.rpartition(': ')[2]}'"
-    names = ", ".join(subclass.__name__ for subclass in _public_subclasses(base))
+    names = ", ".join(sorted(_public_subclasses(base)))
     return f"--{option}: {problem}: choose {names}, or give the import path of your own class"
 
 
@@ -79,11 +79,10 @@ def _option_with_help(option: str) -> str:
     return part.strip(".")
 
 
-def _public_subclasses(base: type) -> list[type]:
-    """Return all subclasses of a class whose names have no leading underscore."""
-    result: list[type] = []
+def _public_subclasses(base: type) -> set[str]:
+    """Return the names of all subclasses of a class that have no leading underscore."""
+    names: set[str] = set()
     subclass: type
     for subclass in base.__subclasses__():
-        result += [subclass] if not subclass.__name__.startswith("_") else []
-        result += _public_subclasses(subclass)
-    return result
+        names |= {subclass.__name__, *_public_subclasses(subclass)}
+    return {name for name in names if not name.startswith("_")}

@@ -157,11 +157,17 @@ class Run:
         return self.kind.observe(images)
 
     def check(self) -> None:
-        """Check that model, guide, objective and training options fit together.
+        """Check that the data, the model, the guide and the options of training fit together.
 
         Raises:
             InputError: if they do not.
         """
+        if self.options.batch_size > len(self.train):
+            raise InputError(
+                f"batch_size {self.options.batch_size} is more than the {len(self.train)} training "
+                "images: choose a smaller one",
+                "batch_size",
+            )
         self.engine.check(self.validation[:2])
         training.check(self.engine, self.callbacks())
 
@@ -288,20 +294,13 @@ def _make_engine(
 
 def _load_and_split(options: Options) -> Dataset:
     """Load the data set, and split it into training, validation and test images."""
-    dataset = data.load(
+    return data.load(
         options.data,
         options.data_root,
         validation_fraction=options.validation_fraction,
         test_fraction=options.test_fraction,
         seed=options.data_seed,
     )
-    if options.batch_size > len(dataset.train):
-        raise InputError(
-            f"batch_size {options.batch_size} is more than the {len(dataset.train)} training "
-            "images: choose a smaller one",
-            "batch_size",
-        )
-    return dataset
 
 
 def _make_vae(options: Options, event_shape: torch.Size) -> VAE:
