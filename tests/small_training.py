@@ -68,7 +68,7 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 class Recorder(EagerEngine):
-    """An engine that writes down what it is given, and answers with numbers that are known."""
+    """An engine that records its batches, and returns known numbers."""
 
     def __init__(self) -> None:
         engine = make_engine()

@@ -1,4 +1,4 @@
-"""The engines: SVI, to themselves, and put back to where they were; compiled, the same numbers."""
+"""The engines: steps are those of `pyro.infer.SVI`, states round-trip, compiled steps are equal."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +50,7 @@ def test_steps_are_those_of_pyro_svi(prior: type[priors.Prior], x: Tensor) -> No
     assert engine.evaluate_loss(x) == pytest.approx(expected)
 
 
-def test_engines_do_not_meet(x: Tensor) -> None:
+def test_engines_have_their_own_parameter_stores(x: Tensor) -> None:
     pyro.param("mine", torch.ones(1))
     first, second = make(), make()
     engines = [engine_of(first), engine_of(second)]
@@ -88,7 +88,7 @@ def test_state_round_trip(x: Tensor) -> None:
 
 
 def test_memory_format_does_not_matter(x: Tensor) -> None:
-    """Pyro's store copies tensors that are not contiguous, and would train the copies."""
+    """Pyro's store copies tensors that are not contiguous, and the copies would be trained."""
     plain, strided = make(), make()
     for parameter in strided.parameters():
         if parameter.dim() == 2:
@@ -106,14 +106,14 @@ def test_memory_format_does_not_matter(x: Tensor) -> None:
 
 
 class WithDropout(Network):
-    """All units dropped: in training only the bias is left."""
+    """A network that drops all units: in training only the bias is left."""
 
     def __init__(self, in_shape: list[int], out_shape: list[int]) -> None:
         super().__init__(in_shape, out_shape)
         self.body = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Dropout(1.0))
 
 
-def test_networks_are_in_the_mode_of_the_moment(x: Tensor) -> None:
+def test_steps_are_in_training_mode_and_evaluations_are_not(x: Tensor) -> None:
     torch.manual_seed(2)
     likelihood = likelihoods.Bernoulli(2, [5], WithDropout)
     vae = VAE(priors.StandardNormal(2), likelihood, posteriors.Normal([5], 2))
@@ -156,10 +156,10 @@ def test_fixed_parameters_stay(x: Tensor) -> None:
 def test_compiled_steps_are_the_eager_ones(
     objective: Callable[[], Objective], dtype: torch.dtype, tolerance: float, steps: int
 ) -> None:
-    """With the same noise: the loss, the gradients by way of Adam's means, and all else.
+    """Given the same noise, the losses and the whole state are equal up to rounding.
 
-    In single precision only the first two, and after one step: Adam divides gradients by their
-    size, those too that are nothing but rounding.
+    In single precision only the loss of one step and Adam's means of its gradients are compared:
+    Adam divides gradients by their size, including gradients that are only rounding errors.
     """
     images = torch.randint(256, (30, 5), dtype=torch.uint8)
     states, losses = [], []
@@ -172,9 +172,11 @@ def test_compiled_steps_are_the_eager_ones(
         engine = kind(vae.model, vae.guide, objective(), lr=1e-2)
         torch.manual_seed(0)
         losses.append([])
-        for number, batch in enumerate(([*images.split(12)] * 4)[:steps]):  # each third is of 6
-            engine.objective.anneal(number // 3)  # the schedule is an input
-            engine.optimizer.param_groups[0]["lr"] = 0.01 / (1 + number)  # and so is the rate
+        for number, batch in enumerate(
+            ([*images.split(12)] * 4)[:steps]
+        ):  # every third batch has 6 images
+            engine.objective.anneal(number // 3)  # the schedule is an input of the graph
+            engine.optimizer.param_groups[0]["lr"] = 0.01 / (1 + number)  # so is the learning rate
             losses[-1].append(engine.step(batch, show))
         states.append(engine.state_dict())
     assert losses[1] == pytest.approx(losses[0], rel=tolerance)
@@ -191,7 +193,7 @@ def tensors(state: Any) -> list[Tensor]:
 
 
 def test_compiled_state_round_trip(x: Tensor) -> None:
-    """Between the engines too: the state is one."""
+    """Both engines have the same state, and each loads the other's."""
     vaes = make(priors.Vamp), make(priors.Vamp)
     compiled = CompiledEngine(vaes[0].model, vaes[0].guide, ELBO(), lr=1e-2)
     eager = engine_of(vaes[1])
@@ -235,14 +237,14 @@ def test_what_cannot_be_compiled(x: Tensor) -> None:
         UserWarning, match="the eager engine is used instead: it depends on the value"
     ):
         losses = [falling.step(x)]
-    assert losses + [falling.step(x) for _ in range(2)] == expected  # said once
+    assert losses + [falling.step(x) for _ in range(2)] == expected  # it warned once only
     with pytest.raises(InputError, match=r"make it a torch\.nn\.Parameter"):
         vae = make(WithParam)
         CompiledEngine(vae.model, vae.guide, ELBO()).step(x)
 
 
-def test_held_parameters_stay_where_they_are(x: Tensor) -> None:
-    """What is trained may change from step to step, as when the guide steps alone."""
+def test_fixed_parameters_stay_unchanged_in_compiled_steps(x: Tensor) -> None:
+    """Which parameters are trained may change from step to step, as with `GuideFirst`."""
     vae = make()
     engine = CompiledEngine(vae.model, vae.guide, ELBO(), lr=1e-2)
     engine.step(x)

@@ -46,8 +46,8 @@ def test_resuming_is_exact_where_the_guide_goes_first(tmp_path: Path) -> None:
     parts, resumed = guided(3, tmp_path)
     assert equal(parameters(parts), whole)
     assert resumed == history
-    looked_at = {"kl", "mutual_information", "active_units"}
-    assert [looked_at <= row.keys() for row in history] == [False, True, False]
+    diagnosed = {"kl", "mutual_information", "active_units"}
+    assert [diagnosed <= row.keys() for row in history] == [False, True, False]
     assert history[0]["guide_steps"] > 0
     for before, after in pairwise(history):
         assert before["lagging"] or after["guide_steps"] == 0
@@ -102,7 +102,7 @@ def test_checkpoints_without_states_of_callbacks_are_resumed(tmp_path: Path, lag
 
 
 def test_the_guide_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before each step of the model the guide takes its own, and neither moves the other's."""
+    """The guide takes its steps before each step of the model; each changes only its own."""
     engine = make_engine()
     moved = []
     step = engine.step
@@ -155,7 +155,7 @@ def test_the_guide_stops_when_it_has_caught_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_guide_steps_alone_where_the_prior_is_made_of_it() -> None:
-    """A VampPrior's pseudo-inputs are the model's, and its posterior the guide's."""
+    """The pseudo-inputs of a VampPrior belong to the model, its posterior to the guide."""
     vae = VAE(
         priors.Vamp(2, components=3), likelihoods.Bernoulli(2, [4, 3]), posteriors.Normal([4, 3], 2)
     )

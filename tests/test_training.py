@@ -36,7 +36,7 @@ def test_resuming_is_exact(tmp_path: Path, objective: Callable[[], Objective]) -
     whole = make()
     history = train(whole, 5)
     for epochs in (1, 3, 5):
-        torch.rand(17)  # whatever happens in between
+        torch.rand(17)  # random numbers drawn in between do not matter
         parts = make()
         resumed = train(parts, epochs, tmp_path)
     assert resumed == history
@@ -50,7 +50,7 @@ def test_resuming_is_exact(tmp_path: Path, objective: Callable[[], Objective]) -
 
 
 class Countdown:
-    """An engine of one's own: it subclasses nothing, and trains nothing."""
+    """An engine that is not a subclass of ours; it trains nothing."""
 
     def __init__(self) -> None:
         self.model = self.guide = torch.nn.Linear(1, 1)
@@ -109,7 +109,7 @@ def test_nothing_is_left_to_do(tmp_path: Path) -> None:
 
 def test_best_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine()
-    bounds = iter([0.0, 3.0, 5.0, 4.0])  # the first is asked for before training
+    bounds = iter([0.0, 3.0, 5.0, 4.0])  # the first call is made before training
     kept: list[list[Tensor]] = []
 
     def evaluate_loss(x: Tensor) -> float:
@@ -182,7 +182,7 @@ def test_what_the_engine_is_given() -> None:
     assert torch.equal(second.sort().values, images[:, 0])
     assert not torch.equal(first, second) and not torch.equal(first, images[:, 0])
     assert engine.weights == pytest.approx([i / 9 for i in range(6)])
-    assert engine.noise[1] == engine.noise[2] != engine.noise[0]  # epochs are compared alike
+    assert engine.noise[1] == engine.noise[2] != engine.noise[0]  # the same noise after each epoch
     assert [row["train_loss"] for row in history] == [images.mean()] * 2
     assert [row["validation_bound"] for row in history] == [3.0, 3.0]
 

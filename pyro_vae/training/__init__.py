@@ -10,11 +10,11 @@
 To add a callback, subclass `Callback`, override what you need, and put an instance into the list
 that `fit` is given:
 
-    class LogWeightNorm(Callback):
+    class ParameterNorm(Callback):
         def after_epoch(self, training, row):
             row["norm"] = sum(p.square().sum().item() for p in training.engine.model.parameters())
 
-    fit(engine, train, epochs=10, callbacks=[Validate(validation), LogWeightNorm()])
+    fit(engine, train, epochs=10, callbacks=[Validate(validation), ParameterNorm()])
 
 A `Checkpoint` has to be the last in the list. Runs, and with them the command line, list their
 callbacks in one place: `Run.callbacks` in `pyro_vae.runs.run`.
