@@ -81,4 +81,4 @@ class Prior(nn.Module, ABC):
 
 
 class NotBuiltError(InputError, AttributeError):
-    """A prior is used before `Prior.build`. (An AttributeError too, as `hasattr` expects.)"""
+    """A prior is used before `Prior.build`; `hasattr` needs it to be an AttributeError too."""
