@@ -1,4 +1,4 @@
-"""Annealed importance sampling against exact answers: from below, from above, and how often."""
+"""Annealed importance sampling against exact answers: both bounds, and their intervals."""
 
 import json
 import math
@@ -23,19 +23,19 @@ REPETITIONS = 300
 
 
 def errors(estimate: Estimate, exact: Tensor) -> tuple[float, float]:
-    """How far a mean is from the exact one, and the standard error of that, by its spread."""
+    """Return the mean error of an estimate, and the standard error of that mean."""
     off = estimate.values - exact
     return off.mean().item(), (off.std() / len(off) ** 0.5).item()
 
 
-def assert_both_sides(found: Annealed, exact: Tensor, within: float = 0.05) -> None:
-    """The lower bound is below, the upper above, in expectation; and both are close."""
-    low, low_error = errors(found.lower, exact)
-    high, high_error = errors(found.upper, exact)
+def assert_both_sides(result: Annealed, exact: Tensor, within: float = 0.05) -> None:
+    """In expectation the lower bound is below and the upper above; both are close."""
+    low, low_error = errors(result.lower, exact)
+    high, high_error = errors(result.upper, exact)
     assert low < 4.5 * low_error and high > -4.5 * high_error
     assert abs(low) < within + 4.5 * low_error and abs(high) < within + 4.5 * high_error
-    # The errors that it states are of the size of those that there are: from 16 chains, and skewed.
-    assert found.lower.mc_se == pytest.approx(low_error, rel=0.5)
+    # The stated error is near the actual one: it is estimated from 16 skewed weights.
+    assert result.lower.mc_se == pytest.approx(low_error, rel=0.5)
 
 
 @pytest.mark.parametrize("start", ["posterior", "prior"])
@@ -45,20 +45,20 @@ def test_linear_gaussian(start: Any, schedule: Any) -> None:
     known = LinearGaussian(2)
     x = known.marginal.sample((150,))
     settings = Settings(temperatures=60, start=start, schedule=schedule)
-    found = bounds.anneal(known.vae.model, known.vae.guide, x, settings)
-    assert_both_sides(found, known.marginal.log_prob(x))
-    assert found.upper_flaw is None and 0.5 < found.acceptance.mean() < 0.95
+    result = bounds.anneal(known.vae.model, known.vae.guide, x, settings)
+    assert_both_sides(result, known.marginal.log_prob(x))
+    assert result.upper_flaw is None and 0.5 < result.acceptance.mean() < 0.95
 
 
 @pytest.mark.parametrize(("latent_dim", "temperatures"), [(10, 60), (50, 200)])
 def test_more_dimensions(latent_dim: int, temperatures: int) -> None:
-    """Within 0.05 nats, where IWAE_1000 is off by more than half a nat in 50 of them."""
+    """Within 0.05 nats; in 50 dimensions IWAE_1000 is off by more than half a nat."""
     known = LinearGaussian(latent_dim, 2 * latent_dim)
     x = known.marginal.sample((100,))
     exact = known.marginal.log_prob(x)
     model, guide = known.vae.model, known.vae.guide
-    found = bounds.anneal(model, guide, x, Settings(temperatures=temperatures))
-    assert_both_sides(found, exact)
+    result = bounds.anneal(model, guide, x, Settings(temperatures=temperatures))
+    assert_both_sides(result, exact)
     if latent_dim == 50:
         assert bounds.evaluate(model, guide, x, 1000).iwae[1000].mean < exact.mean().item() - 0.5
 
@@ -66,46 +66,46 @@ def test_more_dimensions(latent_dim: int, temperatures: int) -> None:
 def test_nonlinear(nonlinear: VAE) -> None:
     x = nonlinear.model(size=200)
     exact = bounds.quadrature(nonlinear.model, x)
-    found = bounds.anneal(nonlinear.model, nonlinear.guide, x, Settings(temperatures=60))
-    assert_both_sides(found, exact)
-    # By Markov's inequality, at a level that no run of luck is needed for.
-    assert found.certified(1e-6) < exact.mean().item()
+    result = bounds.anneal(nonlinear.model, nonlinear.guide, x, Settings(temperatures=60))
+    assert_both_sides(result, exact)
+    # By Markov's inequality, at a level at which chance plays no part.
+    assert result.certified(1e-6) < exact.mean().item()
 
 
 def test_weights_are_unbiased() -> None:
-    """E[w] = p(x) for chains that hardly move, at few temperatures: what makes it all valid."""
+    """E[w] = p(x) with few temperatures and chains that hardly move: all bounds rest on this."""
     known = LinearGaussian(1)
     x = known.marginal.sample((1,)).expand(40, -1)
     for settings in (
         Settings(temperatures=3, chains=1000, leapfrog=1),
         Settings(temperatures=8, chains=1000, leapfrog=2, start="prior"),
     ):
-        found = bounds.anneal(known.vae.model, known.vae.guide, x, settings)
-        ratio = (found.log_w - known.marginal.log_prob(x)).exp().flatten()
+        result = bounds.anneal(known.vae.model, known.vae.guide, x, settings)
+        ratio = (result.log_w - known.marginal.log_prob(x)).exp().flatten()
         assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / len(ratio) ** 0.5
-        assert ratio.std() > 0.1  # there is something to be unbiased about
+        assert ratio.std() > 0.1  # the weights are not constant
 
 
 def test_intervals_cover() -> None:
-    """The Monte Carlo intervals cover mean log p(x) in 90 to 99 % of repetitions, of 20 examples.
+    """The Monte Carlo intervals of 20 examples cover mean log p(x) in 90 to 99 % of repetitions.
 
     All repetitions are made at once: examples are independent of each other.
     """
     known = LinearGaussian(2)
     x = known.marginal.sample((20 * REPETITIONS,))
     settings = Settings(temperatures=20, leapfrog=2)
-    found = bounds.anneal(known.vae.model, known.vae.guide, x, settings, batch_size=2000)
+    result = bounds.anneal(known.vae.model, known.vae.guide, x, settings, batch_size=2000)
     off = known.marginal.log_prob(x).reshape(REPETITIONS, 20)
-    for bound in (found.lower, found.upper):
+    for bound in (result.lower, result.upper):
         means = (bound.values.reshape(REPETITIONS, 20) - off).mean(1)
         errors = bound.mc_variance.reshape(REPETITIONS, 20).sum(1).sqrt() / 20
         covered = (means.abs() < 1.96 * errors).double().mean()
         assert 0.90 <= covered <= 0.99, covered
-    held = [
+    certified = [
         bounds.certified(values, 0.05) <= exact.mean().item()
-        for values, exact in zip(found.lower.values.split(20), off, strict=True)
+        for values, exact in zip(result.lower.values.split(20), off, strict=True)
     ]
-    assert sum(held) >= 0.95 * REPETITIONS
+    assert sum(certified) >= 0.95 * REPETITIONS
 
 
 def test_upper_bound_of_known_weights() -> None:
@@ -131,7 +131,7 @@ def test_upper_bound_of_known_weights() -> None:
 
 
 def test_upper_bounds_without_a_variance_are_flagged() -> None:
-    """Raw importance weights, whose Y / X has no mean to speak of; and too few of any weights."""
+    """Plain importance weights have too heavy tails, and few weights tell nothing of theirs."""
     known = LinearGaussian(10, 20, misfit=0.5)  # a q that is too narrow
     x = known.marginal.sample((100,))
     log_w = bounds.log_weights(known.vae.model, known.vae.guide, x, 16).detach().double()
@@ -161,17 +161,17 @@ def test_bidirectional(nonlinear: VAE) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(annealing, "simulate", simulate)
-        found = bounds.bidirectional(
+        result = bounds.bidirectional(
             nonlinear.model, nonlinear.guide, torch.zeros(100, 3, 4), Settings(temperatures=40)
         )
     exact = bounds.quadrature(nonlinear.model, torch.cat(drawn))
-    off, error = errors(found.forward.lower, exact)
+    off, error = errors(result.forward.lower, exact)
     assert -0.05 - 4.5 * error < off < 4.5 * error
-    off, error = errors(found.upper, exact)
+    off, error = errors(result.upper, exact)
     assert -4.5 * error < off < 0.05 + 4.5 * error
-    assert found.gap.mean == pytest.approx(found.upper.mean - found.forward.lower.mean)
-    assert math.isnan(found.gap.mc_se) and found.to_dict()["gap"]["mc_se"] is None
-    assert found.to_dict()["gap"]["mean"] == found.gap.mean
+    assert result.gap.mean == pytest.approx(result.upper.mean - result.forward.lower.mean)
+    assert math.isnan(result.gap.mc_se) and result.to_dict()["gap"]["mc_se"] is None
+    assert result.to_dict()["gap"]["mean"] == result.gap.mean
 
 
 def test_backward_weights_are_unbiased() -> None:
@@ -188,11 +188,11 @@ def test_backward_weights_are_unbiased() -> None:
     assert ratio.std() > 0.1
 
 
-# What must not be.
+# Mistakes that tests have to catch.
 
 
 def assert_chains_are_their_own(chains: Chains, x: Tensor) -> None:
-    """With frozen moves a chain's weight does not depend on where the other chains begin."""
+    """Check that a chain's weight does not depend on where the other chains begin."""
     moves = chains.pilot(x, lambda _: None)
     u = chains.densities.draw(4, x)
     other = u.clone()
@@ -232,8 +232,8 @@ def test_adapting_in_the_run_that_counts_is_caught(linear_gaussian: LinearGaussi
         assert_chains_are_their_own(chains, x)
 
 
-def test_moves_leave_their_density_as_it_is() -> None:
-    """Exact draws from f_t are moved, and have the moments of f_t still: here p(z|x)."""
+def test_moves_leave_their_density_invariant() -> None:
+    """Exact draws from f_t, here p(z|x), still have the moments of f_t after the move."""
     known = LinearGaussian(2)
     vae, x = known.vae, known.marginal.sample((1,)).expand(4000, -1)
     chains = Chains(vae.model, vae.guide, x, Settings(leapfrog=3), "data")
@@ -245,19 +245,21 @@ def test_moves_leave_their_density_as_it_is() -> None:
     for _ in range(3):
         point, accepted = chains.move(point, x, 1.0, step, scale)
     assert 0.3 < accepted.mean() < 0.95  # so that a wrong ratio would show
-    white = (point.u - mean).flatten(0, 1) @ torch.linalg.inv(
+    standardised = (point.u - mean).flatten(0, 1) @ torch.linalg.inv(
         torch.linalg.cholesky(known.posterior_covariance)
     ).T
-    count = len(white)
-    assert (white.mean(0).abs() < 4.5 / count**0.5).all()
-    assert ((white.T @ white / count - torch.eye(2)).abs() < 4.5 * (2 / count) ** 0.5).all()
+    count = len(standardised)
+    assert (standardised.mean(0).abs() < 4.5 / count**0.5).all()
+    assert (
+        (standardised.T @ standardised / count - torch.eye(2)).abs() < 4.5 * (2 / count) ** 0.5
+    ).all()
 
 
-# Programs that are no VAE.
+# Programs that are not VAEs.
 
 
 def simple() -> tuple[Callable, Callable]:
-    """One site of no dimensions, x ~ N(0, 2)."""
+    """Return a model and a guide with one scalar site, where x ~ N(0, 2)."""
 
     def model(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -272,7 +274,7 @@ def simple() -> tuple[Callable, Callable]:
 
 
 def positive_model(x: Tensor) -> None:
-    """Constrained sites, one above the other, in a data plate that is not the last dimension.
+    """Constrained sites in two layers, in a data plate that is not the last dimension.
 
     x_j ~ N(level, variance), variance ~ InverseGamma(3, 2), level | variance ~ N(0, 2 variance):
     x is Student's t.
@@ -296,26 +298,26 @@ def test_constrained_sites_and_nested_plates(start: Any) -> None:
     scale = torch.linalg.cholesky(2 / 3 * (torch.eye(3) + 2 * torch.ones(3, 3)))
     exact = dist.MultivariateStudentT(torch.tensor(6.0), torch.zeros(3), scale).log_prob(x)
     settings = Settings(temperatures=100, start=start)
-    found = bounds.anneal(positive_model, positive_guide, x, settings, plate="examples")
-    assert_both_sides(found, exact.double())
+    result = bounds.anneal(positive_model, positive_guide, x, settings, plate="examples")
+    assert_both_sides(result, exact.double())
 
 
 def test_bidirectional_with_constrained_sites() -> None:
     x = torch.zeros(60, 3)
     settings = Settings(temperatures=60)
-    found = bounds.bidirectional(positive_model, positive_guide, x, settings, plate="examples")
-    assert -4.5 * found.gap.se < found.gap.mean < 0.1 + 4.5 * found.gap.se
+    result = bounds.bidirectional(positive_model, positive_guide, x, settings, plate="examples")
+    assert -4.5 * result.gap.se < result.gap.mean < 0.1 + 4.5 * result.gap.se
 
 
 def test_autoguides() -> None:
-    """Their latent sites are points, made of auxiliary ones, which HMC moves."""
+    """Their latent sites are points, computed from auxiliary sites, which HMC moves."""
     model, _ = simple()
     x = torch.tensor([0.3, -1.0, 2.0, 0.5])
     guide = pyro.infer.autoguide.AutoNormal(model, init_scale=0.9)
-    found = bounds.anneal(model, guide, x, Settings(temperatures=50, chains=64))
+    result = bounds.anneal(model, guide, x, Settings(temperatures=50, chains=64))
     exact = torch.distributions.Normal(0.0, 2**0.5).log_prob(x).double()
-    error = found.lower.mc_variance.sqrt()
-    assert ((found.lower.values - exact).abs() < 4.5 * error + 0.01).all()
+    error = result.lower.mc_variance.sqrt()
+    assert ((result.lower.values - exact).abs() < 4.5 * error + 0.01).all()
     with pytest.raises(InputError, match="auxiliary site"):
         bounds.bidirectional(model, guide, x, Settings(temperatures=5))
     bounds.bidirectional(model, guide, x, Settings(temperatures=5, start="prior"))
@@ -333,14 +335,14 @@ def test_autoguides() -> None:
     ],
 )
 def test_parts_of_a_vae(prior: Callable, posterior: Callable) -> None:
-    """The two sides agree with each other, and with IWAE, whatever the parts."""
+    """Both bounds agree with each other and with IWAE, for any parts."""
     vae = VAE(prior(3), likelihoods.Bernoulli(3, [4, 4]), posterior([4, 4], 3)).eval()
     x = vae.model(size=30).detach()
-    found = bounds.anneal(vae.model, vae.guide, x, Settings(temperatures=40, leapfrog=2))
+    result = bounds.anneal(vae.model, vae.guide, x, Settings(temperatures=40, leapfrog=2))
     iwae = bounds.evaluate(vae.model, vae.guide, x, 2000).iwae[2000]
-    noise = math.hypot(found.lower.mc_se, found.upper.mc_se)
-    assert found.upper.mean - found.lower.mean < 0.1 + 4.5 * noise
-    assert abs(found.lower.mean - iwae.mean) < 0.05 + 4.5 * math.hypot(noise, iwae.mc_se)
+    noise = math.hypot(result.lower.mc_se, result.upper.mc_se)
+    assert result.upper.mean - result.lower.mean < 0.1 + 4.5 * noise
+    assert abs(result.lower.mean - iwae.mean) < 0.05 + 4.5 * math.hypot(noise, iwae.mc_se)
 
 
 def test_gradients_of_both_densities(nonlinear: VAE) -> None:

@@ -1,4 +1,4 @@
-"""Work in batches: the same results however it is interrupted, and only from what fits."""
+"""Work in batches gives the same results however often it is interrupted."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ from pyro_vae.bounds.batches import fastest, in_batches
 def run(
     x: Tensor, keep: Path | None = None, stop_at: int | None = None, **changes: Any
 ) -> tuple[Tensor, int]:
-    """Add noise to x, and say how many batches that took; perhaps be stopped before it is done."""
+    """Add noise to x and count the batches; raise an interrupt after `stop_at` batches."""
     done = 0
 
     def work(batch: Tensor, advance: Callable[[int], Any]) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def run(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep every batch."""
+    """Save after every batch."""
     clock = iter(range(0, 10**6, 10))
     monkeypatch.setattr("pyro_vae.bounds.batches.time.monotonic", lambda: next(clock))
 
@@ -61,7 +61,7 @@ def test_what_was_interrupted_goes_on(tmp_path: Path) -> None:
             run(x, keep, stop)
     again, count = run(x, keep)
     assert torch.equal(again, whole) and count == 1
-    again, count = run(x, keep)  # it is the caller who removes the file
+    again, count = run(x, keep)  # the caller removes the file
     assert torch.equal(again, whole) and count == 0
 
 
@@ -88,11 +88,11 @@ def test_nothing_goes_on_from_what_is_different(tmp_path: Path) -> None:
 
 
 def test_noise_of_ones_own() -> None:
-    """Of each batch, seed, kind of work, and module."""
-    found, _ = run(torch.zeros(9))
-    assert found.unique().numel() == 9
+    """Each batch, seed, name of work, and module has its own noise."""
+    noise, _ = run(torch.zeros(9))
+    assert noise.unique().numel() == 9
     for changes in ({"seed": 2}, {"work_name": "other"}, {"depends_on": [nn.Linear(2, 2)]}):
-        assert not torch.isin(run(torch.zeros(9), **changes)[0], found).any()
+        assert not torch.isin(run(torch.zeros(9), **changes)[0], noise).any()
 
 
 def test_the_shown_text_does_not_change_the_noise(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,11 +109,11 @@ def test_functions_with_a_state_keep_nothing(tmp_path: Path) -> None:
             run(torch.zeros(9), tmp_path / "kept.pt", depends_on=[program])
 
 
-# Compiled where it pays.
+# Compiling.
 
 
 def test_bounds_are_the_same_compiled() -> None:
-    """By importance sampling and by annealing, of a batch that is whole and one that is not."""
+    """By importance sampling and by annealing, with a complete batch and a smaller one."""
     known = LinearGaussian(2)
     x = known.marginal.sample((20,))
     model, guide = known.vae.model, known.vae.guide
@@ -127,14 +127,14 @@ def test_bounds_are_the_same_compiled() -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert abs(importance.iwae[2000].mean - exact.mean()) < 0.01 + 4.5 * importance.gap.mc_se
     assert importance.elbo.mean < importance.iwae[5].mean < importance.iwae[2000].mean
-    # HMC's noise is drawn outside: the weights are the same, but for rounding.
+    # HMC's noise is not compiled: the weights are the same up to rounding.
     torch.testing.assert_close(annealed.log_w, plain.log_w, rtol=1e-6, atol=1e-6)
 
 
 def test_what_cannot_be_compiled_is_said() -> None:
     def model(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
-            scale = 1.0 if x.mean() > 0 else 2.0  # a structure that only the data tell
+            scale = 1.0 if x.mean() > 0 else 2.0  # a structure that depends on the data
             z = pyro.sample("z", dist.Normal(0.0, scale))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 

@@ -1,4 +1,4 @@
-"""The bounds against exact answers, in means, in errors, and for programs that are no VAE."""
+"""The bounds and their errors against exact answers, for VAEs and for other programs."""
 
 import json
 import math
@@ -24,7 +24,7 @@ COVERED = range(int(0.90 * REPETITIONS), int(0.99 * REPETITIONS) + 1)
 
 
 def assert_ladder(result: bounds.Bounds, exact: Tensor) -> None:
-    """ELBO < IWAE_5 < IWAE_50 < IWAE_500 <= log p(x) in expectation, and IWAE_5000 close to it."""
+    """ELBO < IWAE_5 < IWAE_50 < IWAE_500 <= log p(x) in expectation; IWAE_5000 is close to it."""
     rungs = [result.elbo, *(result.iwae[k] for k in (5, 50, 500))]
     for lower, higher in pairwise(rungs):
         # Paired over the same examples; the errors are those of the Monte Carlo means.
@@ -54,9 +54,10 @@ def test_nonlinear_ladder(nonlinear: VAE) -> None:
 def count_covered(
     vae: VAE, draw: Callable[[], Tensor], log_p: Callable[[Tensor], Tensor], population: float
 ) -> tuple[int, int]:
-    """Count how often the interval over examples covers the mean log p(x) of the population.
+    """Count how often two intervals cover the mean log p(x).
 
-    And how often the Monte Carlo interval covers that of the examples at hand.
+    The interval over examples should cover the mean of the population, the Monte Carlo interval the
+    mean of the given examples.
     """
     over_examples = over_draws = 0
     for seed in range(REPETITIONS):
@@ -111,7 +112,7 @@ def softmax_weighted(log_w: Tensor) -> Tensor:
 def test_wrong_reductions_are_told_from_iwae(
     linear_gaussian: LinearGaussian, mutant: Callable[[Tensor], Tensor]
 ) -> None:
-    """The tolerance of the ladder test is tight enough to fail for the mistakes seen in peers."""
+    """The tolerance of the ladder test is tight enough to fail for mistakes that others made."""
     x = linear_gaussian.marginal.sample((300,))
     exact = linear_gaussian.marginal.log_prob(x).mean()
     vae = linear_gaussian.vae
@@ -123,7 +124,7 @@ def test_wrong_reductions_are_told_from_iwae(
 
 
 def test_evaluate_is_the_plain_reduction_of_the_same_weights() -> None:
-    """Streaming, chunks and groups against the few lines they stand for."""
+    """Streaming, chunks and groups return what a few plain lines return."""
     linear_gaussian = LinearGaussian()
     x = linear_gaussian.marginal.sample((7,))
     vae = linear_gaussian.vae
@@ -181,7 +182,7 @@ def test_seed_and_global_generator(linear_gaussian: LinearGaussian) -> None:
 
 
 def test_memory_does_not_grow_with_k() -> None:
-    """All tensors that are alive at one time, counted in elements; 3 sqrt(K) weights are kept."""
+    """Counted are the elements of all tensors at one time; 3 sqrt(K) weights are stored."""
     known = LinearGaussian(2, 784)
     x = known.marginal.sample((10,))
     vae = known.vae
@@ -226,7 +227,7 @@ def test_json(linear_gaussian: LinearGaussian) -> None:
 
 
 def test_draws_of_weight_zero() -> None:
-    """Where the model gives a draw no probability, the ELBO is minus infinity, and IWAE is not."""
+    """If the model gives a draw no probability, the ELBO is minus infinity, and IWAE is finite."""
 
     def model(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -263,7 +264,7 @@ def test_bad_requests(linear_gaussian: LinearGaussian) -> None:
         bounds.evaluate(vae.model, vae.guide, x[:0])
 
 
-# Programs that are no VAE.
+# Programs that are not VAEs.
 
 
 def robust_regression(x: Tensor) -> None:
@@ -293,7 +294,7 @@ def robust_log_p(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("vectorize", [True, False])
 def test_any_pyro_program(vectorize: bool) -> None:
-    """Exact for two sites, nested plates and a subsampled plate, whose scale must not count."""
+    """Exact for two sites, nested plates and a subsampled plate, whose scale must be ignored."""
     x = 2 * torch.randn(6, 1) + torch.randn(6, 3)
     count = 40_000 if vectorize else 2_000
     log_w = bounds.log_weights(
@@ -354,7 +355,7 @@ def simple_model(x: Tensor) -> None:
 
 
 def test_deterministic_sites_and_autoguides() -> None:
-    """An autoguide's auxiliary noise counts: it is what the point at the latent site is made of."""
+    """An autoguide's auxiliary noise counts: the point at the latent site is computed from it."""
     x = torch.tensor([0.3, -1.0, 2.0])
     guide = pyro.infer.autoguide.AutoNormal(simple_model, init_scale=0.9)
     log_w = bounds.log_weights(simple_model, guide, x, 50_000).detach()
@@ -386,7 +387,7 @@ def guide_with(site: str, sampler: Callable[[], dist.Distribution], **options: o
     ],
 )
 def test_guides_that_do_not_match_are_refused(guide: Callable, said: str) -> None:
-    """Each of these would give a number above log p(x), or one that is no bound."""
+    """Each of these would give a number above log p(x), or one that is not a bound."""
     with pytest.raises(ValueError, match=said):
         bounds.log_weights(simple_model, guide, torch.zeros(3), 5)
 
@@ -416,7 +417,7 @@ def test_plate_nesting() -> None:
     assert weights.plate_nesting(robust_regression, robust_guide, torch.zeros(4, 3)) == 2
 
 
-# The jackknife, and what the weights' tails say.
+# The jackknife, and the verdict from the weights' tails.
 
 
 def test_jackknife_by_its_definition() -> None:
@@ -450,7 +451,7 @@ def test_jackknife_has_less_bias(linear_gaussian: LinearGaussian) -> None:
     vae, exact = linear_gaussian.vae, linear_gaussian.marginal.log_prob(x)
     log_w = bounds.log_weights(vae.model, vae.guide, x, 8 * 20_000).detach()
     groups = log_w.reshape(8, -1, 10).movedim(1, 2).flatten(1)  # K = 8, 20,000 of each example
-    found = {
+    errors = {
         name: reduction(groups).reshape(10, -1) - exact[:, None]
         for name, reduction in (
             ("iwae", bounds.iwae),
@@ -458,8 +459,8 @@ def test_jackknife_has_less_bias(linear_gaussian: LinearGaussian) -> None:
             ("second", lambda log_w: bounds.jackknife(log_w, 2)),
         )
     }
-    bias = {name: off.mean().item() for name, off in found.items()}
-    error = {name: (off.std() / off.numel() ** 0.5).item() for name, off in found.items()}
+    bias = {name: off.mean().item() for name, off in errors.items()}
+    error = {name: (off.std() / off.numel() ** 0.5).item() for name, off in errors.items()}
     assert bias["iwae"] < -20 * error["iwae"]
     assert abs(bias["first"]) + 4.5 * error["first"] < 0.5 * abs(bias["iwae"])
     assert abs(bias["second"]) < abs(bias["first"]) + 4.5 * error["second"]
@@ -467,7 +468,7 @@ def test_jackknife_has_less_bias(linear_gaussian: LinearGaussian) -> None:
 
 @pytest.mark.parametrize("count", [2, 26, 3000])
 def test_jackknife_of_a_stream(linear_gaussian: LinearGaussian, count: int) -> None:
-    """From running sums and the largest weights, as from all of them."""
+    """Running sums and the largest weights give what all weights give."""
     log_w = 3 * torch.randn(count, 5, dtype=torch.float64)
     stream = Stream([count], count)
     for part in log_w.split(100):
@@ -477,12 +478,12 @@ def test_jackknife_of_a_stream(linear_gaussian: LinearGaussian, count: int) -> N
 
 
 def test_verdict(linear_gaussian: LinearGaussian) -> None:
-    """A q that is too narrow has heavy weights; one that is too wide has not."""
+    """The weights are heavy-tailed if q is too narrow, and not if it is too wide."""
     for misfit, said in ((0.4, "is loose, and its MC error too small"), (1.3, "can be relied on")):
         known = LinearGaussian(2, 4, misfit)
         x = known.marginal.sample((40,))
-        found = bounds.evaluate(known.vae.model, known.vae.guide, x, 500)
-        assert said in found.verdict and f"{found.good_k:.2g}" in found.verdict
-        assert found.to_dict()["khat"]["share_above"] == found.heavy
+        result = bounds.evaluate(known.vae.model, known.vae.guide, x, 500)
+        assert said in result.verdict and f"{result.good_k:.2g}" in result.verdict
+        assert result.to_dict()["khat"]["share_above"] == result.heavy
     alone = bounds.evaluate(known.vae.model, known.vae.guide, x, 5)
     assert "too few" in alone.verdict

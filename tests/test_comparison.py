@@ -1,4 +1,4 @@
-"""Paired differences, where their distribution is known."""
+"""Paired differences whose distribution is known."""
 
 import pytest
 import torch
@@ -15,12 +15,12 @@ def models(count: int, advantage: float) -> dict[str, Tensor]:
 
 
 def test_the_interval_covers_the_true_difference() -> None:
-    """In about 95 of 100 repetitions; a binomial count is within 86..100 but once in 10^4."""
+    """In about 95 of 100 repetitions: a binomial count is in 86..100 but for one case in 10^4."""
     covered = 0
     for _ in range(100):
-        found = bounds.compare(models(200, 0.3)).differences["second"]
-        assert found.se == pytest.approx((2 / 200) ** 0.5, rel=0.3)  # not 20 nats
-        covered += found.ci95[0] < 0.3 < found.ci95[1]
+        difference = bounds.compare(models(200, 0.3)).differences["second"]
+        assert difference.se == pytest.approx((2 / 200) ** 0.5, rel=0.3)  # not 20 nats
+        covered += difference.ci95[0] < 0.3 < difference.ci95[1]
     assert 86 <= covered <= 100
 
 

@@ -1,4 +1,4 @@
-"""Errors, intervals and certificates, where the truth is known, by how often they hold."""
+"""How often errors, intervals and certified bounds hold when the truth is known."""
 
 import math
 
@@ -24,7 +24,7 @@ def noisy(values: Tensor, error: float) -> Estimate:
 
 
 def corrected(size: int, chosen: int) -> tuple[Corrected, Tensor]:
-    """Examples that differ by 20 nats, and two bounds that differ by 1.5, give or take 0.5."""
+    """Examples that differ by 20 nats, with two bounds that differ by 1.5 (spread 0.5)."""
     costly = -90 + 20 * torch.randn(size, dtype=torch.float64)
     cheap = costly - 1.5 + 0.5 * torch.randn(size, dtype=torch.float64)
     index = torch.randperm(size)[:chosen]
@@ -32,16 +32,16 @@ def corrected(size: int, chosen: int) -> tuple[Corrected, Tensor]:
 
 
 def test_a_subset_corrects_the_whole() -> None:
-    """The errors are those of reruns; intervals cover the population's mean, and the whole's."""
-    found, over_population, over_subset = [], 0, 0
+    """The stated error is the spread of reruns; the intervals cover both means."""
+    errors, over_population, over_subset = [], 0, 0
     for _ in range(REPETITIONS):
         estimate, costly = corrected(300, 60)
         off = estimate.mean - costly.mean().item()
-        found.append(off)
+        errors.append(off)
         low, high = estimate.ci95
         over_population += low <= -90 <= high
         over_subset += abs(off) < 1.96 * estimate.subset_se
-    spread = torch.tensor(found)
+    spread = torch.tensor(errors)
     exact = 0.5 * math.sqrt((1 / 60) * (1 - 60 / 300))
     assert abs(spread.mean()) < 4.5 * exact / REPETITIONS**0.5  # no bias
     assert spread.std().item() == pytest.approx(exact, rel=4.5 / math.sqrt(2 * REPETITIONS))
@@ -55,7 +55,7 @@ def test_a_subset_corrects_the_whole() -> None:
 
 
 def test_monte_carlo_error_of_a_corrected_mean() -> None:
-    """That of reruns on the same examples, with fresh noise in both bounds."""
+    """It is the spread of reruns on the same examples, with new noise in both bounds."""
     costly, chosen = torch.randn(30, dtype=torch.float64), torch.arange(8)
     means = []
     for _ in range(REPETITIONS):
@@ -77,7 +77,7 @@ def test_a_subset_that_is_the_whole() -> None:
 
 
 def test_certified_bounds_hold() -> None:
-    """As often as they say, and for weights with no variance at all."""
+    """With the stated probability, also for weights whose variance is infinite."""
     size, delta, sigma = 20, 0.1, 2.0
     log_p = torch.zeros(REPETITIONS, size, dtype=torch.float64)
     normal = torch.randn(REPETITIONS, size, dtype=torch.float64)
@@ -86,8 +86,8 @@ def test_certified_bounds_hold() -> None:
     for estimates in (log_normal, pareto):
         failed = sum(bounds.certified(row, delta) > 0 for row in estimates)
         assert failed <= delta * REPETITIONS
-    # It is the inequality's own: of an image, or two, whose estimate is 1 / delta or nothing, the
-    # bound is reached just as often as it says, and would be exceeded without its last term.
+    # Markov's inequality is an equality for one or two examples whose estimates are either zero or
+    # as large as possible: here the bound is reached with probability delta exactly.
     for count in (1, 2):
         each = delta ** (1 / count)
         on = torch.rand(20_000, count) < each
@@ -103,9 +103,9 @@ def test_certified_bounds_hold() -> None:
 
 def test_leave_one_out() -> None:
     log_w = 5 * torch.randn(7, 4, dtype=torch.float64)
-    log_w[2, 0] = 80  # all the weight
+    log_w[2, 0] = 80  # this weight has nearly all the mass
     log_w[:, 1] = -math.inf
-    log_w[3, 1] = 0  # there is no other
+    log_w[3, 1] = 0  # the only weight that is not zero
     for k in range(7):
         others = torch.cat([log_w[:k], log_w[k + 1 :]])
         torch.testing.assert_close(leave_one_out(log_w)[k], bounds.iwae(others))

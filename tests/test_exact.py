@@ -1,4 +1,4 @@
-"""What is called exact, against each other and against known answers."""
+"""The functions for exact log p(x), against each other and against known answers."""
 
 import copy
 import math
@@ -81,7 +81,7 @@ def test_what_is_not_gaussian_is_refused(nonlinear: VAE) -> None:
 
 
 def test_enumeration_by_hand() -> None:
-    """Two sites, one chosen by the other: every term of the sum, written out."""
+    """Two sites, one of which depends on the other: every term of the sum is written out."""
     p = torch.tensor([0.2, 0.5, 0.3])
 
     def model(x: Tensor) -> None:
@@ -125,8 +125,8 @@ def test_what_cannot_be_enumerated_is_refused(nonlinear: VAE) -> None:
         bounds.enumeration(vae.model, torch.zeros(2, 3))
 
 
-def test_values_that_depend_on_others_are_all_found_or_refused() -> None:
-    """What z can be is read off one run, in which the count may be too small for others."""
+def test_values_that_depend_on_others_are_complete_or_refused() -> None:
+    """The values of z are read off one run, whose count may be smaller than in other runs."""
 
     def growing(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -146,12 +146,12 @@ def test_values_that_depend_on_others_are_all_found_or_refused() -> None:
         torch.manual_seed(seed)
         try:
             with pyro.validation_enabled(False):
-                found = bounds.enumeration(growing, x)
+                log_p = bounds.enumeration(growing, x)
         except ValueError as error:
             assert "depend on another" in str(error)
             refused += 1
         else:
-            torch.testing.assert_close(found, exact, atol=1e-5, rtol=0)
+            torch.testing.assert_close(log_p, exact, atol=1e-5, rtol=0)
     assert 0 < refused < 10
 
 
@@ -165,26 +165,26 @@ def test_bounds_of_discrete_codes() -> None:
             parameter.mul_(3)
     x = vae.model(size=100)
     exact = bounds.enumeration(vae.model, x)
-    found = bounds.evaluate(vae.model, vae.guide, x, 2000)
-    lower = [found.elbo, *(found.iwae[k] for k in (5, 50, 500))]
+    result = bounds.evaluate(vae.model, vae.guide, x, 2000)
+    lower = [result.elbo, *(result.iwae[k] for k in (5, 50, 500))]
     for low, high in pairwise(lower):
         assert high.mean - low.mean > 3 * math.hypot(low.mc_se, high.mc_se)
-    top = found.iwae[2000]
-    assert abs(top.mean - exact.mean().item()) < 4.5 * top.mc_se + found.looseness
+    top = result.iwae[2000]
+    assert abs(top.mean - exact.mean().item()) < 4.5 * top.mc_se + result.looseness
     assert bounds.certified(top.values, 1e-6) < exact.mean().item()
 
 
 @pytest.mark.parametrize("latent_dim", [10, 50])
 def test_bounds_in_more_dimensions(latent_dim: int) -> None:
-    """In 10 and 50: each rung below the next, and all below log p(x), certified or not."""
+    """In 10 and 50 dimensions each rung is below the next, and all are below log p(x)."""
     known = LinearGaussian(latent_dim, 2 * latent_dim)
     x = known.marginal.sample((100,))
     exact = bounds.gaussian(known.vae.model, x).mean().item()
-    found = bounds.evaluate(known.vae.model, known.vae.guide, x, 5000)
-    lower = [found.elbo, *(found.iwae[k] for k in (5, 50, 500, 5000))]
+    result = bounds.evaluate(known.vae.model, known.vae.guide, x, 5000)
+    lower = [result.elbo, *(result.iwae[k] for k in (5, 50, 500, 5000))]
     for low, high in pairwise(lower):
         assert low.mean < high.mean
     assert lower[-1].mean < exact + 4.5 * lower[-1].mc_se
     assert bounds.certified(lower[-1].values, 1e-6) < exact
     # The jackknife is closer than IWAE at equal K.
-    assert abs(found.jackknife.mean - exact) < abs(lower[-1].mean - exact) + lower[-1].mc_se
+    assert abs(result.jackknife.mean - exact) < abs(lower[-1].mean - exact) + lower[-1].mc_se

@@ -1,4 +1,4 @@
-"""Wrong estimators, each of which makes a test fail: what the tests are good for."""
+"""Wrong estimators, each of which has to make a test fail."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Mutate = Callable[[pytest.MonkeyPatch], None]
 
 
 def reduce_by(wrong: Callable[[Tensor, int], Tensor]) -> Mutate:
-    """Take `wrong(sum of weights, K)` for the reduction of each rung of the ladder."""
+    """Replace the reduction of each rung of the ladder by `wrong(log-sum of the weights, K)`."""
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
         class Rung(streaming.Rung):
@@ -39,18 +39,18 @@ def reduce_by(wrong: Callable[[Tensor, int], Tensor]) -> Mutate:
 
 
 def weight_by_softmax(patch: pytest.MonkeyPatch) -> None:
-    """Softmax-weighted log-weights, reported as the bound."""
+    """Report softmax-weighted log-weights as the bound."""
     results = streaming.Stream.results
 
     def wrong(self: Any) -> dict[str, Tensor]:
-        found = results(self)
-        return {**found, f"iwae_{self.num_samples}": torch.as_tensor(self.tilted)}
+        right = results(self)
+        return {**right, f"iwae_{self.num_samples}": torch.as_tensor(self.tilted)}
 
     patch.setattr(streaming.Stream, "results", wrong)
 
 
 def forget_a_latent(patch: pytest.MonkeyPatch) -> None:
-    """Leave log p(z) and log q(z|x) of one dimension out, as a KL that is forgotten does."""
+    """Leave log p(z) and log q(z|x) of one dimension out, as if its KL were forgotten."""
 
     def wrong(trace: Any, *args: Any) -> Tensor:
         trace.compute_log_prob()
@@ -89,7 +89,7 @@ def _shared(normal: Any, shape: Any) -> Tensor:
 
 
 def data_error_for_monte_carlo(patch: pytest.MonkeyPatch) -> None:
-    """The spread over examples in the place of that over draws."""
+    """Report the spread over examples as the Monte Carlo error."""
     patch.setattr(estimates.Estimate, "mc_se", property(lambda self: self.se))
 
 
@@ -125,7 +125,7 @@ def annealing_without_log_c(patch: pytest.MonkeyPatch) -> None:
 
 
 def weights_after_the_move(patch: pytest.MonkeyPatch) -> None:
-    """Weigh z_t, which has been to f_t already, in the place of z_(t-1)."""
+    """Weigh z_t, which was already moved at f_t, in the place of z_(t-1)."""
 
     class Chains(annealing_moves.Chains):
         def run(self, u: Tensor, x: Tensor, moves: Any, *_: Any, **__: Any) -> Any:
@@ -162,7 +162,7 @@ def moves_without_rejection(patch: pytest.MonkeyPatch) -> None:
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_a_wrong_estimator_is_caught(mutate: Mutate, check: Callable[[], None]) -> None:
-    """Where `test_annealing` has that of HMC that adapts in the run that counts."""
+    """`test_annealing` has one more: HMC that adapts in the run that counts."""
     with pytest.MonkeyPatch.context() as patch:
         mutate(patch)
         with pytest.raises(AssertionError):
@@ -171,5 +171,5 @@ def test_a_wrong_estimator_is_caught(mutate: Mutate, check: Callable[[], None]) 
 
 @pytest.mark.parametrize("check", [check_ladder, check_rungs, check_errors, check_annealing])
 def test_the_right_ones_pass(check: Callable[[], None]) -> None:
-    """The checks fail for the mutations, and for nothing else."""
+    """The checks pass without a mutation."""
     check()
