@@ -178,7 +178,7 @@ def report(run: Run, found: Evaluation) -> str:
     for result in (found.annealed, found.whole, found.simulated, found.gaps):
         if result is not None:
             lines.append(f"\n{table(result.rows())}")
-            lines.append(f"\n{result.verdict}" if result.verdict else "")
+            lines += [f"\n{result.verdict}"] if result.verdict else []
     if found.annealed:
         best = found.annealed.lower
     if found.checks:
