@@ -1,4 +1,4 @@
-"""The gated PixelCNN against its definition: enumerated images, and the Jacobian."""
+"""The gated PixelCNN against its definition, by enumerated images and by the Jacobian."""
 
 from itertools import product
 from math import prod
@@ -20,7 +20,7 @@ from pyro_vae.networks import GatedPixelCNN
 
 
 def _network(shape: list[int], outputs: int = 1, **options: int) -> GatedPixelCNN:
-    """Return a network for a context of two channels, with weights that are not small."""
+    """Return a network for a context of two channels, with large weights."""
     torch.manual_seed(1)
     network = GatedPixelCNN(shape, outputs, 2, **options).double()
     for parameter in network.parameters():
@@ -63,7 +63,7 @@ def test_probabilities_of_all_images_sum_to_one(shape: list[int], layers: int) -
     p = _binary(_network(shape, layers=layers), _context(shape, 1))
     probabilities = p.log_prob(_all_images(shape)).exp()
     assert abs(probabilities.sum().item() - 1) < 1e-10
-    # They depend on the image, beyond what independent pixels would have.
+    # The probabilities differ between images.
     assert probabilities.max() > 3 * probabilities.min()
 
 
@@ -93,14 +93,14 @@ def _frequencies_agree(p: Autoregressive, images: Tensor, draws: int = 20_000) -
     place = values ** torch.arange(p.event_shape.numel()).flip(0)
     counts = torch.bincount((samples.flatten(1).long() * place).sum(1), minlength=len(images))
     expected = draws * p.log_prob(images).exp()
-    # Images that are too rare for the chi-square approximation go into one cell.
+    # Images that are too rare for the chi-square approximation share one cell.
     rare = expected < 5
     cells = torch.cat([expected[~rare], expected[rare].sum().reshape(1)])
-    found = torch.cat([counts[~rare], counts[rare].sum().reshape(1)])
-    cells, found = cells[cells > 1], found[cells > 1]
-    statistic = ((found - cells) ** 2 / cells).sum().item()
+    observed = torch.cat([counts[~rare], counts[rare].sum().reshape(1)])
+    cells, observed = cells[cells > 1], observed[cells > 1]
+    statistic = ((observed - cells) ** 2 / cells).sum().item()
     assert len(cells) > 8
-    # The two-sided tail of 4.5 standard errors.
+    # 7e-6 is the probability of more than 4.5 standard errors on either side.
     assert chi2.sf(statistic, len(cells) - 1) > 7e-6
 
 
@@ -111,7 +111,7 @@ def test_samples_follow_the_probabilities(shape: list[int]) -> None:
 
 
 def _before(shape: list[int], reach: int) -> Tensor:
-    """Whether (sub)pixel i reads (sub)pixel j, shape [D, D], from the documented field."""
+    """Return whether (sub)pixel i reads (sub)pixel j by the documented field, shape [D, D]."""
     colours, height, width = [1, *shape][-3:]
     at = [torch.arange(n) for n in (colours, height, width)]
     colour, row, column = (g.flatten() for g in torch.meshgrid(*at, indexing="ij"))
@@ -138,13 +138,13 @@ def _before(shape: list[int], reach: int) -> Tensor:
         ([3, 4, 5], 1, 3),
     ],
 )
-def test_each_pixel_reads_all_of_its_field_and_no_more(
+def test_each_pixel_reads_its_whole_field_and_nothing_else(
     shape: list[int], layers: int, kernel_size: int
 ) -> None:
     outputs = 2
     network = _network(shape, outputs, layers=layers, kernel_size=kernel_size)
     size = prod(shape)
-    # The gradient's size is summed over images and contexts, since a rectifier is off for some.
+    # Sums over images and contexts: for some of them a rectifier has a gradient of zero.
     gradient = torch.zeros(outputs, size, size, dtype=torch.float64)
     for x in torch.rand(16, *shape, dtype=torch.float64):
         context = _context(shape, 1)
@@ -154,7 +154,7 @@ def test_each_pixel_reads_all_of_its_field_and_no_more(
         gradient += jacobian.reshape(outputs, size, size).abs()
     field = _before(shape, layers * (kernel_size // 2))
     if layers * (kernel_size // 2) >= max(shape[-2:]) - 1:
-        # No blind spot: all that comes before in raster order, whatever the field's formula.
+        # No blind spot: the field must be all (sub)pixels before this one in raster order.
         order = torch.arange(size).reshape([1, *shape][-3:]).permute(1, 2, 0).flatten()
         rank = order.argsort()
         assert torch.equal(field, rank[:, None] > rank)
@@ -189,14 +189,14 @@ def test_every_output_depends_on_the_context_of_its_field(
 
 
 def test_each_gated_layer_takes_the_context() -> None:
-    # Silencing it in all the others leaves an effect.
+    # The context still has an effect if all layers but one ignore it.
     network = _network([3, 3], layers=3)
     x, context = torch.rand(1, 3, 3, dtype=torch.float64), _context([3, 3], 2)
-    for kept in range(3):
+    for reader in range(3):
         weights = [layer.context.weight for layer in network.layers]
         saved = [weight.detach().clone() for weight in weights]
         for i, weight in enumerate(weights):
-            weight.data.mul_(i == kept)
+            weight.data.mul_(i == reader)
         first, second = network(x.expand(2, 3, 3), context)
         assert (first != second).all()
         for weight, old in zip(weights, saved, strict=True):
@@ -204,26 +204,26 @@ def test_each_gated_layer_takes_the_context() -> None:
 
 
 def test_residuals_and_skips_carry_the_image() -> None:
-    # In one row there is no other way than the horizontal stack.
+    # In an image of one row only the horizontal stack reads other pixels.
     shape, context = [1, 5], _context([1, 5], 2)
     x = torch.rand(2, 1, 5, dtype=torch.float64)
-    skips, alone = [], 8
+    skips, channels = [], 8
 
     def depends(network: GatedPixelCNN) -> bool:
         first, second = network(x, context[:1].expand(2, 2, 1, 5))
         return bool((first != second).any())
 
-    for kept in range(3):
-        network = _network(shape, channels=alone, layers=3)
+    for skipping in range(3):
+        network = _network(shape, channels=channels, layers=3)
         for i, layer in enumerate(network.layers):
-            if i != kept:
-                layer.residual_and_skip.weight.data[alone:] = 0
+            if i != skipping:
+                layer.residual_and_skip.weight.data[channels:] = 0
         skips.append(depends(network))
     assert skips == [True] * 3
-    # The middle layer silent, and the first without a skip: the residual passes it by.
-    network = _network(shape, channels=alone, layers=3)
+    # The middle layer is zero and the first has no skip: only the residual carries the image.
+    network = _network(shape, channels=channels, layers=3)
     network.layers[1].residual_and_skip.weight.data.zero_()
-    network.layers[0].residual_and_skip.weight.data[alone:] = 0
+    network.layers[0].residual_and_skip.weight.data[channels:] = 0
     assert depends(network)
 
 
@@ -245,10 +245,10 @@ def test_every_parameter_is_trained_and_channels_are_rounded_up() -> None:
     network(x, context).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-        if "context" in name:  # each of both stacks takes it
+        if "context" in name:  # both stacks read the context
             assert (parameter.grad != 0).all(), name
     for layer in network.layers[1:]:
-        # Only the first layer leaves out the pixel's own colour.
+        # Only the first layer does not read the pixel's own colour.
         own = layer.horizontal.weight.grad[:, :, 0, -1]
         assert (own[::3, ::3] != 0).all() and (own[::3, 1::3] == 0).all()
     assert all("mask" not in name for name in network.state_dict())
@@ -279,7 +279,7 @@ def test_leading_dimensions(shape: list[int]) -> None:
 
     Autoregressive(watched, _bernoulli, context, shape, support=constraints.boolean).sample()
     assert len(enabled) == prod(shape) and not any(enabled)
-    # The value has more dimensions, or the batch.
+    # Either the value or the batch can have more dimensions.
     images = p.sample((2,))
     torch.testing.assert_close(p.log_prob(images)[1], p.log_prob(images[1]))
     torch.testing.assert_close(p.log_prob(x[0])[2], _binary(network, context[2]).log_prob(x[0]))
@@ -315,7 +315,7 @@ def test_works_in_plates_and_under_particles() -> None:
 
     def guide(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
-            # The posterior given no image: the weights are p(x | z) alone.
+            # q(z) is the prior, so the weights are p(x | z).
             pyro.sample("z", dist.Normal(zero, 1).to_event(1))
 
     x = _all_images([2, 3])
@@ -331,11 +331,11 @@ def test_works_in_plates_and_under_particles() -> None:
     torch.testing.assert_close(replayed.nodes["x"]["log_prob"], expected)
     log_w = bounds.log_weights(model, guide, x, 200)
     assert log_w.shape == (200, 64)
-    # The mean weights are unbiased for p(x), and so sum to one: 4.5 standard errors.
+    # The mean weights are unbiased for p(x), so their sum is one, within 4.5 standard errors.
     weights = log_w.exp().detach()
     error = (weights.var(0) / 200).sum().sqrt()
     assert abs(weights.mean(0).sum() - 1) < 4.5 * error
-    # Unobserved, in a plate that has to expand it.
+    # An unobserved site in a plate, which expands the distribution.
     with pyro.plate("images", 5):
         drawn = pyro.sample("y", _binary(network, _context([2, 3])))
     assert drawn.shape == (5, 2, 3)

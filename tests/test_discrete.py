@@ -1,4 +1,4 @@
-"""Relaxed codes: densities, also of very confident ones, and what they relax."""
+"""Relaxed codes: their densities, very confident codes, and the discrete codes they relax."""
 
 import math
 
@@ -11,20 +11,21 @@ from pyro_vae.distributions import relaxed
 
 
 def test_a_relaxed_bernoulli_is_a_density() -> None:
-    """By quadrature over the logit."""
+    """The density integrates to one, by quadrature over the logit."""
     y = torch.linspace(-300, 300, 60_001, dtype=torch.float64)[:, None]
     for logit in (-40.0, -3.0, 0.0, 1.0, 40.0):
         p = relaxed.bernoulli(torch.tensor([logit]).double(), 0.5)
         mass = p.log_prob(y).exp() * (600 / 60_000)
         assert mass.sum().item() == pytest.approx(1, abs=1e-6)
-        # The code is above one half as often as the variable is 1 (Maddison et al. 2017).
+        # The code exceeds one half with the probability that the variable is 1 (Maddison et al.
+        # 2017).
         on = relaxed.bernoulli(torch.tensor([logit]).double(), None).log_prob(torch.ones(1)).exp()
         at_zero = mass[len(y) // 2] / 2
         assert (mass[y[:, 0] > 0].sum() + at_zero).item() == pytest.approx(on.item(), abs=1e-6)
 
 
 def test_a_relaxed_one_hot_is_the_density_of_torch() -> None:
-    """On the simplex of three, less the logarithm of the Jacobian of exp."""
+    """The densities on the simplex differ by the log-Jacobian of exp."""
     logits = torch.randn(2, 3).double()
     y = relaxed.one_hot(logits, 0.7).sample((50,))
     z = y.reshape(50, 2, 3).exp()
@@ -36,10 +37,11 @@ def test_a_relaxed_one_hot_is_the_density_of_torch() -> None:
 
 @pytest.mark.parametrize("temperatures", [(2 / 3, 0.5), (0.1, 0.1)])
 @pytest.mark.parametrize("size", [1.0, 12.0, 20.0, 60.0, 100.0])
-def test_confident_codes_pay_for_it(size: float, temperatures: tuple[float, float]) -> None:
-    """KL(relaxed || relaxed prior) in single precision against double precision, and its slope.
+def test_kl_of_confident_codes(size: float, temperatures: tuple[float, float]) -> None:
+    """KL(relaxed || relaxed prior) and its slope agree in single and double precision.
 
-    On (0, 1) itself single precision rewarded logits beyond 12, without limit.
+    For codes in (0, 1) instead of logits, single precision made the KL fall without limit beyond
+    logits of 12.
     """
 
     def kl(logit: Tensor, seed: int) -> Tensor:
@@ -61,12 +63,12 @@ def test_confident_codes_pay_for_it(size: float, temperatures: tuple[float, floa
         (single, single_slope), (double, double_slope) = results
         assert single == pytest.approx(double, rel=1e-4, abs=1e-3)
         assert single_slope == pytest.approx(double_slope, rel=1e-3, abs=1e-4)
-        if size >= 12:  # log q does not depend on it, and -log p grows with |y| T_p
+        if size >= 12:  # log q is constant in the logit, and -log p grows with |y| T_p
             assert single_slope * sign == pytest.approx(temperatures[1] / temperatures[0], rel=0.01)
 
 
 @pytest.mark.parametrize("size", [1.0, 20.0, 100.0])
-def test_confident_draws_are_what_they_say(size: float) -> None:
+def test_draws_of_confident_codes(size: float) -> None:
     """In single precision: means, finite densities, and gradients by reparameterisation."""
     logits = torch.tensor([size, -size], requires_grad=True)
     y = relaxed.bernoulli(logits, 0.5).rsample((20_000,))

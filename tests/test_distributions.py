@@ -1,4 +1,4 @@
-"""Distributions against quadrature, exact arithmetic, closed forms, and torch where it is accurate."""
+"""Distributions against quadrature, exact arithmetic, closed forms, and torch if accurate."""
 
 import math
 from collections.abc import Callable
@@ -149,7 +149,7 @@ def test_power_spherical_kernel() -> None:
     double = PowerSpherical(normalize(single.loc.double(), dim=-1), torch.tensor(1e4).double())
     expected = double.log_prob(normalize(z.double(), dim=-1))
     # log p is about 10 nats, and single precision gives it an error of 1e-6. The exponent is about
-    # d / 2, computed from differences z - loc of 0.01 with errors of 1e-7: a relative error of 1e-5.
+    # d / 2. It comes from differences z - loc of 0.01 with errors of 1e-7: 1e-5 relative to it.
     torch.testing.assert_close(single.log_prob(z).double(), expected, atol=2e-4, rtol=0)
 
 
@@ -497,7 +497,7 @@ def test_resampled_gradients_and_extremes() -> None:
             log_p = Resampled(base, acceptance, log_z, truncation).log_prob(z)
             log_p.sum().backward()
             assert log_p.isfinite().all() and log_z.grad.isfinite()
-            if log_z_ == -300:  # then (1 - r) / Z is T - 1, and r is one
+            if log_z_ == -300:  # in this limit (1 - r) / Z is T - 1, and r is one
                 expected = base.log_prob(z) + torch.log1p((truncation - 1) * acceptance(z).exp())
                 torch.testing.assert_close(log_p, expected)
 

@@ -1,4 +1,4 @@
-"""One contract for every network, and the sizes that are easily got wrong."""
+"""One contract for every network, and tests of the sizes of layers and images."""
 
 from collections.abc import Callable
 
@@ -92,7 +92,7 @@ def test_mlp_has_the_widths_and_the_activation() -> None:
     assert sum(isinstance(layer, torch.nn.ReLU) for layer in layers) == 3
 
 
-def test_gated_layers_are_what_the_formula_says() -> None:
+def test_gated_layers_follow_their_formula() -> None:
     network = MLP([4], [2], widths=[3], activation="ReLU", gated=True)
     hidden, last = network.body[1], network.body[2]
     x = torch.randn(5, 4)
@@ -101,13 +101,13 @@ def test_gated_layers_are_what_the_formula_says() -> None:
     torch.testing.assert_close(network(x), expected @ last.weight.T + network.bias)
     pure = MLP([4], [2], widths=[3], activation="Identity", gated=True)
     x_w, x_v = pure.body[1].linear(x), pure.body[1].gate(x)
-    glu = torch.nn.functional.glu(torch.cat([x_w, x_v], -1))  # of Dauphin et al.
+    glu = torch.nn.functional.glu(torch.cat([x_w, x_v], -1))  # Dauphin et al. 2017
     torch.testing.assert_close(pure(x), pure.body[2](glu))
 
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_skip_mlp_sees_its_input_in_every_layer(gated: bool) -> None:
-    """What a layer makes of a changed input, with the layer before it made constant."""
+    """Each layer depends on the input even if all layers before it are constant."""
     network = SkipMLP([2, 2], [3], widths=[7, 6, 5], gated=gated)
     layers = network.body.layers
     sizes = [
@@ -116,12 +116,12 @@ def test_skip_mlp_sees_its_input_in_every_layer(gated: bool) -> None:
     ]
     assert sizes == [(7, 4), (6, 7 + 4), (5, 6 + 4), (3, 5 + 4)]
     z = torch.randn(2, 2)
-    for dead in layers[:-1]:  # one after the other: what is above still sees z
-        for parameter in dead.parameters():
+    for layer in layers[:-1]:  # set to zero one by one: the layers after it still receive z
+        for parameter in layer.parameters():
             parameter.data.zero_()
         slope = torch.autograd.functional.jacobian(network, z)
         assert torch.linalg.matrix_rank(slope.flatten(1)) == 3
-    direct = layers[-1].weight[:, 5:]  # all hidden layers are dead: a linear map of z is left
+    direct = layers[-1].weight[:, 5:]  # all hidden layers are zero: only a linear map of z remains
     torch.testing.assert_close(network(z), direct @ z.flatten() + network.bias)
     plain = MLP([2, 2], [3], widths=[7, 6, 5], gated=gated)
     for parameter in plain.body[1].parameters():
@@ -137,25 +137,25 @@ def test_skip_mlp_sees_its_input_in_every_layer(gated: bool) -> None:
     ],
 )
 def test_residual_networks_add_to_convolutions(residual: Network, plain: Network) -> None:
-    """With its blocks' branches at zero, a residual network is the plain one."""
+    """A residual network whose branches are zero is the plain network."""
     blocks = [m for m in residual.modules() if isinstance(m, convolutional._Residual)]
     assert len(blocks) == 2 * 3
     h = torch.randn(2, blocks[0].branch[1].in_channels, 4, 4)
-    inside = blocks[0].branch[1](torch.nn.functional.silu(h))
-    expected = h + blocks[0].branch[3](torch.nn.functional.silu(inside))
+    hidden = blocks[0].branch[1](torch.nn.functional.silu(h))
+    expected = h + blocks[0].branch[3](torch.nn.functional.silu(hidden))
     torch.testing.assert_close(blocks[0](h), expected)
     for block in blocks:
         block.branch[3].weight.data.zero_()
         block.branch[3].bias.data.zero_()
     others = [m for m in residual.body if not isinstance(m, convolutional._Residual)]
-    for mine, layer in zip(plain.body, others, strict=True):
-        assert type(mine) is type(layer)
-        mine.load_state_dict(layer.state_dict())
+    for plain_layer, layer in zip(plain.body, others, strict=True):
+        assert type(plain_layer) is type(layer)
+        plain_layer.load_state_dict(layer.state_dict())
     inputs = torch.randn(5, *plain.in_shape)
     torch.testing.assert_close(residual(inputs), plain(inputs))
 
 
-def test_layers_stay_where_checkpoints_look_for_them() -> None:
+def test_state_dicts_have_the_keys_of_old_checkpoints() -> None:
     assert set(MLP([4], [2], widths=[3]).state_dict()) == {
         "bias",
         "body.1.weight",
@@ -177,7 +177,7 @@ def test_layers_stay_where_checkpoints_look_for_them() -> None:
     }
 
 
-def test_what_is_refused() -> None:
+def test_refusals() -> None:
     with pytest.raises(InputError, match="no activation"):
         MLP([4], [2], activation="Linear")
     with pytest.raises(InputError, match="no activation"):

@@ -89,7 +89,7 @@ def test_gradients_of_the_density(name: str) -> None:
     x = torch.rand(6, 5, 4).double()
 
     def draw() -> tuple[Tensor, Tensor]:
-        """The log-density of both layers, and z, with the same noise each time."""
+        """Return the log-density of both layers, and z, with the same noise in each call."""
         torch.manual_seed(3)
         conditioned = pyro.poutine.condition(posterior, data)
         trace = pyro.poutine.trace(conditioned).get_trace(x)
@@ -105,8 +105,8 @@ def test_gradients_of_the_density(name: str) -> None:
     assert_gradients(posterior, lambda: draw()[0].sum())
 
 
-# A draw is a smooth function of the parameters, for the same noise; but for a Beta's, whose
-# gradient is implicit: test_distributions has that of the power spherical.
+# For the same noise a draw is a smooth function of the parameters. The exception is the draw of a
+# Beta distribution, whose gradient is implicit: test_distributions tests the power spherical.
 PATHWISE = [name for name in CASES if "pherical" not in name]
 
 
@@ -137,16 +137,16 @@ def test_density_integrates_to_one_and_samples_follow_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["IAF", "SplineFlow"])
 def test_flows_know_the_density_of_any_code(name: str) -> None:
-    """What is kept with a draw is what inversion finds."""
+    """The density cached with a draw equals the density by inversion."""
     posterior = CASES[name]([6], 4, encoder=partial(MLP, widths=[8]))
     q = posterior(torch.rand(3, 6))
     z = q.sample()
-    kept = q.log_prob(z)
-    torch.testing.assert_close(q.log_prob(z.clone()), kept, atol=2e-4, rtol=1e-4)
+    cached = q.log_prob(z)
+    torch.testing.assert_close(q.log_prob(z.clone()), cached, atol=2e-4, rtol=1e-4)
 
 
 def test_families_contain_each_other() -> None:
-    """A full normal without correlations, one of low rank without factors: the diagonal one."""
+    """Without correlations or factors, FullNormal and LowRankNormal equal Normal."""
     x, z = torch.rand(5, 3), torch.randn(5, 2)
     normal = posteriors.Normal([3], 2, Linear)
     weight, bias = normal.encoder.body[1].weight.data, normal.encoder.bias.data.flatten()
@@ -165,12 +165,12 @@ def test_families_contain_each_other() -> None:
         correlation = covariance / (scale[:, :, None] * scale[:, None])
         if make is posteriors.FullNormal:  # L = [[1, 0], [1/2, 1]], rows in units of s
             expected = torch.tensor([[1.0, 0.5], [0.5, 1.25]]).expand(5, 2, 2)
-        else:  # I + F F', F all 1/2, two columns
+        else:  # I + F F', where F has two columns of 1/2
             expected = (torch.eye(2) + 0.5).expand(5, 2, 2)
         torch.testing.assert_close(correlation, expected)
 
 
-def test_lower_layer_sees_the_upper_one() -> None:
+def test_lower_layer_depends_on_the_upper_one() -> None:
     posterior = posteriors.Hierarchical([3], 2, top_dim=2)
     x = torch.rand(1, 3)
     means = []
@@ -180,7 +180,7 @@ def test_lower_layer_sees_the_upper_one() -> None:
     assert not torch.allclose(*means)
 
 
-def test_what_is_refused() -> None:
+def test_refusals() -> None:
     refused: list[tuple[Callable[[], object], str]] = [
         (lambda: posteriors.IAF([3], 1), "two latent dimensions"),
         (lambda: posteriors.IAF([3], 2, layers=0), "layers has to be at least 1, and 0 is not"),
