@@ -129,9 +129,7 @@ def traces(
         if name not in latent | auxiliary or site["is_observed"]:
             raise ValueError(f"the guide's site '{name}' is no latent site of the model")
         if not auxiliary and isinstance(site["fn"], Delta):
-            raise ValueError(
-                f"the guide's site '{name}' is a point estimate, which gives no bound"
-            )
+            raise ValueError(f"the guide's site '{name}' is a point estimate, which gives no bound")
     return model_trace, guide_trace
 
 
