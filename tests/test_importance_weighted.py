@@ -126,7 +126,7 @@ def test_weights_that_do_not_fit_plates_are_refused() -> None:
     for accepted in (IWAE(3), MIWAE(2, 2), CUBO(3), TVO(3), IWAE(1)):
         assert accepted.differentiable_loss(model, guide, x).isfinite()
     for refused in (PIWAE(2, 2), IWAE(3, "dreg"), IWAE(3, "stl"), IWAE(1, "dreg")):
-        with pytest.raises(InputError, match="no plate but that of the data"):
+        with pytest.raises(InputError, match="no plate other than the data's"):
             refused.differentiable_loss(model, guide, x)
 
 

@@ -140,9 +140,9 @@ class ELBO(_WeightedKL):
     """E_q[log p(x|z)] - beta KL(q(z|x) || p(z)), the KL by Monte Carlo.
 
     With beta = 1 this is `pyro.infer.Trace_ELBO` (Kingma & Welling 2014, equation 2). For beta >= 1
-    it is a bound on log p(x). Free bits keep it one: they raise the KL in the loss, in the mean
-    over a batch, and so lower the objective. Models are chosen by the ELBO with beta = 1 and
-    without free bits. `_WeightedKL` documents the options other than `gradient`.
+    it is a bound on log p(x). With free bits it remains a bound, because they raise the KL in the
+    loss, in the mean over a batch, and so lower the objective. Models are chosen by the ELBO with
+    beta = 1 and without free bits. `_WeightedKL` documents the options other than `gradient`.
 
     Args:
         gradient: gradient for the guide: plain, or stl (sticking the landing; Roeder, Wu & Duvenaud
@@ -178,8 +178,9 @@ class AnalyticELBO(_WeightedKL):
     """E_q[log p(x|z)] - beta KL(q(z|x) || p(z)), the KL in closed form.
 
     Pairs of posterior and prior without a closed form are refused, whereas
-    `pyro.infer.TraceMeanField_ELBO` silently uses Monte Carlo for them. When the objective is a
-    bound, and how models are chosen, is as for `ELBO`. `_WeightedKL` documents the options.
+    `pyro.infer.TraceMeanField_ELBO` silently uses Monte Carlo for them. The objective is a bound
+    under the same conditions as `ELBO`, and models are chosen in the same way. `_WeightedKL`
+    documents the options.
 
     Raises:
         InputError: if an option is out of its range; in the first step, if no closed form is

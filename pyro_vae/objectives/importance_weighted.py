@@ -79,7 +79,7 @@ class _ImportanceWeighted(Objective):
         if draws.nesting > 1 and not is_plain:
             raise InputError(
                 f"{type(self).__name__}'s gradient {self.gradient} needs programs with no plate "
-                "but that of the data: use the objective IWAE with the gradient plain",
+                "other than the data's: use the objective IWAE with the gradient plain",
                 "objective",
             )
         gain = draws.surrogate(weights.model, path_weights, score_weights)

@@ -1,4 +1,4 @@
-"""An objective that holds the KL at a given value."""
+"""An objective that trains with the KL at a given value."""
 
 from typing import Any
 
@@ -18,15 +18,15 @@ class TargetKL(Objective):
 
         beta <- beta exp(rate (KL / target - 1)),
 
-    with the exponent limited to +- rate. This is GECO's update (Rezende & Viola 2018, algorithm 1),
-    with the constraint on the KL, as in ControlVAE (Shao et al. 2020). The training objective is a
-    bound on log p(x) only while beta >= 1; models are chosen by the ELBO. The KL is estimated by
-    Monte Carlo.
+    with the exponent limited to [-rate, rate]. This is GECO's update (Rezende & Viola 2018,
+    algorithm 1), with the constraint on the KL, as in ControlVAE (Shao et al. 2020). The training
+    objective is a bound on log p(x) only while beta >= 1; models are chosen by the ELBO. The KL is
+    estimated by Monte Carlo.
 
     Args:
-        target: value that the KL is held at, in nats per example.
+        target: value of the KL to reach, in nats per example.
         num_particles: number of draws of z for each x; the loss is their mean.
-        rate: speed of the multiplier; it limits the exponent of one step.
+        rate: speed of the multiplier; the exponent of one step is between -rate and rate.
 
     Raises:
         InputError: if an option is out of its range; in the first step, if the guide has a site
