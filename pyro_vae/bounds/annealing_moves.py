@@ -11,7 +11,7 @@ from pyro_vae.bounds.annealing_settings import Settings
 from pyro_vae.bounds.batches import fastest
 from pyro_vae.bounds.densities import Densities, Point
 from pyro_vae.errors import InputError
-from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.traces import Program
 
 TARGET_ACCEPTANCE = 0.75  # the acceptance probability to which step sizes are adapted
@@ -65,7 +65,7 @@ class Chains:
         self.betas = settings.betas().tolist()
         self.densities = Densities(model, initial, x, plate)
         self.units = (settings.chains + PILOT_CHAINS) * settings.temperatures
-        with undisturbed(x):
+        with preserve_rng_state(x):
             example = self.densities.draw(settings.chains, x)
         self._point = fastest(
             self.densities.point,

@@ -16,7 +16,7 @@ from pyro_vae import checkpoint
 from pyro_vae.bounds.program_state import noise_key, state_hash
 from pyro_vae.errors import InputError
 from pyro_vae.programs.compiling import CannotCompile, Compiled
-from pyro_vae.programs.random_streams import stream_seed, undisturbed
+from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 
 Results = dict[str, Tensor]
 
@@ -44,7 +44,7 @@ def fastest(
     compiled = Compiled(function)
     shapes = [argument.shape for argument in example]
     try:
-        with undisturbed(example[0]):
+        with preserve_rng_state(example[0]):
             compiled(*example)
     except CannotCompile as error:
         if wanted:
@@ -116,7 +116,7 @@ def in_batches(
     )
     validate = pyro.poutine.util.is_validation_enabled()
     saved = time.monotonic()
-    with undisturbed(x), bar:
+    with preserve_rng_state(x), bar:
         for number, batch in enumerate(x.split(batch_size)):
             if number < len(parts):
                 continue

@@ -23,7 +23,7 @@ from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
 from pyro_vae.errors import InputError
-from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.traces import (
     PARTICLES,
     Program,
@@ -83,7 +83,7 @@ class Densities:
         self.nesting = plate_nesting(model, guide, x)
         self._sites: dict[str, _Site] = {}
         first = 0
-        with torch.no_grad(), undisturbed(x):
+        with torch.no_grad(), preserve_rng_state(x):
             guide_trace, _ = self._run(2, x)
         for name, node in sample_sites(guide_trace):
             if isinstance(node["fn"], Delta):
@@ -94,7 +94,7 @@ class Densities:
             self._sites[name] = _Site(first, first + shape.numel(), shape, axis)
             first += shape.numel()
         self.dims = first
-        with undisturbed(x):
+        with preserve_rng_state(x):
             self._log_densities(self.draw(2, x), x)  # run once with Pyro's validation
 
     def draw(self, num_chains: int, x: Tensor) -> Tensor:

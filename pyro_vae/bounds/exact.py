@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.bounds.densities import Densities, prior_of
-from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.traces import PARTICLES, Program, log_prob_per_example, sample_sites
 
 MAX_BATCH = 200_000  # pairs of a latent value and an example that are decoded at once
@@ -119,7 +119,7 @@ def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float
             precision.
     """
     densities = Densities(model, prior_of(model), x[:2], plate)
-    with undisturbed(x):
+    with preserve_rng_state(x):
         torch.manual_seed(0)
         parts = [_gaussian(densities, part, tolerance) for part in x.split(100)]
     return torch.cat(parts)
@@ -168,7 +168,7 @@ def enumeration(
         ValueError: if a latent site is not discrete, or is in another plate, or its possible values
             depend on the value of another site, or there are too many combinations.
     """
-    with torch.no_grad(), undisturbed(x):
+    with torch.no_grad(), preserve_rng_state(x):
         supports = {}
         for name, node in sample_sites(poutine.trace(model).get_trace(x[:1])):
             if not node["is_observed"]:

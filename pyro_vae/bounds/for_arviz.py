@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae.bounds.arviz_versions import load_arviz
 from pyro_vae.bounds.khat import good_k
-from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.traces import (
     PARTICLES,
     Program,
@@ -61,7 +61,7 @@ def inference_data(
     nesting = plate_nesting(model, guide, x)
     particles = pyro.plate(PARTICLES, CHAINS * num_draws, dim=-1 - nesting)
     many = particles(model)
-    with torch.no_grad(), undisturbed(x):
+    with torch.no_grad(), preserve_rng_state(x):
         torch.manual_seed(seed)
         joint, q = traces(many, particles(guide), x)
         replayed = poutine.uncondition(poutine.replay(many, trace=q))

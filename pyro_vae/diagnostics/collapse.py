@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae.diagnostics.information import Information, measure
 from pyro_vae.diagnostics.means import mean_as_text
 from pyro_vae.diagnostics.units import THRESHOLD, kl_per_unit, unit_means, unit_shares
-from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.traces import Program
 
 Verdict = Literal["healthy", "partly collapsed", "collapsed"]
@@ -181,7 +181,7 @@ def diagnose(
     Raises:
         InputError: if there are too few examples, or plates other than the data's.
     """
-    with undisturbed(x):
+    with preserve_rng_state(x):
         torch.manual_seed(seed)
         return Diagnosis(
             measure(model, guide, x, seed),

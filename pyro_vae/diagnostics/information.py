@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.means import mean_and_error
 from pyro_vae.errors import InputError
-from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.traces import (
     PARTICLES,
     Program,
@@ -103,7 +103,7 @@ def measure(model: Program, guide: Program, x: Tensor, seed: int = 0) -> Informa
     """
     if len(x) < 2:
         raise InputError("mutual information needs two examples or more")
-    with torch.no_grad(), undisturbed(x):
+    with torch.no_grad(), preserve_rng_state(x):
         torch.manual_seed(seed)
         if plate_nesting(model, guide, x[:2]) != 1:
             raise InputError("mutual information supports no plate other than the data's")

@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from pyro_vae.diagnostics.means import mean_and_error, mean_as_text
 from pyro_vae.diagnostics.units import unit_means
 from pyro_vae.errors import InputError
-from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.vae import VAE
 
 NOISE = (0.0, 0.1, 0.25, 0.5, 1.0)
@@ -115,7 +115,7 @@ def smoothness(
             f"and there are {len(x)}"
         )
     on_sphere = vae.posterior.support == "sphere"
-    with torch.no_grad(), undisturbed(x):
+    with torch.no_grad(), preserve_rng_state(x):
         torch.manual_seed(seed)
         ((z, _),) = unit_means(vae.guide, x).values()
         if on_sphere:

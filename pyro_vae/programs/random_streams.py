@@ -20,6 +20,3 @@ def stream_seed(*words: int) -> int:
 def preserve_rng_state(x: Any) -> contextlib.AbstractContextManager[None]:
     """Restore the global random state on exit: that of the CPU, and of the GPU that holds x."""
     return torch.random.fork_rng([x.device] if isinstance(x, Tensor) and x.is_cuda else [])
-
-
-undisturbed = preserve_rng_state  # the older name

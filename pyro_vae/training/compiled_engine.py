@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
 from pyro_vae.programs.compiling import CannotCompile, Compiled, Graph
-from pyro_vae.programs.random_streams import undisturbed
+from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.training.eager_engine import EagerEngine, Precision
 from pyro_vae.training.engine import Observe, unchanged
 
@@ -87,7 +87,7 @@ class CompiledEngine(EagerEngine):
         self, x: Tensor, trained: list[nn.Parameter], observe: Observe
     ) -> tuple[Graph, list[Tensor]]:
         """Return the compiled step, and the tensors of Adam's state that it writes to."""
-        with undisturbed(x):
+        with preserve_rng_state(x):
             self.check(observe(x[:2]))  # runs Pyro's checks: tracing skips them
         states = [state for parameter in trained for state in self._adam_state(parameter)]
         step = Compiled(self._step_function(trained, observe))

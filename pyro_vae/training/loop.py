@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyro_vae.errors import InputError
-from pyro_vae.programs.random_streams import stream_seed, undisturbed
+from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 from pyro_vae.training.callbacks import Callback, History, Training
 from pyro_vae.training.engine import Engine, Observe, unchanged
 
@@ -114,7 +114,7 @@ def _run_epoch(training: Training, epoch: int, bar: tqdm) -> None:
     row = {"epoch": epoch, "train_loss": _pass_over_data(training, bar)}
     training.history.append(row)
     for callback in training.callbacks:
-        with undisturbed(training.train):
+        with preserve_rng_state(training.train):
             callback.after_epoch(training, row)
     if "validation_bound" in row:
         bound = f"{row['validation_bound']:.2f}"
