@@ -12,6 +12,7 @@ from typing import Literal, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from pyro_vae import data as data_sets
 from pyro_vae import likelihoods, objectives, posteriors, priors, training
 from pyro_vae.bounds import Settings
 from pyro_vae.errors import DivergenceError, InputError
@@ -42,7 +43,7 @@ class Options:
     """Everything that is needed to repeat a run.
 
     Args:
-        data: digits, mnist, fashion_mnist, kmnist, emnist, or the path of a .npy or .npz file.
+        data: {sources}.
         data_root: The folder where torchvision's data sets lie, or are downloaded to.
         data_seed: Seed of the split, of static binarization, and of how held-out images are shown.
         validation_fraction: The share of the training images that is set aside for validation.
@@ -109,6 +110,10 @@ class Options:
         for name in ("seed", "data_seed"):
             if not 0 <= getattr(self, name) < 2**32:
                 raise InputError(f"--{name} has to be between 0 and 2**32 - 1")
+
+
+# The help of --data.
+Options.__doc__ = str(Options.__doc__).replace("{sources}", data_sets.describe_sources())
 
 
 @dataclass(frozen=True)
