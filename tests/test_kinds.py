@@ -1,13 +1,30 @@
 """How images are shown: the right values, with the right probabilities."""
 
 import math
+from pathlib import Path
 
+import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 
-from pyro_vae import InputError
-from pyro_vae.kinds import Binary, Kind, Levels, UnitInterval, bits_per_dim, random_bits
+from pyro_vae import InputError, bounds, figures
+from pyro_vae.kinds import (
+    BaseMeasure,
+    Binary,
+    Kind,
+    Levels,
+    UnitInterval,
+    bits_per_dim,
+    random_bits,
+)
+from pyro_vae.likelihoods import Decoder, Likelihood, Shape
+from pyro_vae.networks import MLP
 from pyro_vae.programs.compiling import Compiled
+from pyro_vae.runs import options
+from pyro_vae.runs.run import Run
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
 
@@ -211,3 +228,83 @@ def test_floats_beyond_the_unit_interval_are_refused(kind: Kind) -> None:
         kind.check(torch.tensor([[0.1, 1.5]]))
     with pytest.raises(InputError, match=r"values from -0\.1"):
         kind.check(torch.tensor([[-0.1, 1]]))
+
+
+class Angles(Kind):
+    """Angles in [-pi, pi): a kind whose values are no intensities."""
+
+    name = "angles"
+
+    def check(self, stored: Tensor) -> None:
+        if stored.dtype == torch.uint8 or stored.abs().max() > math.pi:
+            raise InputError("angles are floats in [-pi, pi)", "data")
+
+    def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return stored
+
+    def base_measure(self, stored: Tensor) -> BaseMeasure:
+        return BaseMeasure("angles in radians", counts=False)
+
+    def intensities(self, x: Tensor) -> Tensor:
+        return (x + math.pi) / (2 * math.pi)
+
+    def could_show(self, x: Tensor, features: Tensor) -> Tensor:
+        return torch.cdist(x.flatten(1), features.flatten(1), p=math.inf) < 1e-6
+
+
+class VonMises(Likelihood):
+    """Von Mises angles around the decoder's, with one learned concentration."""
+
+    kind = Angles()
+
+    def __init__(self, latent_dim: int, event_shape: Shape, decoder: Decoder = MLP) -> None:
+        super().__init__(latent_dim, event_shape, decoder)
+        self.log_concentration = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, z: Tensor) -> dist.Distribution:
+        return self.independent(dist.VonMises(self.decoder(z), self.log_concentration.exp()))
+
+    def initialize(self, images: Tensor) -> None:
+        self.decoder_bias[0] = torch.atan2(images.sin().mean(0), images.cos().mean(0))
+
+
+def test_a_kind_of_ones_own_trains_is_evaluated_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Angles near -pi and pi in a file, by the command line: nothing takes them for pixels."""
+    angles = (math.pi + 0.3 * torch.randn(300, 1) + 0.2 * torch.randn(300, 5)).numpy()
+    angles = np.angle(np.exp(1j * angles)).astype(np.float32)
+    np.save(tmp_path / "angles.npy", angles)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Run:
+        given = ["--data", "angles.npy", "--likelihood", "test_kinds.VonMises", *arguments]
+        parsed = options.parse([*given, "--latent_dim", "2", "--batch_size", "50"])
+        return Run(tmp_path / "run", parsed)
+
+    ours = run("--prior", "Exemplar", "--prior.components", "20")
+    assert ours.vae.prior.exemplars.min() < -1  # training examples, unchanged
+    expected = torch.from_numpy(angles)
+    centre = ours.vae.likelihood.decoder_bias[0]
+    assert (centre.abs() - math.pi).abs().max() < 0.1
+    before = ours.engine.evaluate_loss(ours.validation)
+    for _ in range(200):
+        ours.engine.step(ours.train)
+    assert ours.engine.evaluate_loss(ours.validation) < before
+    ours.vae.eval()
+    found = bounds.evaluate(ours.vae.model, ours.vae.guide, ours.test, 200)
+    assert found.elbo.values.isfinite().all() and ours.base_measure.name == "angles in radians"
+    assert torch.isin(ours.measured, expected).all()
+    picture = ours.vae.likelihood.picture(torch.zeros(4, 2))
+    assert picture.shape == (4, 5) and picture.min() >= 0 and picture.max() <= 1
+    assert ((picture < 0.15) | (picture > 0.85)).all()  # black and white are neighbours here
+    image = figures.reconstructions(Figure().subplots(), ours.vae, ours.test[:6]).images[0]
+    assert 0 <= image.get_array().min() and image.get_array().max() <= 1
+    with pytest.raises(InputError, match=r"Vamp prior .* features of the data are from -3.* to 3"):
+        run("--prior", "Vamp")
+    with pytest.raises(InputError, match="angles are floats") as caught:
+        np.save(tmp_path / "angles.npy", 2 * angles)
+        run()
+    assert caught.value.parameter == "data"
+    with pytest.raises(InputError, match="of the kind angles"):
+        VonMises.kind.binarize(expected, "static", seed=0)

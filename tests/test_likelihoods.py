@@ -5,13 +5,15 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import pyro.distributions as dist
 import pytest
 import torch
 from conftest import assert_gradients
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pyro_vae import InputError, likelihoods
-from pyro_vae.kinds import Binary, Levels
+from pyro_vae.kinds import Binary, Levels, UnitInterval
 from pyro_vae.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
 from pyro_vae.networks import ConvDecoder, Linear
 
@@ -278,6 +280,29 @@ def test_pixels_of_a_pixelcnn_depend_on_each_other_and_on_z() -> None:
     parameters = [likelihood.network(image[None], context) for image in (x, other)]
     assert not torch.allclose(*parameters)
     assert likelihood(torch.ones(2)).log_prob(x) != likelihood(-torch.ones(2)).log_prob(x)
+
+
+class _TwoOutputs(Likelihood):
+    """A user's subclass: `outputs` is a class attribute."""
+
+    kind = UnitInterval()
+    outputs = 2
+
+    def forward(self, z: Tensor) -> dist.Distribution:
+        loc, log_scale = self.decode(z)
+        return self.independent(dist.Normal(loc, log_scale.exp()))
+
+
+class _NoKind(_TwoOutputs):
+    kind = None  # type: ignore[assignment]
+
+
+def test_likelihoods_of_ones_own() -> None:
+    likelihood = _TwoOutputs(2, [4, 3])
+    assert likelihood.decoder_bias.shape == (2, 4, 3)
+    assert likelihood(torch.randn(5, 2)).log_prob(torch.rand(5, 4, 3)).shape == (5,)
+    with pytest.raises(InputError, match="_NoKind has no kind"):
+        _NoKind(2, [4, 3])
 
 
 def test_what_is_refused() -> None:

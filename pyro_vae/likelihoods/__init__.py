@@ -17,7 +17,7 @@ batch of z.
 
 from pyro_vae.likelihoods.bernoulli import Bernoulli
 from pyro_vae.likelihoods.discretized import Binomial, Categorical, DiscretizedLogistic
-from pyro_vae.likelihoods.likelihood import Decoder, Likelihood
+from pyro_vae.likelihoods.likelihood import Decoder, Likelihood, Shape
 from pyro_vae.likelihoods.pixel_by_pixel import PixelCNN, PixelCNNLevels
 from pyro_vae.likelihoods.pixel_densities import (
     Beta,
@@ -42,5 +42,6 @@ __all__ = [
     "LogitNormal",
     "PixelCNN",
     "PixelCNNLevels",
+    "Shape",
     "StudentT",
 ]

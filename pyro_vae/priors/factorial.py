@@ -36,8 +36,8 @@ class StandardNormal(Prior):
 class LearnedNormal(Prior):
     """N(m, diag(s^2)) with m and s learned; their first values are 0 and 1.
 
-    If the decoder can undo any affine map of z, this is no richer than N(0, I), but the posterior is
-    free to have another scale.
+    If the decoder can undo any affine map of z, this is no richer than N(0, I), but the posterior
+    is free to have another scale.
 
     Args:
         latent_dim: the dimension of z.

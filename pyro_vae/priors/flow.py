@@ -17,10 +17,10 @@ class Flow(Prior):
     """A normalising flow: z = f(u), u ~ N(0, I), with f a chain of invertible transforms.
 
     `affine_coupling` is Real NVP (Dinh, Sohl-Dickstein & Bengio 2017); `masked_autoregressive` is
-    MAF (Papamakarios, Pavlakou & Murray 2017), which is slow to draw from: a draw takes one pass for
-    each dimension; `spline_coupling` has rational splines on [-5, 5] (Durkan et al. 2019; linear
-    rational splines, Dolatabadi et al. 2020). After each transform the order of the dimensions is
-    reversed. Flows as priors: Chen et al. 2017.
+    MAF (Papamakarios, Pavlakou & Murray 2017), which is slow to draw from: a draw takes one pass
+    for each dimension; `spline_coupling` has rational splines on [-5, 5] (Durkan et al. 2019;
+    linear rational splines, Dolatabadi et al. 2020). After each transform the order of the
+    dimensions is reversed. Flows as priors: Chen et al. 2017.
 
     Args:
         latent_dim: the dimension of z, two or more.

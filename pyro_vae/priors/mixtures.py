@@ -53,7 +53,7 @@ class Vamp(Prior):
     """
 
     support = None
-    built_parts = ("posterior", "pseudo_input_logits")
+    built_parts = ("posterior", "pseudo_input_logits", "pseudo_inputs")
     weight_logits: Tensor
 
     def __init__(

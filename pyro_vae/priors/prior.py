@@ -12,6 +12,10 @@ from pyro_vae.kinds import Kind
 from pyro_vae.posteriors import Posterior
 
 
+class _NotBuiltError(InputError, AttributeError):
+    """A part that `build` makes is used before; `hasattr` needs it to be an AttributeError."""
+
+
 class Prior(nn.Module, ABC):
     """A distribution over codes z of shape [latent_dim].
 
@@ -71,14 +75,11 @@ class Prior(nn.Module, ABC):
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
-        except AttributeError as error:
+        except AttributeError:
             if name not in self.built_parts:
                 raise
-            raise NotBuiltError(
-                f"the prior {type(self).__name__} depends on a posterior that it does not have "
-                "yet: give both to VAE, or call build(posterior)"
-            ) from error
-
-
-class NotBuiltError(InputError, AttributeError):
-    """A prior is used before `Prior.build`; `hasattr` needs it to be an AttributeError too."""
+        raise _NotBuiltError(
+            f"the prior {type(self).__name__} depends on a posterior that it does not have yet: "
+            "give both to VAE, or call build(posterior)",
+            "prior",
+        )

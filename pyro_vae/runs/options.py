@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from pyro_vae import data as data_sets
 from pyro_vae import likelihoods, objectives, posteriors, priors, training
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Binarization
@@ -52,7 +53,7 @@ class Options:
     """Everything that is needed to repeat a run.
 
     Args:
-        data: digits, mnist, fashion_mnist, kmnist, emnist, or the path of a .npy or .npz file.
+        data: {sources}.
         data_root: The folder that holds torchvision's data sets; missing ones are downloaded to it.
         data_seed: Seed of the split, of static binarization, and of the noise in validation and
             test images.
@@ -107,3 +108,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+# The help of --data lists the sources that there are.
+Options.__doc__ = str(Options.__doc__).replace("{sources}", data_sets.describe_sources())
