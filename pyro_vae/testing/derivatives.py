@@ -43,9 +43,9 @@ def check_gradients(
         ends = []
         for sign in (1, -1):
             with torch.no_grad():
-                parameter += sign * step
+                parameter.add_(step, alpha=sign)
                 ends.append(value().item())
-                parameter -= sign * step
+                parameter.sub_(step, alpha=sign)
         expected = (gradient * step).sum().item() * 2
         rounding = 1e-5 * gradient.norm().item() * 2e-6 + 1e-13 * (1 + abs(ends[0]))
         subject.require(

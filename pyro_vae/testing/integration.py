@@ -38,7 +38,7 @@ class Rule(NamedTuple):
     coarser: Callable[[], "Rule"] | None = None
 
 
-def line(points: int = 341) -> Rule:
+def line(points: int = 421) -> Rule:
     """Return the rule for the real line; see the module."""
     t = torch.linspace(-3.8, 3.8, points, dtype=torch.float64)
     log_slope = t.sinh().cosh().log() + t.cosh().log()
@@ -52,12 +52,12 @@ def unit_interval(points: int = 20_001) -> Rule:
     return Rule(u.sigmoid()[:, None], log_slope + (u[1] - u[0]).log())
 
 
-def grid(dims: int = 2, points: int = 341) -> Rule:
+def grid(dims: int = 2, points: int = 421) -> Rule:
     """Return the rule for R^dims: `line` in each dimension."""
     along = line(points)
     z = torch.cartesian_prod(*[along.points[:, 0]] * dims).reshape(-1, dims)
     weights = torch.cartesian_prod(*[along.log_weights] * dims).reshape(-1, dims)
-    return Rule(z, weights.sum(1), coarser=lambda: grid(dims, points // 2))
+    return Rule(z, weights.sum(1), coarser=lambda: grid(dims, points // 2 + 1))
 
 
 def circle(points: int = 4000) -> Rule:
@@ -114,6 +114,8 @@ def check_density(
         tolerance: added to 4.5 standard errors.
         what: the name of the density in the sentence.
     """
+    if tolerance == math.inf:
+        return
     z, random, mass = rule.points, rule.random, _mass(distribution, rule)
     subject.require(not mass.isnan().any(), f"{what} is not a number at some points")
     total = mass.sum().item()

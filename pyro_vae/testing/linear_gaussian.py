@@ -1,5 +1,7 @@
 """A model whose log p(x) is known in closed form."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
@@ -46,10 +48,10 @@ class LinearGaussian:
         precision = torch.eye(latent_dim) + weight.T @ weight / self.scale**2
         gain = torch.linalg.solve(precision, weight.T) / self.scale**2
         q_scale = misfit * precision.diagonal().rsqrt()
-        encoder = self.vae.posterior.encoder
+        encoder: Any = self.vae.posterior.encoder
         with torch.no_grad():
-            self._decoder[0].copy_(weight)
-            self._decoder[1].copy_(bias)
+            self.weight.copy_(weight)
+            self.bias.copy_(bias)
             encoder.body[1].weight.copy_(torch.cat([gain, torch.zeros_like(gain)]))
             encoder.bias.copy_(torch.stack([-gain @ bias, torch.log(torch.expm1(q_scale - 1e-5))]))
         covariance = weight @ weight.T + self.scale**2 * torch.eye(data_dim)
@@ -57,9 +59,15 @@ class LinearGaussian:
         self.posterior_covariance = torch.linalg.inv(precision)
 
     @property
-    def _decoder(self) -> tuple[Tensor, Tensor]:
-        decoder = self.vae.likelihood.decoder
-        return decoder.body[1].weight, decoder.bias
+    def weight(self) -> Tensor:
+        """W, a parameter of the decoder, shape [data_dim, latent_dim]."""
+        decoder: Any = self.vae.likelihood.decoder
+        return decoder.body[1].weight
+
+    @property
+    def bias(self) -> Tensor:
+        """b, a parameter of the decoder, shape [data_dim]."""
+        return self.vae.likelihood.decoder.bias
 
     def elbo(self, x: Tensor) -> Tensor:
         """Return log p(x) less the closed-form KL from q(z|x) to the exact posterior."""
@@ -75,6 +83,6 @@ class LinearGaussian:
 
     def evidence(self, x: Tensor) -> float:
         """Return the mean of log p(x) under the decoder as it is now, which may be trained."""
-        weight, bias = (parameter.detach() for parameter in self._decoder)
+        weight, bias = self.weight.detach(), self.bias.detach()
         covariance = weight @ weight.T + self.scale**2 * torch.eye(len(bias))
         return MultivariateNormal(bias, covariance).log_prob(x).mean().item()

@@ -1,7 +1,9 @@
 """The contract of every posterior."""
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,10 +102,9 @@ def check_posterior(
 
         def vae() -> VAE:
             q = build(seed)
-            make_prior = prior or DEFAULT_PRIOR[q.support]
-            if hasattr(q, "categories") and prior is None:
-                make_prior = partial(make_prior, categories=q.categories)
-            return VAE(make_prior(dim), Bernoulli(dim, event_shape, networks.Linear), q)
+            options = {"categories": q.categories} if hasattr(q, "categories") else {}
+            p = prior(dim) if prior else DEFAULT_PRIOR[q.support](dim, **options)
+            return VAE(p, Bernoulli(dim, event_shape, networks.Linear), q)
 
         with subject.during("a step of SVI"):
             images = binary_images(event_shape)
@@ -142,22 +143,18 @@ def _check_mode(subject: Subject, q: Posterior, x: Tensor, dim: int) -> None:
     repeated = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in values.items()}
     together = log_density(q, x, z=z, values=values)
     twice = log_density(q, x.repeat(2, *[1] * (x.dim() - 1)), z=z.repeat(2, 1), values=repeated)
-    leading = log_density(
+    stacked = log_density(
         q,
         x.expand(2, *x.shape),
         z=z.expand(2, *z.shape),
         values={name: value.expand(2, *value.shape) for name, value in values.items()},
     )
     subject.require(
-        torch.allclose(leading.flatten(), twice),
+        torch.allclose(stacked.flatten(), twice),
         "log q(z|x) depends on how many leading dimensions x has",
     )
 
-    def of_first(x: Tensor) -> Tensor:
-        part = {name: value[: len(x)] for name, value in values.items()}
-        return log_density(q, x, z=z[: len(x)], values=part)
-
-    # Single examples in the place of the first one: z is that of the first, for each of them.
+    # The same z for all: examples change their places in the batch.
     same = {name: value[:1].expand(batch, *value.shape[1:]) for name, value in values.items()}
 
     def of_same_code(x: Tensor) -> Tensor:
@@ -166,9 +163,12 @@ def _check_mode(subject: Subject, q: Posterior, x: Tensor, dim: int) -> None:
 
     check_independence(subject, of_same_code, x, "q(z|x)")
     subject.require(together.isfinite().all(), "log q(z|x) of a sample is not a finite number")
-    far, values = _codes(q, 1e3 * torch.ones_like(x[:1]))
-    log_q = log_density(q, 1e3 * torch.ones_like(x[:1]), z=far, values=values)
-    subject.require(log_q.isfinite().all(), "for x of 1000, log q(z|x) of a sample is not finite")
+    layers = call(copy.deepcopy(q).float(), torch.full_like(x[:1], 1e3).float())
+    log_q = layers.lower.log_prob(layers.lower.sample())
+    subject.require(
+        log_q.isfinite().all(),
+        "for x of 1000, in single precision, log q(z|x) of a sample is not finite",
+    )
 
 
 def _codes(q: Posterior, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -186,15 +186,13 @@ def _sum_of_draws(q: Posterior, x: Tensor) -> Tensor:
 
 def _check_densities(subject: Subject, q: Posterior, x: Tensor, tolerance: float) -> None:
     layers = call(q, x)
-    lower_support = "real" if layers.upper else q.support
-    densities = [
-        ("q(z|x)", layers.lower, lower_support, getattr(q, "categories", 0)),
-        *[
-            (f"q({name}|x)", fn, q.top.support, getattr(q.top, "categories", 0))
-            for name, fn in layers.upper.items()
-        ],
+    top: Any = getattr(q, "top", None)
+    densities: list[tuple[str, Any, Posterior | None]] = [
+        ("q(z|x)", layers.lower, None if layers.upper else q),
+        *[(f"q({name}|x)", fn, top) for name, fn in layers.upper.items()],
     ]
-    for name, fn, support, categories in densities:
+    for name, fn, family in densities:
+        support, categories = getattr(family, "support", "real"), getattr(family, "categories", 0)
         rule = integration.codes(support, fn.event_shape.numel(), categories)
         integration.check_density(subject, fn, rule, tolerance, name)
 
@@ -207,7 +205,7 @@ def _check_state(subject: Subject, q: Posterior, other: Posterior, x: Tensor) ->
             log_density(each.train(training), x, z=z, values=values) for each in (q, other)
         ]
         subject.require(
-            torch.allclose(*densities),
+            torch.allclose(densities[0], densities[1]),
             "another posterior with the same state_dict has another density: something that the "
             "density depends on is not saved; make it a parameter or a buffer",
         )

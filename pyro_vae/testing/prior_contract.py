@@ -104,14 +104,12 @@ def check_prior(
             prior.initialize(torch.rand(10, *EVENT_SHAPE).double())
         nudge(prior)
         with subject.during("calling the prior"):
-            z, values = _check_both_modes(subject, prior, q, dim)
+            _check_both_modes(subject, prior, q, dim)
             for name, fn, support in _densities(prior, q):
                 rule = integration.codes(support, fn.event_shape.numel(), categories)
                 integration.check_density(subject, fn, rule, tolerance, name)
-            prior.train()
-            check_gradients(
-                subject, prior, lambda: log_density(prior, z=z, values=values).sum(), "log p(z)"
-            )
+            for training in (True, False):
+                _check_gradients(subject, prior.train(training))
         with subject.during("load_state_dict"):
             _check_state(subject, prior, build(seed + 1)[0].double())
 
@@ -151,11 +149,8 @@ def _build(
     return prior, q
 
 
-def _check_both_modes(
-    subject: Subject, prior: Prior, q: Posterior, dim: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Check shapes in both modes, and return z and the upper layers' values, 50 of each."""
-    z, values = torch.empty(0), {}
+def _check_both_modes(subject: Subject, prior: Prior, q: Posterior, dim: int) -> None:
+    """Check shapes, samples and codes in both modes."""
     for training in (False, True):
         prior.train(training), q.train(training)
         layers = call(prior)
@@ -179,7 +174,6 @@ def _check_both_modes(
             subject.require(
                 accepted.isfinite().all(), "samples are outside of the posterior's support"
             )
-    return z, values
 
 
 def _draw(prior: Prior) -> tuple[Tensor, dict[str, Tensor]]:
@@ -189,6 +183,13 @@ def _draw(prior: Prior) -> tuple[Tensor, dict[str, Tensor]]:
         return draw(layers.lower, 50), {}
     values = {name: draw(fn, 50) for name, fn in layers.upper.items()}
     return draw(call(prior, values=values).lower, 1)[0], values
+
+
+def _check_gradients(subject: Subject, prior: Prior) -> None:
+    z, values = _draw(prior)
+    check_gradients(
+        subject, prior, lambda: log_density(prior, z=z, values=values).sum(), "log p(z)"
+    )
 
 
 def _densities(prior: Prior, q: Posterior) -> list[tuple[str, Any, str | None]]:
@@ -216,7 +217,7 @@ def _check_state(subject: Subject, prior: Prior, other: Prior) -> None:
             log_density(each.train(training), z=z, values=values) for each in (prior, other)
         ]
         subject.require(
-            torch.allclose(*densities),
+            torch.allclose(densities[0], densities[1]),
             "another prior with the same state_dict has another density: something that the "
             "density depends on is not saved; make it a parameter or a buffer",
         )

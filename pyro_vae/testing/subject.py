@@ -76,4 +76,4 @@ def nudge(module: nn.Module) -> None:
         for parameter in module.parameters():
             if parameter.requires_grad:
                 size = 0.1 + 0.1 * torch.rand_like(parameter)
-                parameter += torch.where(torch.rand_like(parameter) < 0.5, -size, size)
+                parameter.add_(torch.where(torch.rand_like(parameter) < 0.5, -size, size))
