@@ -8,7 +8,7 @@ from functools import partial
 import pyro
 import pytest
 import torch
-from conftest import assert_gradients, assert_normalised_and_sampled, codes, grid
+from conftest import codes, grid
 from torch import Tensor
 
 from pyro_vae import VAE, InputError, bounds, likelihoods, objectives, posteriors, priors, training
@@ -57,7 +57,6 @@ GOES_WITH: dict[str, Callable[..., Posterior]] = {
     "Hierarchical, Vamp": partial(posteriors.Hierarchical, top_dim=2),
     "Hierarchical, Exemplar": partial(posteriors.Hierarchical, top_dim=2),
 }
-every_prior = pytest.mark.parametrize("name", CASES)
 
 
 def ready(name: str) -> tuple[Prior, Posterior]:
@@ -77,15 +76,6 @@ def ready(name: str) -> tuple[Prior, Posterior]:
     return prior, posterior
 
 
-def draw(prior: Prior, count: int) -> Tensor:
-    with pyro.plate("data", count):
-        if getattr(prior, "backwards", False):  # Pyro inverts it in single precision only
-            z = prior.float()().sample((count,)).double()
-            prior.double()
-            return z
-        return pyro.sample("z", prior())
-
-
 def test_every_prior_is_under_contract() -> None:
     public = {
         name
@@ -93,101 +83,6 @@ def test_every_prior_is_under_contract() -> None:
         if inspect.isclass(cls) and issubclass(cls, Prior) and cls is not Prior
     }
     assert public == {name.replace(" on", ",").split(",")[0] for name in CASES}
-
-
-@pytest.mark.parametrize("training", [True, False])
-@every_prior
-def test_contract(name: str, training: bool) -> None:
-    prior, posterior = ready(name)
-    prior.train(training)
-    p = prior()
-    dim = posterior.latent_dim
-    assert p.batch_shape == () and p.event_shape == (dim,)
-    z = draw(prior, 50).detach()
-    assert z.shape == (50, dim) and z.dtype == torch.float64
-    for shape in ((50,), (5, 10)):
-        log_p = p.log_prob(z.reshape(*shape, dim))
-        assert log_p.shape == shape and log_p.isfinite().all()
-
-    def value() -> Tensor:
-        torch.manual_seed(2)  # LARS estimates its constant anew each time
-        return prior().log_prob(z).sum()
-
-    # In evaluation mode LARS holds its constant fixed: there are no such gradients to check.
-    # Those of both layers have a test of their own.
-    held = name.startswith("Hierarchical") or (name.startswith("LARS") and not training)
-    if list(prior.parameters()) and not held:
-        assert_gradients(prior, value)
-    other, _ = ready(name)
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.zero_()
-    other.train(training).load_state_dict(prior.state_dict())
-    torch.manual_seed(2)
-    expected = prior().log_prob(z)
-    torch.manual_seed(2)
-    torch.testing.assert_close(other().log_prob(z), expected)
-
-
-# The marginal of a hierarchical prior is not known: see the test after this.
-@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("Hierarchical")])
-def test_density_integrates_to_one_and_samples_follow_it(name: str) -> None:
-    prior, posterior = ready(name)
-    if name == "Flow, spline":  # its bins may be too narrow for a grid
-        p = prior.eval()()
-        base = torch.distributions.Normal(torch.zeros(2).double(), 1.0)
-
-        def flow(u: Tensor) -> Tensor:
-            for transform in p.transforms:
-                u = transform(u)
-            return u
-
-        for u in base.sample((50,)):  # the image of a density under a known map is normalised
-            jacobian = torch.autograd.functional.jacobian(flow, u)
-            expected = base.log_prob(u).sum() - torch.linalg.slogdet(jacobian)[1]
-            torch.testing.assert_close(p.log_prob(flow(u).detach().clone()), expected)
-        torch.manual_seed(0)
-        drawn = p.sample((3,))
-        torch.manual_seed(0)
-        torch.testing.assert_close(drawn, flow(torch.randn(3, 2).double()))
-        return
-    # LARS estimates Z, of about a half here, from 2^18 draws.
-    tolerance = 4.5 * 2**-9 if name.startswith("LARS") else 2e-4
-    if name == "Flow, masked":
-        prior.float()  # see draw
-        tolerance = 1e-3
-    points = 641 if name == "Laplace" else 321  # it has a corner
-    assert_normalised_and_sampled(prior.eval()(), posterior.support, tolerance, points)
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("Hierarchical")])
-def test_both_layers_together_integrate_to_one(name: str) -> None:
-    """By importance sampling from a broad normal, and against the moments of draws."""
-    prior, _ = ready(name)
-    model = pyro.poutine.condition(lambda: draw(prior, count), data := {})
-    count = 200_000
-    wide = torch.distributions.Normal(torch.zeros(2).double(), 3.0)
-    data["z_top"], data["z"] = wide.sample((count,)), wide.sample((count,))
-    with torch.no_grad():
-        trace = pyro.poutine.trace(model).get_trace()
-        trace.compute_log_prob()
-        log_q = sum(wide.log_prob(data[site]).sum(-1) for site in ("z_top", "z"))
-        weight = (trace.nodes["z_top"]["log_prob"] + trace.nodes["z"]["log_prob"] - log_q).exp()
-        assert abs(weight.mean() - 1) < 4.5 * weight.std() / count**0.5 < 0.1
-        drawn = draw(prior, count).tanh()
-    expected = weight[:, None] * data["z"].tanh()
-    error = ((expected.var(0) + drawn.var(0)) / count).sqrt()
-    assert ((expected.mean(0) - drawn.mean(0)).abs() < 4.5 * error).all()
-    count = 100
-    data.update({site: value[:count] for site, value in data.items()})
-    assert_gradients(prior, lambda: _joint(model))
-
-
-def _joint(model: Callable[[], Tensor]) -> Tensor:
-    trace = pyro.poutine.trace(model).get_trace()
-    trace.compute_log_prob()
-    sites = trace.nodes
-    return sites["z_top"]["log_prob"].sum() + sites["z"]["log_prob"].sum()
 
 
 def test_learned_normal_starts_standard() -> None:

@@ -1,0 +1,263 @@
+"""Every public part keeps the contract that `pyro_vae.testing` checks for users."""
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_vae import likelihoods, networks, objectives, posteriors, priors, testing
+from pyro_vae.networks import MLP, ConvDecoder, ConvEncoder, Linear, ResidualEncoder
+from pyro_vae.objectives import CIWAE, ELBO, IWAE, MIWAE, PIWAE, RWS, Renyi, TargetKL
+from pyro_vae.testing.subject import nudge
+
+Case = tuple[Callable[..., Any], dict[str, Any]]
+SMALL = partial(MLP, widths=[8])
+
+
+def q(cls: Callable[..., posteriors.Posterior], **options: Any) -> Callable[..., Any]:
+    return partial(cls, encoder=Linear, **options)
+
+
+IAF = q(posteriors.IAF, layers=1, hidden=4, context=2)
+ONE_HOT = q(posteriors.Categorical, categories=2)
+VAMP = partial(priors.Vamp, components=3)
+
+PRIORS: dict[str, Case] = {
+    "StandardNormal": (priors.StandardNormal, {}),
+    "LearnedNormal": (priors.LearnedNormal, {"latent_dim": 1}),
+    "LearnedNormal of four": (priors.LearnedNormal, {"latent_dim": 4}),
+    "StudentT": (priors.StudentT, {}),
+    "StudentT, Cauchy": (partial(priors.StudentT, df=1.0), {}),
+    "Laplace": (priors.Laplace, {}),
+    "Mixture": (partial(priors.Mixture, components=3), {}),
+    "Vamp": (VAMP, {}),
+    "Vamp, weighted, from noise": (partial(VAMP, start="noise", learn_weights=True), {}),
+    "Vamp on the sphere": (VAMP, {"posterior": q(posteriors.PowerSpherical)}),
+    "Vamp, full": (VAMP, {"posterior": q(posteriors.FullNormal)}),
+    "Vamp, flow": (VAMP, {"posterior": IAF}),
+    "Vamp, binary": (VAMP, {"posterior": q(posteriors.Bernoulli)}),
+    "Vamp, one-hot": (VAMP, {"posterior": ONE_HOT, "latent_dim": 4}),
+    "Exemplar": (partial(priors.Exemplar, components=3), {}),
+    "Flow": (partial(priors.Flow, layers=2, hidden=8), {}),
+    "Flow, masked": (
+        partial(priors.Flow, transform="masked_autoregressive", layers=2, hidden=8),
+        {},
+    ),
+    # Its bins may be too narrow for a grid: its density has a test of its own below.
+    "Flow, spline": (
+        partial(priors.Flow, transform="spline_coupling", layers=2, hidden=8),
+        {"tolerance": math.inf},
+    ),
+    # LARS estimates its constant, of about a half here, from 2^18 draws.
+    "LARS": (partial(priors.LARS, widths=[8]), {"tolerance": 4.5 * 2**-9}),
+    "LARS, truncated": (
+        partial(priors.LARS, widths=[8], truncation=2),
+        {"tolerance": 4.5 * 2**-9},
+    ),
+    "UniformSphere": (priors.UniformSphere, {}),
+    "UniformSphere of three": (priors.UniformSphere, {"latent_dim": 3}),
+    "Bernoulli": (priors.Bernoulli, {}),
+    "Categorical": (priors.Categorical, {}),
+    "Categorical of two": (
+        partial(priors.Categorical, categories=2),
+        {"posterior": ONE_HOT, "latent_dim": 4},
+    ),
+    "AR1": (partial(priors.AR1, rate=0.5), {}),
+    "Hierarchical": (partial(priors.Hierarchical, network=SMALL), {}),
+    "Hierarchical, Vamp": (partial(priors.Hierarchical, top=VAMP, network=SMALL), {}),
+    "Hierarchical, Exemplar": (
+        partial(priors.Hierarchical, top=partial(priors.Exemplar, components=3), network=SMALL),
+        {},
+    ),
+}
+POSTERIORS: dict[str, Case] = {
+    "Normal": (q(posteriors.Normal), {"latent_dim": 1}),
+    "Normal, convolutional": (partial(posteriors.Normal, encoder=ConvEncoder), {}),
+    "Normal, residual": (
+        partial(posteriors.Normal, encoder=partial(ResidualEncoder, channels=[4, 5], blocks=1)),
+        {},
+    ),
+    "FullNormal": (q(posteriors.FullNormal), {}),
+    "FullNormal of four": (q(posteriors.FullNormal), {"latent_dim": 4}),
+    "LowRankNormal": (q(posteriors.LowRankNormal), {}),
+    "IAF": (q(posteriors.IAF, hidden=8, context=4), {}),
+    "SplineFlow": (
+        q(posteriors.SplineFlow, hidden=8, context=4, layers=1),
+        {"tolerance": 2e-3},  # its density has corners
+    ),
+    "PowerSpherical": (q(posteriors.PowerSpherical), {"smooth_draws": False}),
+    "Bernoulli": (q(posteriors.Bernoulli), {}),
+    "Categorical": (q(posteriors.Categorical), {}),
+    "Categorical of two": (ONE_HOT, {"latent_dim": 4}),
+    "Hierarchical": (q(posteriors.Hierarchical, top_dim=2, features=4), {}),
+    "Hierarchical, spherical": (
+        q(posteriors.Hierarchical, top=q(posteriors.PowerSpherical), top_dim=2, features=4),
+        {
+            "smooth_draws": False,
+            "prior": partial(priors.Hierarchical, top=priors.UniformSphere, network=Linear),
+        },
+    ),
+}
+LIKELIHOODS: dict[str, Case] = {
+    "Bernoulli": (likelihoods.Bernoulli, {"mean": True}),
+    "Binomial": (likelihoods.Binomial, {"mean": True}),
+    "ContinuousBernoulli": (likelihoods.ContinuousBernoulli, {"mean": True}),
+    "Gaussian": (likelihoods.Gaussian, {"mean": True}),
+    "Gaussian, fixed": (partial(likelihoods.Gaussian, noise="fixed"), {"mean": True}),
+    "Gaussian, per pixel": (partial(likelihoods.Gaussian, noise="per_pixel"), {"mean": True}),
+    "Gaussian, optimal": (partial(likelihoods.Gaussian, noise="optimal"), {"mean": True}),
+    "Laplace": (likelihoods.Laplace, {"mean": True}),
+    "StudentT": (likelihoods.StudentT, {"mean": True}),
+    # It is cut off where single precision ends.
+    "Beta": (likelihoods.Beta, {"mean": True, "tolerance": 1e-3}),
+    "LogitNormal": (likelihoods.LogitNormal, {"mean": True}),
+    "DiscretizedLogistic": (likelihoods.DiscretizedLogistic, {"mean": True}),
+    "DiscretizedLogistic, mixed": (
+        partial(likelihoods.DiscretizedLogistic, components=3),
+        {"mean": True},
+    ),
+    "Categorical": (likelihoods.Categorical, {"mean": True}),
+    "PixelCNN": (partial(likelihoods.PixelCNN, layers=2, kernel_size=3, channels=6), {}),
+    "PixelCNNLevels": (
+        partial(likelihoods.PixelCNNLevels, layers=2, kernel_size=3, channels=6),
+        {},
+    ),
+}
+NETWORKS: dict[str, Case] = {
+    "MLP": (partial(MLP, widths=[7, 6]), {}),
+    "MLP without hidden layers": (partial(MLP, widths=[]), {}),
+    "MLP gated": (partial(MLP, widths=[7, 6], gated=True), {}),
+    "SkipMLP": (partial(networks.SkipMLP, widths=[7, 6]), {}),
+    "SkipMLP without hidden layers": (partial(networks.SkipMLP, widths=[]), {}),
+    "SkipMLP gated": (partial(networks.SkipMLP, widths=[7, 6], gated=True), {}),
+    "Linear": (Linear, {}),
+    "ConvEncoder": (partial(ConvEncoder, channels=[3, 4, 5]), {"in_shape": (9, 6)}),
+    "ConvEncoder in colour": (ConvEncoder, {"in_shape": (3, 9, 6)}),
+    "ConvDecoder": (
+        partial(ConvDecoder, channels=[5, 4, 3]),
+        {"in_shape": (4,), "out_shape": (9, 6)},
+    ),
+    "ConvDecoder in colour": (ConvDecoder, {"in_shape": (4,), "out_shape": (3, 9, 6)}),
+    "ResidualEncoder": (
+        partial(ResidualEncoder, channels=[3, 4, 5], blocks=1),
+        {"in_shape": (9, 6)},
+    ),
+    "ResidualEncoder in colour": (
+        partial(ResidualEncoder, channels=[4, 5]),
+        {"in_shape": (3, 9, 6)},
+    ),
+    "ResidualDecoder": (
+        partial(networks.ResidualDecoder, channels=[5, 4, 3], blocks=1),
+        {"in_shape": (4,), "out_shape": (9, 6)},
+    ),
+    "ResidualDecoder of two parameters in colour": (
+        partial(networks.ResidualDecoder, channels=[5, 4]),
+        {"in_shape": (2, 2), "out_shape": (6, 9, 6)},
+    ),
+}
+GAIN = {"gain": 0.8}
+OBJECTIVES: dict[str, Case] = {
+    "ELBO": (ELBO, GAIN),
+    "ELBO, stl": (partial(ELBO, 3, gradient="stl"), GAIN),
+    "ELBO, free bits": (partial(ELBO, 2, free_bits=0.1, group=0), GAIN),
+    "AnalyticELBO": (objectives.AnalyticELBO, GAIN),
+    "TargetKL": (partial(TargetKL, 5.0, 2), GAIN),
+    "IWAE": (IWAE, GAIN),
+    "IWAE, dreg": (partial(IWAE, 3, "dreg"), GAIN),
+    "MIWAE": (partial(MIWAE, 2, 2, "stl"), GAIN),
+    "PIWAE": (partial(PIWAE, 2, 2, "dreg"), GAIN),
+    "CIWAE": (partial(CIWAE, 3, 0.5, "dreg"), GAIN),
+    "Renyi": (partial(Renyi, 3, 0.5), GAIN),
+    "CUBO": (objectives.CUBO, GAIN),
+    "TVO": (objectives.TVO, GAIN),
+    "RWS": (partial(RWS, guide="both"), GAIN),
+}
+CHECKS: list[tuple[Callable[..., None], Any, type, dict[str, Case]]] = [
+    (testing.check_prior, priors, priors.Prior, PRIORS),
+    (testing.check_posterior, posteriors, posteriors.Posterior, POSTERIORS),
+    (testing.check_likelihood, likelihoods, likelihoods.Likelihood, LIKELIHOODS),
+    (testing.check_network, networks, networks.Network, NETWORKS),
+    (testing.check_objective, objectives, objectives.Objective, OBJECTIVES),
+]
+
+
+@pytest.mark.parametrize(("module", "base", "cases"), [check[1:] for check in CHECKS])
+def test_every_public_part_is_under_contract(
+    module: Any, base: type, cases: dict[str, Case]
+) -> None:
+    public = {
+        name
+        for name, part in vars(module).items()
+        if inspect.isclass(part) and issubclass(part, base) and not name.startswith("_")
+    }
+    assert public - {base.__name__} == {name.split()[0].rstrip(",") for name in cases}
+
+
+@pytest.mark.parametrize(
+    ("check", "case"),
+    [
+        pytest.param(check, case, id=f"{check.__name__}-{name}")
+        for check, _, _, cases in CHECKS
+        for name, case in cases.items()
+    ],
+)
+def test_contract(check: Callable[..., None], case: Case) -> None:
+    make, options = case
+    if check in (testing.check_prior, testing.check_posterior):
+        options = {"tolerance": 2e-4, **options}
+    if check is testing.check_posterior:
+        options = {"event_shape": (5, 4), **options}
+    check(make, **options)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_likelihoods_in_colour(name: str) -> None:
+    make, options = LIKELIHOODS[name]
+    images = torch.randint(256, (20, 3, 4, 2), dtype=torch.uint8)
+    testing.check_likelihood(make, event_shape=(3, 4, 2), stored=images, **options)
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_posteriors_are_reparameterised(name: str) -> None:
+    posterior = POSTERIORS[name][0]((5, 4), 4)
+    assert posterior(torch.rand(6, 5, 4)).has_rsample
+    discrete = posterior.support in ("binary", "categorical")
+    assert posterior.eval()(torch.rand(6, 5, 4)).has_rsample != discrete
+
+
+def test_the_density_of_a_flow_of_splines() -> None:
+    """The image of a normal density under a known map."""
+    torch.manual_seed(1)
+    prior = priors.Flow(2, transform="spline_coupling", layers=2, hidden=8).double().eval()
+    nudge(prior)
+    p = prior()
+    base = torch.distributions.Normal(torch.zeros(2).double(), 1.0)
+
+    def flow(u: Tensor) -> Tensor:
+        for transform in p.transforms:
+            u = transform(u)
+        return u
+
+    for u in base.sample((50,)):
+        jacobian = torch.autograd.functional.jacobian(flow, u)
+        expected = base.log_prob(u).sum() - torch.linalg.slogdet(jacobian)[1]
+        torch.testing.assert_close(p.log_prob(flow(u).detach().clone()), expected)
+    torch.manual_seed(0)
+    drawn = p.sample((3,))
+    torch.manual_seed(0)
+    torch.testing.assert_close(drawn, flow(torch.randn(3, 2).double()))
+
+
+def test_checks_leave_no_trace() -> None:
+    pyro.param("mine", torch.ones(1))
+    before = torch.get_rng_state()
+    testing.check_prior(priors.LearnedNormal)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert list(pyro.get_param_store().keys()) == ["mine"]
+    assert torch.get_default_dtype() == torch.float32
