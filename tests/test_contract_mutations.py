@@ -360,8 +360,9 @@ def test_wrong_parts_are_refused(
 ) -> None:
     with pytest.raises(AssertionError, match=sentence) as raised:
         check(make)
-    name = getattr(make, "func", make).__name__
-    assert str(raised.value).startswith(f"{name}: ") and "\n" not in str(raised.value)
+    assert str(raised.value).startswith(
+        f"{getattr(make, 'func', make).__name__}: "
+    ) and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
