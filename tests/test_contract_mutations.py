@@ -360,9 +360,8 @@ def test_wrong_parts_are_refused(
 ) -> None:
     with pytest.raises(AssertionError, match=sentence) as raised:
         check(make)
-    assert str(raised.value).startswith(
-        f"{getattr(make, 'func', make).__name__}: "
-    ) and "\n" not in str(raised.value)
+    message, name = str(raised.value), getattr(make, "func", make).__name__
+    assert message.startswith(f"{name}: ") and "\n" not in message
 
 
 @pytest.mark.parametrize(
