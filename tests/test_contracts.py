@@ -33,6 +33,7 @@ PRIORS: dict[str, Case] = {
     "LearnedNormal": (priors.LearnedNormal, {"latent_dim": 1}),
     "LearnedNormal of four": (priors.LearnedNormal, {"latent_dim": 4}),
     "StudentT": (priors.StudentT, {}),
+    "StudentT, half": (partial(priors.StudentT, df=0.5), {"tolerance": 1e-3}),
     "StudentT, Cauchy": (partial(priors.StudentT, df=1.0), {}),
     "Laplace": (priors.Laplace, {}),
     "Mixture": (partial(priors.Mixture, components=3), {}),
