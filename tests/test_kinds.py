@@ -23,7 +23,7 @@ from pyro_vae.kinds import (
 from pyro_vae.likelihoods import Decoder, Likelihood, Shape
 from pyro_vae.networks import MLP
 from pyro_vae.programs.compiling import Compiled
-from pyro_vae.runs import options
+from pyro_vae.runs import config
 from pyro_vae.runs.run import Run
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
@@ -279,8 +279,8 @@ def test_a_kind_of_ones_own_trains_is_evaluated_and_drawn(
 
     def run(*arguments: str) -> Run:
         given = ["--data", "angles.npy", "--likelihood", "test_kinds.VonMises", *arguments]
-        parsed = options.parse([*given, "--latent_dim", "2", "--batch_size", "50"])
-        return Run(tmp_path / "run", parsed)
+        parsed = config.parse([*given, "--latent_dim", "2", "--batch_size", "50"])
+        return Run.build(tmp_path / "run", parsed)
 
     ours = run("--prior", "Exemplar", "--prior.components", "20")
     assert ours.vae.prior.exemplars.min() < -1  # training examples, unchanged

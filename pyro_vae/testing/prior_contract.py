@@ -145,7 +145,7 @@ def _build(
         posterior = partial(DEFAULT_POSTERIOR[prior.support], encoder=networks.Linear)
     q = posterior(EVENT_SHAPE, latent_dim)
     check_support(prior, q)
-    prior.attach(q)
+    prior.build(q)
     return prior, q
 
 
