@@ -23,8 +23,8 @@ class HasSupport(Protocol):
     def support(self) -> Latent | None:
         """The latent space of the codes.
 
-        None is for priors whose codes lie in the latent space of the posterior, whichever it is, if
-        that has a single layer.
+        None is for priors whose codes lie in the latent space of the posterior. This can be any
+        latent space with a single layer.
         """
 
 

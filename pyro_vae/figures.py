@@ -180,7 +180,7 @@ def traversals(ax: "Axes", vae: VAE, x: Tensor, most: int = 12, steps: int = 9) 
 def units(ax: "Axes", diagnosis: Diagnosis) -> "Axes":
     """Draw the KL of each dimension of the code, the largest first.
 
-    If the KL of a dimension is not known, the share of its variance that x explains is drawn.
+    If the KL of a dimension is not known, the bar shows which share of its variance x explains.
     """
     offset = 0
     for site, share in diagnosis.shares.items():
@@ -242,9 +242,9 @@ def tightness(axes: "Sequence[Axes]", importance: Bounds, annealed: Annealed | N
 def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> "Axes":
     """Draw IWAE_K against K, with the ELBO and the bounds by annealing, and their errors.
 
-    All bounds are for the same images; if only some were annealed, for those. The bars are 95 %
-    Monte Carlo intervals over draws of z. The title has the standard error over images, which
-    moves all bounds together.
+    All bounds are for the same images. If only some images were annealed, all bounds are for
+    those images. The bars are 95 % Monte Carlo intervals over draws of z. The title has the
+    standard error over images, which moves all bounds together.
     """
     count = len(importance.elbo.values) if annealed is None else annealed.log_w.shape[1]
     images = torch.arange(count)

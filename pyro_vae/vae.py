@@ -5,9 +5,9 @@
 (Kingma & Welling 2014, equations 1 to 3). The ELBO is a lower bound because the KL is not
 negative. Its two terms are the reconstruction and the cost of the code.
 
-A few parts behave differently in training mode and in evaluation mode (`vae.eval()`): only in
-training are discrete codes relaxed, an example's own exemplar left out, and a scale fitted to the
-batch. Reported numbers are for evaluation mode.
+A few parts behave differently in training mode and in evaluation mode (`vae.eval()`). In
+training mode only, discrete codes are relaxed, an example's own exemplar is left out, and a scale
+is fitted to the batch. Reported numbers are for evaluation mode.
 """
 
 import pyro

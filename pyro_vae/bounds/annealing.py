@@ -30,10 +30,10 @@ tails is checked.
 2015; Grosse, Ancha & Roy 2016). The z from which x was drawn is an exact draw from p(z|x). A chain
 that runs backwards from it has a weight with E[1 / w] = 1 / p(x), hence log p(x) <= -E[log 1/w].
 
-Neither covers everything. If a mode of p(z|x) is reached by no chain, its mass is missing from all
-w, and the estimate of the first upper bound is too low. The second bound cannot miss a mode, but it
-is for simulated x, which may be unlike the real ones: it certifies the settings (T, the moves), not
-the data.
+Neither upper bound covers all cases. If no chain reaches some mode of p(z|x), the mass of this mode
+is missing from all w, and the estimate of the first upper bound is too low. The second bound cannot
+miss a mode, but it is for simulated x, which may be unlike the real ones: it certifies the settings
+(T, the moves), not the data.
 
 The settings are in `annealing_settings`, the chains in `annealing_moves`, and the bounds that the
 weights give in `annealing_results`.
@@ -165,7 +165,7 @@ class _Call:
         Args:
             work_name: the name of the work, which is part of the seed.
             work: what is done with a batch of examples.
-            passes: how often it runs the pilot and the chains.
+            passes: the number of times that `work` runs the pilot and the chains.
         """
         first = self.x[: self.batch_size]
         initial = self.guide if self.settings.start == "posterior" else prior_of(self.model)

@@ -16,7 +16,7 @@ from pyro_vae.programs.traces import Program
 
 TARGET_ACCEPTANCE = 0.75  # the acceptance probability to which step sizes are adapted
 PILOT_CHAINS = 4
-SCALE_DRAWS = 32  # from f_0, to measure the scale of each coordinate
+SCALE_DRAWS = 32  # the number of draws from f_0 that measure the scale of each coordinate
 
 
 @dataclass(frozen=True)

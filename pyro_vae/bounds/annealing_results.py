@@ -52,7 +52,8 @@ class Annealed:
     def upper_k(self) -> float:
         """The Pareto k-hat of all Y / X in the upper bound, over chains and examples together.
 
-        Above 0.7 their mean cannot be trusted, above 1 it does not exist.
+        If k-hat is above 0.7, their mean cannot be trusted. If it is above 1, the mean does not
+        exist.
         """
         return pareto_k((self.log_w - leave_one_out(self.log_w)).flatten()[None]).item()
 
@@ -159,9 +160,10 @@ class Bidirectional:
 
     @property
     def gap(self) -> Estimate:
-        """The upper bound minus the lower one: neither is looser than that, for such data.
+        """The upper bound minus the lower bound, for simulated data.
 
-        All of its noise shows in its spread over examples: its error is `se`.
+        For such data neither bound is looser than this difference. The spread of the difference
+        over examples contains all of its noise, so `se` is its error.
         """
         return self.upper - self.forward.lower
 
@@ -227,8 +229,8 @@ def upper_bound(log_w: Tensor) -> Estimate:
 
     Returns:
         The mean over chains, where Y is the weight of one chain and X the mean weight of the
-        others. The Monte Carlo variance is that of a mean of independent terms, which these terms
-        are to first order.
+        others. The Monte Carlo variance is that of a mean of independent terms: the terms are
+        independent to first order.
     """
     log_w = log_w.double()
     log_x = leave_one_out(log_w)

@@ -27,7 +27,7 @@ WORTH_COMPILING = 2e9
 def fastest(
     function: Callable[..., Any], *example: Tensor, pixels: float, wanted: bool | None
 ) -> Callable[..., Any]:
-    """Return a function compiled, if that is requested, or saves time; otherwise unchanged.
+    """Return the function, compiled if this is requested or saves time, and else unchanged.
 
     Args:
         function: a function of tensors.
@@ -81,10 +81,11 @@ def in_batches(
     errors. The global random state is restored.
 
     Args:
-        work: a function of a batch, and of a function to be told how many units are done; returns
-            tensors whose first dimension is that of the examples.
+        work: a function that takes a batch and a second function, calls the second function with
+            the number of units that are done, and returns tensors whose first dimension is that
+            of the examples.
         x: the examples, along the first dimension.
-        work_name: the name of the work. It is part of the seed: another name, other noise.
+        work_name: the name of the work. It is part of the seed, so another name gives other noise.
         batch_size: the number of examples in a batch; the last batch may be smaller.
         seed: the seed of all noise.
         units: the number of units of progress for each example.

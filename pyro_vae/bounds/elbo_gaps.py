@@ -2,8 +2,9 @@
 
     log p(x) - ELBO = KL(q(z|x) || p(z|x)) = approximation gap + amortisation gap
 
-(Cremer, Li & Duvenaud 2018). The approximation gap remains with the best q(z|x) of the family for
-each x, here the refined one. The amortisation gap is added because one encoder serves all x.
+(Cremer, Li & Duvenaud 2018). The approximation gap is what remains if each x has the best
+q(z|x) of the family; here the refined q(z|x) counts as the best one. The amortisation gap is added
+because one encoder serves all x.
 """
 
 from dataclasses import dataclass
@@ -68,8 +69,8 @@ def gaps(
 ) -> Gaps | None:
     """Split log p(x) - ELBO as far as it was measured.
 
-    In the place of log p(x) is the AIS lower bound, or else IWAE_K with the refined q(z|x). If only
-    the first of the examples were annealed, the gaps are for those.
+    The AIS lower bound, or else IWAE_K with the refined q(z|x), takes the place of log p(x). If
+    only the first examples were annealed, the gaps are for those examples.
 
     Args:
         amortised: the bounds with the guide.

@@ -96,7 +96,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Corrected:
-    """The mean of a costly bound over N examples, from a cheap bound for all and both for n.
+    """The mean of a costly bound over N examples, estimated with the help of a cheap bound.
+
+    All N examples have the cheap bound, and n of them also have the costly bound.
 
     This is the difference estimator of survey sampling: the mean of the cheap bound over all N
     examples, plus the mean difference of the two bounds over n of them, which are drawn at random
@@ -129,7 +131,10 @@ class Corrected:
 
     @property
     def subset_se(self) -> float:
-        """The error from having the costly bound for n of these N examples; zero if n = N."""
+        """The part of the error that arises because only n of the N examples have the costly bound.
+
+        It is zero if n = N.
+        """
         left_out = 1 - len(self.chosen) / len(self.cheap.values)
         return self.difference.se * math.sqrt(left_out) if left_out else 0.0
 
@@ -144,9 +149,10 @@ class Corrected:
 
     @property
     def se(self) -> float:
-        """The standard error of the mean, as a mean over the population of all N examples.
+        """The standard error of the mean as an estimate of the mean over the population.
 
-        The variance of the costly bound over examples is estimated from the n that have it.
+        The population is that from which the N examples come. The variance of the costly bound
+        over examples is estimated from the n examples that have this bound.
         """
         deviation = self.costly.se * len(self.costly.values) ** 0.5
         return math.hypot(self.subset_se, deviation / len(self.cheap.values) ** 0.5)
@@ -230,13 +236,13 @@ def table(rows: Iterable[tuple[str, Summary]]) -> str:
 
 
 def leave_one_out(log_w: Tensor) -> Tensor:
-    """Return for each weight the log-mean of all the others, shape [K, N], by O(K) additions.
+    """Return the log-mean of all other weights for each weight, shape [K, N], by O(K) additions.
 
     Args:
         log_w: nats, shape [K, N], K > 1.
     """
-    # The sum of the weights before and of those after. To subtract each weight from the sum of all
-    # would leave rounding errors alone if one draw has nearly all the weight.
+    # Add the sum of the weights before each weight to the sum of those after it. If one draw has
+    # nearly all the weight, subtracting it from the sum of all would leave only rounding errors.
     none = torch.full_like(log_w[:1], -math.inf)
     before = torch.cat([none, log_w[:-1].logcumsumexp(0)])
     after = torch.cat([log_w[1:].flip(0).logcumsumexp(0).flip(0), none])

@@ -205,7 +205,7 @@ def enumeration(
 
 
 def _too_many(values: int, max_values: int) -> str:
-    return f"the latent variables have {values} values in all, and max_values is {max_values}"
+    return f"together the latent variables have {values} values, more than max_values={max_values}"
 
 
 def _all_values(name: str, fn: Any, max_values: int) -> Tensor:

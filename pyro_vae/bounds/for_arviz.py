@@ -42,8 +42,8 @@ def inference_data(
         model: a Pyro program, called as `model(x)`.
         guide: a Pyro program, called as `guide(x)`.
         x: the examples, along the first dimension; every site has to be in the data plate.
-        num_draws: the number of draws in each of four chains. All draws are independent: ArviZ
-            expects chains.
+        num_draws: the number of draws in each of four chains. All draws are independent. They are
+            divided into chains only because ArviZ expects chains.
         khat: the Pareto k-hat of each example's weights, shape [len(x)], for `sample_stats`.
         plate: the name of the data plate.
         seed: the seed of the draws; the global random state is restored.

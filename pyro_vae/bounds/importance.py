@@ -111,7 +111,7 @@ class Bounds:
         iwae: IWAE_k at each rung k of the ladder; the last rung is K.
         gap: IWAE_K - ELBO, by which the ELBO is known to be loose.
         jackknife: the jackknife estimate of order 1 from all K draws, which is not a bound. The
-            stated Monte Carlo error is that of IWAE_K, to which its own is equal to first order.
+            stated Monte Carlo error is that of IWAE_K: the two errors are equal to first order.
         ess: the effective sample size of each example's weights, (sum w)^2 / sum w^2, shape [N].
         khat: the Pareto k-hat of each example's weights, shape [N].
     """
@@ -178,7 +178,7 @@ class Bounds:
         return {"num_samples": self.num_samples}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `bounds.json` holds of the result; keys are strings, numbers in nats."""
+        """Return the entry for `bounds.json`. Its keys are strings, and its numbers are in nats."""
         return {
             "unit": "nats",
             "num_examples": len(self.elbo.values),

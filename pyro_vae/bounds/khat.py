@@ -40,8 +40,8 @@ def pareto_k(log_w: Tensor, num_samples: int | None = None) -> Tensor:
     if len(fitted) == 0:
         return k
     # ArviZ fits to the largest 3 sqrt(S / r_eff) of S weights, rounded up in 0.x and down in 1.x,
-    # but to S / 5 at most. Of the weights below the largest tail + 1 the fit uses no values, only
-    # their number. So the rows are padded to a length S at which this rule gives `tail`.
+    # but to S / 5 at most. The fit uses the values of the largest tail + 1 weights, and only the
+    # number of the others. So the rows are padded to a length S at which this rule gives `tail`.
     arviz, old = load_arviz()
     size = 5 * (tail + 1)
     below = largest[fitted, -1:].expand(-1, size - largest.shape[1])

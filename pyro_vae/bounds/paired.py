@@ -50,9 +50,10 @@ def compare(values: Mapping[str, Tensor | Estimate]) -> Comparison:
     """Compare models by their bounds on log p(x) of the same examples.
 
     Args:
-        values: log p(x_i), or a bound on it, by the name of the model: nats on one base measure,
-            shape [N], for the same N examples in the same order. An `Estimate` has their Monte
-            Carlo variances, too. The others are compared with the first model.
+        values: log p(x_i) or a bound on it, in nats, shape [N], by the name of the model. All
+            models have the same N examples in the same order, and the same base measure. An
+            `Estimate` also has the Monte Carlo variances. The first model is the one with which
+            the others are compared.
 
     Raises:
         InputError: if there are fewer than two models, or their numbers of examples differ.

@@ -66,8 +66,8 @@ def state_hash(items: Iterable[Any]) -> str:
     Pyro's parameter store.
 
     Raises:
-        InputError: if the state of an object cannot be read: of a function with a closure, of a
-            bound method, or of an instance of an unknown class.
+        InputError: if the state of an object cannot be read. This is the case for a function with
+            a closure, a bound method, and an instance of an unknown class.
     """
     state = _State()
     for item in items:

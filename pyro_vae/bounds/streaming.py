@@ -70,8 +70,8 @@ class Rung:
 class Stream:
     """Reduces log-weights, [chunk, batch] at a time, to the estimates of `Bounds`.
 
-    The Pareto k-hat is fitted to the largest weights, which are stored. The jackknife needs every
-    weight's share, but the small ones only through their sum and their sum of squares.
+    The Pareto k-hat is fitted to the largest weights, which are stored. The jackknife needs the
+    share of each large weight, and of the small weights only the sum and the sum of squares.
 
     Args:
         rungs: the sizes k at which IWAE_k is estimated, ascending; the last is K.

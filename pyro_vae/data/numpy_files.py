@@ -68,7 +68,7 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def _complaint(array: np.ndarray) -> str | None:
-    """Say why an array cannot be used, if it cannot; which values are allowed, the kind decides."""
+    """Say why an array cannot be used, if it cannot. The kind decides which values are allowed."""
     shape = f"has shape {list(array.shape)}"
     if array.ndim not in (2, 3, 4) or 0 in array.shape[1:]:
         return f"{shape}: expected images [N, H, W] or [N, C, H, W], or vectors [N, D]"

@@ -31,7 +31,7 @@ class Source:
     Attributes:
         train: the training examples.
         validation: the validation examples, or None: they are then split off from `train`.
-        test: the test examples, or None: the same.
+        test: the test examples, or None: they are then split off from `train`, too.
     """
 
     train: Part

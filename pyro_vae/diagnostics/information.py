@@ -66,7 +66,7 @@ class Information:
 
     @property
     def marginal_kl(self) -> Tensor:
-        """KL(q(z) || p(z)), from above, because the mutual information is from below."""
+        """KL(q(z) || p(z)), estimated from above: R minus the mutual information from below."""
         return self.rate - self.mutual_information
 
     @property
@@ -88,9 +88,9 @@ class Information:
 def measure(model: Program, guide: Program, x: Tensor, seed: int = 0) -> Information:
     """Measure rate, distortion and mutual information, from one draw of z for each example.
 
-    The code of every example is scored under every other's posterior. That is N^2 densities, and an
-    autoregressive flow needs a pass for each dimension of z for each of them. Memory holds the
-    densities of 200 N codes at once.
+    The density of each example's code is computed under the posterior of every example. These are
+    N^2 densities, and for each of them an autoregressive flow needs one pass for each dimension of
+    z. Memory holds the densities of 200 N codes at once.
 
     Args:
         model: a Pyro program, called as `model(x)`, in evaluation mode.

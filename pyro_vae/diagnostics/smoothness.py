@@ -1,7 +1,8 @@
 """The smoothness of a latent space, measured by paths, neighbours, and noise.
 
-A plain autoencoder (beta = 0) has no reason to give the points between two codes a meaning; the KL
-gives a VAE a reason. These numbers compare the two, for the same images.
+The loss of a plain autoencoder (beta = 0) does not encourage the points between two codes to have a
+meaning. The KL in the loss of a VAE encourages this. These numbers compare the two, for the same
+images.
 """
 
 from dataclasses import dataclass
@@ -111,8 +112,8 @@ def smoothness(
         raise InputError(f"a path needs three points or more, and {steps} are not")
     if len(x) <= neighbours:
         raise InputError(
-            f"to compare {neighbours} nearest neighbours takes more than {neighbours} examples, "
-            f"and there are {len(x)}"
+            f"comparing {neighbours} nearest neighbours needs more than {neighbours} examples, "
+            f"but there are {len(x)}"
         )
     on_sphere = vae.posterior.support == "sphere"
     with torch.no_grad(), preserve_rng_state(x):

@@ -59,10 +59,11 @@ class ContinuousBernoulli(Expandable):
 
 
 def _halve(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a = logits / 2 three times: unchanged, for series around zero, for other formulas.
+    """Return three versions of a = logits / 2.
 
-    The second has zeros where |a| >= 0.2, and the third has ones where |a| < 0.2, so that neither
-    the formula that `torch.where` drops nor its gradient overflows.
+    The first is unchanged. The second is for series around zero, and has zeros where |a| >= 0.2.
+    The third is for other formulas, and has ones where |a| < 0.2. So neither the formula that
+    `torch.where` drops nor its gradient overflows.
     """
     a = logits / 2
     near = a.abs() < 0.2

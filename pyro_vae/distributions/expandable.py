@@ -11,8 +11,8 @@ class Expandable(TorchDistribution):
     """A distribution whose `expand` follows from a declaration of its attributes.
 
     PyTorch and Pyro expand a distribution without a call of its constructor, so every attribute
-    that the constructor sets has to be set again. A subclass declares them here. A subclass of that
-    subclass with a constructor of its own has to declare them anew.
+    that the constructor sets has to be set again. A subclass declares them here. If a
+    subclass of that subclass has its own constructor, it has to declare all of them again.
 
     Attributes:
         batched: the names of the tensors that begin with the batch dimensions, and how many event

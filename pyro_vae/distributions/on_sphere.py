@@ -81,7 +81,7 @@ class PowerSpherical(Expandable):
         shape = self._extended_shape(sample_shape)
         alpha = torch.stack(self._beta(), -1).expand((*shape[:-1], 2))
         # (1 + height) / 2 and (1 - height) / 2 are the two parts of one Dirichlet draw. Each part
-        # is accurate relative to its size, which 1 - beta, with a Beta draw, would not be.
+        # has a small relative error. The difference 1 - beta, for a Beta draw, would not have one.
         up, down = torch.distributions.Dirichlet(alpha, validate_args=False).rsample().unbind(-1)
         tiny = torch.finfo(torch.double).tiny
         height = (up - down).to(self.loc.dtype).unsqueeze(-1)

@@ -12,7 +12,7 @@ def draw_bits(images: Tensor, generator: torch.Generator | None) -> Tensor:
         return torch.rand(images.shape, generator=generator, device=images.device) < images
 
     # P(u < 257 level) = level / 255 for u uniform on 0 .. 65534. A draw of 16 random bits has one
-    # value too many, 65535. A spare draw replaces it, the same one for the whole image. If the
+    # value too many, 65535. A spare draw replaces it; each image has one spare draw. If the
     # spare draw is 65535 too, it becomes 65534: an error of 2^-32. Everything is shifted by -2^15,
     # to be signed. The random words are split into 32-bit integers because these are the smallest
     # that compiled code vectorises.

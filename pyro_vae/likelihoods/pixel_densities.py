@@ -59,10 +59,10 @@ class Gaussian(Likelihood):
         decoder: the network that maps z to m and, if each pixel has its own s, to log s.
         scale: s, or the first value of a learned s, which `initialize` replaces by one from the
             data.
-        noise: `fixed`; `learned`, one s for all pixels; `per_pixel`, s(z) from the decoder (Kingma
-            & Welling 2014, equation 12), at least 0.001; `optimal`, one s, in training the root
-            mean squared error of each batch (sigma-VAE, Rybkin et al. 2021), and in evaluation the
-            running mean of that.
+        noise: the way in which s is set. `fixed`: s is `scale`. `learned`: one s for all pixels is
+            learned. `per_pixel`: the decoder computes s(z), at least 0.001 (Kingma & Welling 2014,
+            equation 12). `optimal`: one s is the root mean squared error of each batch in training
+            (sigma-VAE, Rybkin et al. 2021), and the running mean of this error in evaluation.
     """
 
     kind = UnitInterval()
@@ -112,7 +112,7 @@ class Gaussian(Likelihood):
         return self.independent(dist.Normal(loc, scale))
 
     def initialize(self, images: Tensor) -> None:
-        """Set m to the mean image, and s, unless it is fixed, to the deviation from it."""
+        """Set m to the mean image. If s is not fixed, set it to the deviation from that image."""
         self.decoder_bias[0] = images.mean(0)
         deviation = (images - images.mean(0)).square().mean(0)
         overall = deviation.mean().sqrt().clamp(min=1e-3)

@@ -97,7 +97,9 @@ class ResidualEncoder(_ImageEncoder):
 
 
 class _ImageDecoder(_Convolutional):
-    """A linear map, then convolutions that double the image, each after residual blocks.
+    """A linear map, followed by convolutions that double the height and width of the image.
+
+    Residual blocks come before each convolution.
 
     Args:
         out_shape: the shape of an image: [H, W] or [C, H, W], of any size.

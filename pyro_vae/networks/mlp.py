@@ -46,7 +46,7 @@ class MLP(Network):
 
 
 class SkipMLP(MLP):
-    """An `MLP` in which every layer after the first, the last one too, also receives the input.
+    """An `MLP` in which every layer after the first, including the last, also receives the input.
 
     As a decoder it gives z to all its layers. This makes it harder for training to ignore z, which
     is called posterior collapse (Skip-VAE, Dieng et al. 2019).

@@ -40,7 +40,7 @@ class GatedPixelCNN(nn.Module):
         context_channels: the number of channels of the context.
         channels: the number of channels of each stack; it is rounded up to a multiple of C.
         layers: the number of gated layers.
-        kernel_size: the side of the square of which a layer reads the first half; odd, 3 or more.
+        kernel_size: the side of the square whose first half a layer reads; odd, 3 or more.
     """
 
     def __init__(

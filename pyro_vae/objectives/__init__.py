@@ -1,10 +1,10 @@
 """Training objectives, as subclasses of Pyro's ELBO.
 
 `pyro.infer.SVI` calls two methods. `loss_and_grads` is the training objective; it may follow a
-schedule. `loss` is the measured value: always the negative of a proper lower bound on log p(x), so
-that models can be chosen by it whatever they were trained with. The bound is the ELBO for `ELBO`,
-`AnalyticELBO` and `TargetKL`, and IWAE_K for all others, where K is the number of draws of z for
-each x, `num_draws`. Both methods return sums over the examples, in nats.
+schedule. `loss` is the measured value. It is always the negative of a proper lower bound on
+log p(x), so models can be chosen by it, whichever objective they were trained with. The bound is
+the ELBO for `ELBO`, `AnalyticELBO` and `TargetKL`, and IWAE_K for all others, where K is the number
+of draws of z for each x, `num_draws`. Both methods return sums over the examples, in nats.
 
 | objective | the model maximises | the guide maximises |
 |---|---|---|

@@ -6,10 +6,10 @@ Every gradient estimator of this package gives three weights to each draw z_k of
     guide, phi:    sum_k b_k (d log w_k / d z_k) (d z_k / d phi) + sum_k s_k grad_phi log q(z_k|x)
 
 with w_k = p(x, z_k) / q(z_k | x). The guide's first sum is the path gradient: it reaches phi
-through z_k. In its second sum, the score, z_k is held fixed. Plain reparameterisation has s = -b.
-Where s is constant, the score has mean zero, and sticking the landing (Roeder, Wu & Duvenaud 2017)
-leaves it out. Where s depends on the draws, the score can be rewritten as a path gradient (DReG,
-Tucker et al. 2019).
+through z_k. The guide's second sum is the score: it holds z_k fixed. Plain
+reparameterisation has s = -b. Where s is constant, the score has mean zero; sticking the landing
+leaves it out (Roeder, Wu & Duvenaud 2017). Where s depends on the draws, the score can be rewritten
+as a path gradient (DReG, Tucker et al. 2019).
 """
 
 from collections.abc import Callable
@@ -178,7 +178,8 @@ class Draws:
     def score(self) -> Tensor:
         """Return log q(z|x) with z held fixed, shape [K, batch].
 
-        The guide runs once more. An autoregressive flow needs a pass for each dimension of z then.
+        The guide runs once more. In this run an autoregressive flow needs a pass for each dimension
+        of z.
         """
         fixed = poutine.replay(self._program, trace=with_values(self.guide, Tensor.detach))
         return self.log_prob(poutine.trace(fixed).get_trace(self._x))

@@ -9,7 +9,7 @@ objective that combines these bounds has three gradients for the guide, chosen b
   has no noise where q is the exact posterior. For K > 1 it is biased (Tucker et al. 2019,
   section 3).
 - `dreg`, doubly reparameterised: the score, whose mean is not zero here, is reparameterised once
-  more (Tucker et al. 2019, equation 8). It has the bias of `plain` (none where that has none), less
+  more (Tucker et al. 2019, equation 8). It has the bias of `plain` (which may be zero), less
   noise, and a signal-to-noise ratio that does not fall with K.
 
 `stl` and `dreg` run the guide twice. An autoregressive flow is slow to score values that it did not
@@ -60,7 +60,10 @@ class _ImportanceWeighted(Objective):
         """
 
     def value(self, log_w: Tensor) -> Tensor:
-        """Return the objective in nats, shape [batch]; where the programs' differ, the model's."""
+        """Return the objective in nats, shape [batch].
+
+        If the model and the guide have different objectives, this is the model's objective.
+        """
         return self.bound(log_w)
 
     def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:

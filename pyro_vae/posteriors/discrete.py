@@ -41,7 +41,7 @@ class Bernoulli(Posterior):
         return relaxed.bernoulli(self.encoder(x), self.temperature if self.training else None)
 
     def code(self, z: Tensor) -> Tensor:
-        """Return the codes: in training, where z are their logits, they are in (0, 1)."""
+        """Return the codes. In training mode z are logits of codes that lie in (0, 1)."""
         return z.sigmoid() if self.training else z
 
 
@@ -80,5 +80,5 @@ class Categorical(Posterior):
         return relaxed.one_hot(self.encoder(x), self.temperature if self.training else None)
 
     def code(self, z: Tensor) -> Tensor:
-        """Return the codes: in training, where z are their logarithms, they are on the simplex."""
+        """Return the codes. In training mode z are logarithms of codes that lie on the simplex."""
         return z.exp() if self.training else z

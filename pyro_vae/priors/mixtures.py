@@ -144,7 +144,7 @@ class Exemplar(Prior):
         self.log_scale = nn.Parameter(torch.zeros(()))
 
     def build(self, posterior: Posterior) -> None:
-        """Keep the posterior, and make a buffer for the images, of noise until `initialize`.
+        """Keep the posterior, and make a buffer of noise, which `initialize` replaces by images.
 
         Raises:
             InputError: if the posterior's mean is not known.
@@ -192,6 +192,6 @@ def _check_components(components: int) -> None:
 
 
 def _draw_images(images: Tensor, count: int) -> Tensor:
-    """Draw images at random; no image is drawn more than once more often than another."""
+    """Draw images at random. The numbers of draws of any two images differ by one at most."""
     order = torch.randperm(len(images)).repeat(math.ceil(count / len(images)))[:count]
     return images[order.to(images.device)]

@@ -13,7 +13,7 @@ from pyro_vae.posteriors import Posterior
 
 
 class _NotBuiltError(InputError, AttributeError):
-    """A part that `build` makes is used before; `hasattr` needs it to be an AttributeError."""
+    """A part is used before `build` has made it. `hasattr` expects an AttributeError."""
 
 
 class Prior(nn.Module, ABC):

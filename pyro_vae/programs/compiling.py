@@ -104,7 +104,8 @@ class Graph:
         graph, self.structure = _trace(function, args)
         self.closed_over = _turn_closed_over_into_inputs(graph)
         inputs: list[Any] = [x.detach() for x in [*args, *self.closed_over]]
-        # On a CPU, PyTorch draws normals faster than Inductor, and draws the same as the function.
+        # On a CPU, PyTorch draws normals faster than Inductor does. It also draws the same numbers
+        # as the function that is not compiled.
         options: dict[str, Any] = {"fallback_random": True}
         # Without this, PyTorch warns that there is no GPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Random numbers: seeds of independent streams, and the global random state preserved."""
+"""Seeds of independent random streams, and a context that restores the global random state."""
 
 import contextlib
 from typing import Any

@@ -27,7 +27,7 @@ def parse_training(arguments: Sequence[str] | None = None) -> Namespace:
     `CHANGEABLE`.
 
     Args:
-        arguments: of the command line; by default those of this process.
+        arguments: the arguments of the command line; by default those of this process.
 
     Raises:
         InputError: if the command line is not understood.
@@ -58,7 +58,7 @@ def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
     """Parse the command line of an evaluation: the run's folder, and the options of `Plan`.
 
     Args:
-        arguments: of the command line; by default those of this process.
+        arguments: the arguments of the command line; by default those of this process.
 
     Raises:
         InputError: if the command line is not understood.
@@ -104,7 +104,7 @@ def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
     """Parse the command line of a comparison.
 
     Args:
-        arguments: of the command line; by default those of this process.
+        arguments: the arguments of the command line; by default those of this process.
 
     Raises:
         InputError: if the command line is not understood.

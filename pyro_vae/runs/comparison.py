@@ -21,8 +21,8 @@ class RunComparison:
     """What `compare_runs` returns.
 
     Attributes:
-        comparison: of the runs, by the names of their folders.
-        bound: by which bound they are compared: `IWAE_K`, or `AIS`.
+        comparison: the comparison of the runs, by the names of their folders.
+        bound: the name of the bound by which they are compared: `IWAE_K`, or `AIS`.
         base_measure: the name of the measure that their probabilities refer to.
         dims: the number of values in an example: pixels times channels.
         has_bits: whether it is a counting measure, so that there are bits per dimension.
@@ -69,7 +69,7 @@ def compare_runs(folders: Sequence[str]) -> RunComparison:
     They are compared by the tightest bound that all of them have for the same number of images.
 
     Args:
-        folders: of two or more runs. The others are compared with the first.
+        folders: the folders of two or more runs. The other runs are compared with the first.
 
     Raises:
         InputError: if they are not comparable, with the reason.
@@ -106,7 +106,7 @@ class _Content:
         dims: the number of values in an example.
         sha256: the fingerprint of the examples.
         estimates: bounds on log p(x) of each example, by name, the tightest last.
-        conditions: of each of them: what has to be equal in two runs.
+        conditions: the conditions of each of these bounds, which have to be equal in two runs.
         has_bits: whether the base measure is a counting measure.
     """
 
@@ -204,7 +204,7 @@ def compare_codes(folders: Sequence[str]) -> str:
     """Compare the latent codes of runs, from `bounds.json` and `diagnostics.json`.
 
     Args:
-        folders: of the runs.
+        folders: the folders of the runs.
 
     Returns:
         A table, in nats: the test bound, the KL, the lower bound on the mutual information I(x; z),

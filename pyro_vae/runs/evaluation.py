@@ -74,12 +74,12 @@ class Evaluation:
         results: estimates of log p(x), by their names in `bounds.json`. `iwae` is the first: the
             importance bounds, of all evaluated images. The others may be of the first images only.
             The later of two bounds on log p(x) is the tighter one.
-        diagnosis: of the latent code.
-        smoothness: of the latent space, if codes are real vectors or on the sphere.
+        diagnosis: the diagnosis of the latent code.
+        smoothness: the smoothness of the latent space, if codes are real vectors or on the sphere.
         checks: statistics of images drawn from the model and of the data.
-        draws: from model and guide, for ArviZ.
-        bits_per_dim: from the tightest bound, an upper bound; None if the base measure is not a
-            counting measure.
+        draws: draws from model and guide, for ArviZ.
+        bits_per_dim: an upper bound on the bits per dimension, from the tightest bound; None if the
+            base measure is not a counting measure.
     """
 
     results: dict[str, Result]

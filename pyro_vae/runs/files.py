@@ -23,13 +23,14 @@ class RunFigure:
     """A figure in the folder of a run.
 
     Attributes:
-        name: of the file, without its ending.
-        after: `training` or `evaluation`: when it is drawn.
-        size: in inches.
-        draw: called with the axes, the run, and what the figure is drawn after: the history of
-            training, or an evaluation. With several columns it is given a sequence of axes.
+        name: the name of the file, without its ending.
+        after: the work after which the figure is drawn: `training` or `evaluation`.
+        size: the width and the height in inches.
+        draw: a function of the axes, the run, and the result of the work: the history of training,
+            or an evaluation. If there are several columns, it receives a sequence of axes.
         columns: the number of axes, side by side.
-        exists: whether there is such a figure, called with the run and the history or evaluation.
+        exists: a function of the run and the history or evaluation; it returns whether the run has
+            this figure.
     """
 
     name: str
@@ -107,8 +108,8 @@ def write_training(run: Run, history: History) -> None:
     """Draw the figures of a trained model.
 
     Args:
-        run: with the parameters of its best epoch.
-        history: as from `Run.fit`.
+        run: the run, with the parameters of its best epoch.
+        history: the history that `Run.fit` returns.
     """
     torch.manual_seed(run.options.seed)
     _draw_figures("training", run, history)

@@ -9,7 +9,7 @@ from pyro_vae.bounds.estimates import Summary
 
 @dataclass(frozen=True)
 class Refined:
-    """Importance bounds with q(z|x) refined for each image. Runs are not compared by them.
+    """Importance bounds with q(z|x) refined for each image. Runs are compared by other bounds.
 
     Attributes:
         importance: the bounds.

@@ -40,9 +40,9 @@ class Run:
         train: stored training images.
         validation: validation images as the likelihood sees them.
         test: test images as the likelihood sees them.
-        labels: of the validation and the test images, where the data have labels.
+        labels: the labels of the validation and the test images, if the data have labels.
         measured: the test images in the form that log p(x) on the base measure refers to.
-        base_measure: on what measure log p(x) of the test images can be compared.
+        base_measure: the measure on which log p(x) of the test images can be compared.
         vae: the model and the guide.
         engine: computes the training steps.
     """
@@ -107,7 +107,7 @@ class Run:
         """Open a trained run, with the parameters of its best epoch.
 
         Args:
-            folder: of the run.
+            folder: the folder of the run.
             changes: options to change; those that are None keep their values.
 
         Raises:
@@ -200,7 +200,7 @@ class Run:
         return history
 
     def create(self) -> None:
-        """Make the run's folder with `config.yaml` in it; a folder without it is never left.
+        """Make the run's folder with `config.yaml`. The folder never exists without this file.
 
         Raises:
             InputError: if the folder exists.
@@ -223,7 +223,7 @@ class Run:
         """Write `config.yaml`, from which the run can be repeated.
 
         Args:
-            folder: to write it in; by default the run's own.
+            folder: the folder to write it in; by default the run's own.
         """
         packages = ", ".join(
             f"{name} {version(name)}" for name in ("pyro_vae", "pyro-ppl", "torch")
@@ -269,9 +269,9 @@ def choose_engine(
     """Return the engine to train with: for `auto`, the one that is expected to be faster.
 
     Args:
-        asked: the option.
-        num_steps: of training.
-        device: of the model.
+        asked: the value of the option `engine`.
+        num_steps: the number of training steps.
+        device: the device of the model.
     """
     if asked != "auto":
         return asked
@@ -285,7 +285,7 @@ def _num_steps(options: Options, num_images: int) -> int:
 def _make_engine(
     name: Literal["compiled", "eager"], vae: VAE, options: Options, may_fall_back: bool
 ) -> Engine:
-    """Make an engine; one that may fall back is eager if the programs cannot be compiled."""
+    """Make an engine. If it may fall back, it is eager where the programs cannot be compiled."""
     parts = vae.model, vae.guide, options.objective(), options.lr, options.precision
     if name == "eager":
         return EagerEngine(*parts)

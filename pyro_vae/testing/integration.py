@@ -111,7 +111,7 @@ def check_density(
         subject: the part under test.
         distribution: batch shape [], event shape [dims], in double precision.
         rule: points in the support, and their weights.
-        tolerance: added to 4.5 standard errors.
+        tolerance: the error that is allowed in addition to 4.5 standard errors.
         what: the name of the density in the sentence.
     """
     if tolerance == math.inf:

@@ -14,7 +14,7 @@ class Layers(NamedTuple):
     """The result of calling a prior or a posterior.
 
     Attributes:
-        upper: the distributions of the sites that it drew, by name; of most parts, none.
+        upper: the distributions of the sites that it drew, by name; empty for most parts.
         values: the values of these sites.
         lower: the distribution that it returned.
     """
@@ -87,7 +87,7 @@ def check_shapes(
 
 
 def check_codes(subject: Subject, z: Tensor, support: str | None, code: Tensor) -> None:
-    """Check that samples are where a part's `support` says, and that the decoder can have them."""
+    """Check that samples lie in a part's `support`, and that the decoder can use them."""
     if support == "sphere":
         on_it = (z.norm(dim=-1) - 1).abs().max() < 1e-3
         subject.require(on_it, "support is 'sphere', and samples are not on the unit sphere")

@@ -36,7 +36,7 @@ def check_likelihood(
 
     p(x|z) has the batch shape of z, whatever its leading dimensions, and event shape `event_shape`;
     the x that `kind` shows, and samples, are in its support and have finite log-probabilities;
-    `initialize` leaves all of this so, for data that do not vary too; the p(x|z) of an example does
+    all this holds after `initialize`, also for data that do not vary; the p(x|z) of an example does
     not depend on the rest of its batch, in evaluation mode; the density of a single pixel sums or
     integrates to one, never to more, and samples have its moments; `picture` has the shape of x and
     values in [0, 1]; gradients by z and by every parameter agree with finite differences; a state
@@ -53,7 +53,7 @@ def check_likelihood(
         mean: whether `picture` has to be the mean of p(x|z); by default, where the distribution
             knows a finite mean.
         compile: whether to compare a compiled step with an eager one, which takes many seconds.
-        seed: of all noise.
+        seed: the seed of all noise.
 
     Raises:
         AssertionError: with a sentence on what is wrong.

@@ -28,7 +28,7 @@ def check_network(
         make: the class, or a callable that takes the shapes of an input and of an output.
         in_shape: the shape of one input.
         out_shape: the shape of one output.
-        seed: of all noise.
+        seed: the seed of all noise.
 
     Raises:
         AssertionError: with a sentence on what is wrong.

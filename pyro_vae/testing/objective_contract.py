@@ -33,12 +33,12 @@ def check_objective(
 
     Args:
         make: the class, or a callable without arguments.
-        bound: whether `loss` is the negative of a lower bound; False for objectives whose `bound`
-            is none, and for which it is not compared with log p(x).
+        bound: whether `loss` is the negative of a lower bound; False for objectives
+            whose `bound` is not a lower bound. Then `loss` is not compared with log p(x).
         gain: the share of the attainable rise of log p(x) that the steps have to reach.
         gap: the nats per example that the bound may be below log p(x) after the steps.
         steps: the number of training steps.
-        seed: of all noise.
+        seed: the seed of all noise.
 
     Raises:
         AssertionError: with a sentence on what is wrong.

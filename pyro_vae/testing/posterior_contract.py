@@ -55,12 +55,12 @@ def check_posterior(
         latent_dim: the dimension of z; by default 2, and 4 for one-hot codes.
         prior: a callable that takes the latent dimension, for a posterior that needs a particular
             prior; by default one of the same support.
-        tolerance: of integrals over densities; larger for densities with corners, and `math.inf`
-            for those too narrow for the grid.
+        tolerance: the tolerance of integrals over densities. It should be larger for densities
+            with corners, and `math.inf` for densities that are too narrow for the grid.
         smooth_draws: whether a reparameterised draw is a smooth function of the parameters for the
             same noise; not so for those of rejection samplers with implicit gradients.
         compile: whether to compare a compiled step with an eager one, which takes many seconds.
-        seed: of all noise.
+        seed: the seed of all noise.
 
     Raises:
         AssertionError: with a sentence on what is wrong.

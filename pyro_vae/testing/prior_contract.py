@@ -62,10 +62,11 @@ def check_prior(
         latent_dim: the dimension of z; by default 2, and 4 for one-hot codes.
         posterior: a callable that takes the shape of x and the latent dimension, for a prior that
             needs a particular posterior; by default one of the same support.
-        tolerance: of integrals over densities; larger for densities with corners or estimated
-            constants, and `math.inf` for those too narrow for the grid.
+        tolerance: the tolerance of integrals over densities. It should be larger for densities
+            with corners or estimated constants, and `math.inf` for densities that are too narrow
+            for the grid.
         compile: whether to compare a compiled step with an eager one, which takes many seconds.
-        seed: of all noise.
+        seed: the seed of all noise.
 
     Raises:
         AssertionError: with a sentence on what is wrong.

@@ -21,8 +21,8 @@ class CompiledEngine(EagerEngine):
 
     The graph holds `observe`, the loss, its gradients, and Adam. It is compiled for the size of the
     first batch. Smaller batches, such as the last one of an epoch, are run eagerly, with the same
-    optimiser; so are `evaluate_loss`, and all steps of objectives that learn. Of the optimiser's
-    settings only the learning rate may change between steps.
+    optimiser; `evaluate_loss` and all steps of objectives that learn are run eagerly, too. The
+    learning rate is the only setting of the optimiser that may change between steps.
 
     Args:
         model: see `EagerEngine`, as for all arguments but the last.

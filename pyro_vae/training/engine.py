@@ -35,7 +35,7 @@ class Engine(Protocol):
 
         Args:
             x: a batch of stored examples, shape [batch, *event].
-            observe: a function that turns it into what the likelihood sees.
+            observe: a function that turns stored examples into what the likelihood sees.
 
         Returns:
             The objective before the step, summed over the batch, in nats.
@@ -45,7 +45,7 @@ class Engine(Protocol):
     def evaluate_loss(self, x: Tensor) -> float:
         """Estimate the negative of the objective's bound on log p(x).
 
-        In it the KL has its full weight, wherever the objective's schedule is.
+        The KL has its full weight in this bound, whatever weight the objective's schedule gives it.
 
         Args:
             x: a batch of examples as the likelihood sees them, shape [batch, *event].
@@ -56,7 +56,7 @@ class Engine(Protocol):
         ...
 
     def check(self, x: Tensor) -> None:
-        """Run once as in a step and once as in an evaluation, and change nothing.
+        """Run the programs as in a step and as in an evaluation, once each, and change nothing.
 
         Args:
             x: a batch of examples as the likelihood sees them, shape [batch, *event].

@@ -20,8 +20,8 @@ class GuideFirst(Callback):
 
     Early in training q(z|x) lags behind the model's p(z|x), and the model learns to ignore z.
     Therefore the guide takes steps alone before each step of the model: until the last ten steps
-    were no better than the ten before them, or until the limit is reached, which, if it is below
-    twenty, is always the case. Then the model takes its step alone.
+    were no better than the ten before them, or until the limit is reached. A limit below twenty is
+    always reached. Then the model takes its step alone.
 
     The guide goes first as long as the mutual information of x and z grows. It is measured on
     validation examples every 50 steps of the model. If it did not grow in the last measurement of

@@ -73,7 +73,7 @@ class Checkpoint(Callback):
 def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> History:
     """Restore an engine, and callbacks, from the checkpoint in a folder.
 
-    A callback of which the checkpoint has no state, because the training was begun without it,
+    If the training began without a callback, the checkpoint has no state for it. Such a callback
     stays as it is.
 
     Args:
@@ -104,7 +104,7 @@ def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> 
 
 
 def _states_from_rows(history: History) -> dict[str, dict[str, Any]]:
-    """Return the states of callbacks that a checkpoint without them implies.
+    """Return the states of callbacks for a checkpoint that does not hold them.
 
     Checkpoints from before there were callbacks have an engine and a history only. What resuming
     needs beside the engine was read from the rows of the history.
