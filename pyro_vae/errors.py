@@ -18,6 +18,8 @@ class InputError(ValueError):
 class DivergenceError(ArithmeticError):
     """The training loss is not finite. The message names the step and the last checkpoint."""
 
+    parameter = "lr"  # the argument to change, as in `InputError`
+
 
 def check_range(name: str, value: float, low: float, high: float) -> float:
     """Return the value of an argument.

@@ -470,7 +470,7 @@ def test_jackknife_has_less_bias(linear_gaussian: LinearGaussian) -> None:
 def test_jackknife_of_a_stream(linear_gaussian: LinearGaussian, count: int) -> None:
     """Running sums and the largest weights give what all weights give."""
     log_w = 3 * torch.randn(count, 5, dtype=torch.float64)
-    stream = Stream([count], count)
+    stream = Stream([count])
     for part in log_w.split(100):
         stream.add(part)
     torch.testing.assert_close(stream.jackknife(), bounds.jackknife(log_w), atol=1e-5, rtol=0)

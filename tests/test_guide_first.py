@@ -3,7 +3,6 @@
 import csv
 import functools
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,6 @@ def test_resuming_is_exact_where_the_guide_goes_first(tmp_path: Path) -> None:
     diagnosed = {"kl", "mutual_information", "active_units"}
     assert [diagnosed <= row.keys() for row in history] == [False, True, False]
     assert history[0]["guide_steps"] > 0
-    for before, after in pairwise(history):
-        assert before["lagging"] or after["guide_steps"] == 0
     with (tmp_path / "metrics.csv").open() as file:
         assert next(csv.reader(file)) == [
             *("epoch", "train_loss", "validation_bound", "guide_steps", "lagging", "led_to"),

@@ -544,7 +544,7 @@ def test_annealing(script: Script, tmp_path: Path) -> None:
     assert_refused(
         script("evaluate", "first", *chains, "--subset", 31), "31 is more than the 30", "--subset"
     )
-    assert_refused(script("evaluate", "first", "--subset", 10), "goes with --method ais")
+    assert_refused(script("evaluate", "first", "--subset", 10), "use the method ais")
     assert_refused(script("evaluate", "first", "--checks", 1), "two images or more", "--checks")
     assert script("evaluate", "first", *chains, "--ais.temperatures", 10)[0] == 0
     assert_refused(

@@ -196,7 +196,7 @@ def _forward(call: _Call, chains: Chains, x: Tensor, advance: Callable[[int], An
 
 def _both_ways(call: _Call, chains: Chains, x: Tensor, advance: Callable[[int], Any]) -> Results:
     """Do the same for simulated data, and return the log-weights of backward chains, too."""
-    latents, x = simulate(call.model, x, call.plate)
+    latents, x = simulate(call.model, x)
     forward = _forward(call, chains, x, advance)
     u = chains.densities.coordinates_of(latents, call.settings.chains, x)
     moves = chains.pilot(x, advance)

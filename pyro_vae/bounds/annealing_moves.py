@@ -169,11 +169,11 @@ class Chains:
         # NaN is where the trajectory left the support of f_t: such a move is never accepted.
         probability = log_ratio.exp().clamp(max=1).nan_to_num(0.0)
         accepted = torch.rand_like(probability) < probability
-        chosen = [
+        moved_or_not = [
             torch.where(accepted if moved.dim() == 2 else accepted[..., None], moved, unmoved)
             for moved, unmoved in zip(new, point, strict=True)
         ]
-        return Point(*chosen), probability
+        return Point(*moved_or_not), probability
 
 
 def _between(zero: Tensor, one: Tensor, beta: float) -> Tensor:

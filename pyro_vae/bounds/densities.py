@@ -202,14 +202,13 @@ def _is_observed_sample(msg: dict[str, Any]) -> bool:
     return msg["type"] == "sample" and msg["is_observed"]
 
 
-def simulate(model: Program, x: Tensor, plate: str = "data") -> tuple[dict[str, Tensor], Tensor]:
+def simulate(model: Program, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Draw latent sites and data from a model: z is an exact draw from p(z|x) for the drawn x.
 
     Args:
         model: a Pyro program, called as `model(x)`, which observes x, unchanged, at one site.
         x: a template of the data: as many examples as are to be drawn, in their shape and type,
             with any values that the model accepts.
-        plate: the name of the data plate.
 
     Returns:
         The values of the latent sites, and the data, in the shape of x.

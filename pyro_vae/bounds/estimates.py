@@ -108,21 +108,21 @@ class Corrected:
     Attributes:
         cheap: the cheap bound for all N examples.
         costly: the costly bound for n of them.
-        chosen: the indices of these n examples, shape [n].
+        subset: the indices of these n examples, shape [n].
         cheap_name: the name of the cheap bound.
         costly_name: the name of the costly bound.
     """
 
     cheap: Estimate
     costly: Estimate
-    chosen: Tensor
+    subset: Tensor
     cheap_name: str = "IWAE"
     costly_name: str = "AIS"
 
     @property
     def difference(self) -> Estimate:
         """The costly bound minus the cheap one, for the examples that have both."""
-        return self.costly - self.cheap[self.chosen]
+        return self.costly - self.cheap[self.subset]
 
     @property
     def mean(self) -> float:
@@ -135,15 +135,15 @@ class Corrected:
 
         It is zero if n = N.
         """
-        left_out = 1 - len(self.chosen) / len(self.cheap.values)
+        left_out = 1 - len(self.subset) / len(self.cheap.values)
         return self.difference.se * math.sqrt(left_out) if left_out else 0.0
 
     @property
     def mc_se(self) -> float:
         """The Monte Carlo error of the mean, for these examples; `subset_se` contains a part."""
-        size, count = len(self.cheap.values), len(self.chosen)
+        size, count = len(self.cheap.values), len(self.subset)
         weights = torch.full_like(self.cheap.mc_variance, 1 / size)
-        weights[self.chosen] -= 1 / count
+        weights[self.subset] -= 1 / count
         variance = (self.cheap.mc_variance * weights.square()).sum()
         return (variance + self.costly.mc_variance.sum() / count**2).sqrt().item()
 
@@ -160,7 +160,7 @@ class Corrected:
     @property
     def ci95(self) -> tuple[float, float]:
         """The 95 % interval of the mean over the population, by Student's t."""
-        return interval(self.mean, self.se, len(self.chosen) - 1)
+        return interval(self.mean, self.se, len(self.subset) - 1)
 
     def rows(self) -> list[tuple[str, Summary]]:
         """Return the row of the table: the mean over all N examples."""
@@ -169,7 +169,7 @@ class Corrected:
     @property
     def verdict(self) -> str:
         """How the mean was estimated, in words."""
-        size, count = len(self.cheap.values), len(self.chosen)
+        size, count = len(self.cheap.values), len(self.subset)
         return (
             f"The mean {self.costly_name} lower bound over all {size} examples is {self.mean:.3f} "
             f"(se {self.se:.3f}, of which {self.subset_se:.3f} is from the choice of the subset): "
@@ -190,7 +190,7 @@ class Corrected:
         """Return what `bounds.json` holds of the result."""
         return {
             "num_examples": len(self.cheap.values),
-            "subset": len(self.chosen),
+            "subset": len(self.subset),
             "mean": finite(self.mean),
             "se": finite(self.se),
             "ci95": [finite(end) for end in self.ci95],

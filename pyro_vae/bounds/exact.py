@@ -50,7 +50,7 @@ def quadrature(
         ValueError: if there is another latent site, or this one has more than two dimensions, or
             the grid is too narrow or too coarse for it.
     """
-    with torch.no_grad():
+    with torch.no_grad(), preserve_rng_state(x):
         dims, dtype = _latent_dims(model, x[:1], site)
         line = torch.linspace(-half_width, half_width, points, device=x.device, dtype=dtype)
         index = torch.cartesian_prod(*[torch.arange(points, device=x.device)] * dims)

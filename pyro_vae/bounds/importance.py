@@ -325,7 +325,7 @@ class _Evaluator:
     def evaluate_batch(self, x: Tensor, advance: Callable[[int], Any]) -> Results:
         """Return the estimates for a batch of examples, and call `advance` with progress."""
         num_samples = self.rungs[-1]
-        stream = Stream(self.rungs, num_samples)
+        stream = Stream(self.rungs)
         guide = None if self.adapt is None else self.adapt(x)
         validate = is_validation_enabled()
         waiting: list[Tensor] = []  # chunks that are not reduced yet

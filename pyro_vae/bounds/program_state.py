@@ -7,6 +7,7 @@ and it has to be the same in another process, so no address of an object may ent
 be read in this way is refused.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -59,11 +60,12 @@ def noise_key(work_name: str, depends_on: Iterable[Any]) -> int:
 def state_hash(items: Iterable[Any]) -> str:
     """Return a hash of some objects and of all that they depend on.
 
-    A module is known by its class, its mode, its numbers and strings, and its tensors. A function
-    is known by its code, its default arguments and the global variables that it names, in the same
-    way; functions of other packages are known by their names. Partial functions and programs in
-    Pyro's effect handlers are known by their parts. If there is such a function, the hash includes
-    Pyro's parameter store.
+    A module is known by its class, its mode, its tensors, and those of its public attributes that
+    can be read. The code of its `forward` is not read. A function is known by its code, its default
+    arguments and the global variables that it names, in the same way; functions of other packages
+    are known by their names.
+    Partial functions and programs in Pyro's effect handlers are known by their parts. The hash
+    includes Pyro's parameter store.
 
     Raises:
         InputError: if the state of an object cannot be read. This is the case for a function with
@@ -72,8 +74,7 @@ def state_hash(items: Iterable[Any]) -> str:
     state = _State()
     for item in items:
         state.add(item)
-    if state.functions:
-        state.add(dict(sorted(pyro.get_param_store().get_state()["params"].items())))
+    state.add(dict(sorted(pyro.get_param_store().get_state()["params"].items())))
     return state.digest.hexdigest()
 
 
@@ -125,10 +126,17 @@ class _State:
     def _add_module(self, module: nn.Module) -> None:
         for name, part in module.named_modules():
             self.digest.update(f"{name} {type(part).__qualname__} {part.training}".encode())
-            for attribute, value in vars(part).items():
-                if not attribute.startswith("_") and isinstance(value, (*_CONSTANTS, Tensor)):
-                    self.add((attribute, value))
+            for attribute, value in [*vars(part).items(), *part.named_buffers(recurse=False)]:
+                if not attribute.startswith("_"):
+                    self._add_if_readable(attribute, value)
         self.add(dict(module.state_dict()))
+
+    def _add_if_readable(self, name: str, value: Any) -> None:
+        state = _State()
+        state.functions = self.functions
+        with contextlib.suppress(InputError):
+            state.add(value)
+            self.digest.update(f"{name} {state.digest.hexdigest()}".encode())
 
     def _add_function(self, function: FunctionType) -> None:
         if function.__closure__:

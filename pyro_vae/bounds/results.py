@@ -7,7 +7,7 @@ from pyro_vae.bounds.estimates import Estimate, Summary
 
 @runtime_checkable
 class Result(Protocol):
-    """The result of an estimator. Report, files, figures and comparison read nothing else.
+    """The result of an estimator: all that tables, `bounds.json` and comparisons need of it.
 
     A class needs no base class for this: it is a result if it has these members.
     """

@@ -78,10 +78,10 @@ class Stream:
         num_samples: K, the number of draws that will be added for each example.
     """
 
-    def __init__(self, rungs: Sequence[int], num_samples: int) -> None:
+    def __init__(self, rungs: Sequence[int]) -> None:
         self.rungs = [Rung(k) for k in rungs]
         self.elbo = Rung(1)
-        self.num_samples = num_samples
+        self.num_samples = num_samples = rungs[-1]
         self.log_sum = self.log_sum_of_squares = torch.tensor(-math.inf)  # of w, and of w^2
         self.tilted: Tensor | float = 0.0  # the mean of log w under the normalised weights
         self.num_largest = max(tail_length(num_samples) + 1, 200)

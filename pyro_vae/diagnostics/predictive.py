@@ -101,8 +101,6 @@ def statistics(images: Tensor) -> dict[str, np.ndarray]:
         `components`, the number of connected regions of such pixels, with neighbours at sides and
         corners.
     """
-    from scipy import ndimage
-
     if images.dim() == 4:
         images = images.mean(1)
     pixels = images.cpu().double().numpy()

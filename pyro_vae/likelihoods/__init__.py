@@ -10,9 +10,9 @@ Densities on the whole real line (Gaussian, Laplace, Student t) lose the mass th
 of [0, 1]. The same densities truncated to [0, 1] would be higher, so bounds stay lower bounds.
 
 To add a likelihood, write a subclass of `Likelihood` in a new file of this folder, and import it
-here. No other file changes. It sets `kind`; its constructor takes the latent dimension and the
-shape of x, then the options of the command line; `forward` returns the distribution of x for a
-batch of z.
+here. Add a case to `tests/test_contracts.py`. The class sets `kind`; its constructor takes the
+latent dimension and the shape of x, then the options of the command line; `forward` returns the
+distribution of x for a batch of z.
 """
 
 from pyro_vae.likelihoods.bernoulli import Bernoulli

@@ -7,7 +7,7 @@ is not one of these networks: it is the part of an autoregressive likelihood tha
 
 To add one, subclass `Network` in a file of this folder: the constructor takes `in_shape` and
 `out_shape`, then the options of the command line, and sets `body`. Name the class in this file, and
-add a case to `tests/test_networks.py`. The command line then takes it by its name.
+add a case to `tests/test_contracts.py`. The command line then takes it by its name.
 """
 
 from pyro_vae.networks.convolutional import (

@@ -18,7 +18,7 @@ of draws of z for each x, `num_draws`. Both methods return sums over the example
 | `RWS` | IWAE_K | -KL(p(z|x) || q(z|x)): reweighted wake-sleep |
 
 Two related methods are elsewhere: the committed rate of delta-VAEs is a prior, `priors.AR1`, and
-aggressive training of the guide is part of the training loop, in `training`.
+aggressive training of the guide is a callback, `training.GuideFirst`.
 
 To add an objective:
 
@@ -26,7 +26,7 @@ To add an objective:
    `bound` too if models should not be chosen by IWAE_K. `draws.Draws.surrogate` makes a loss from
    weights of the draws. The arguments of the constructor are the options on the command line.
 2. Import the class below, and name it in `__all__`. The command line then offers it.
-3. Name it in `EVERY` in tests/test_objectives.py, which runs the contract tests, and compare its
+3. Add a case to `OBJECTIVES` in tests/test_contracts.py, and compare its
    gradient with an exact one in tests/test_gradients.py.
 """
 

@@ -142,7 +142,7 @@ class ELBO(_WeightedKL):
     With beta = 1 this is `pyro.infer.Trace_ELBO` (Kingma & Welling 2014, equation 2). For beta >= 1
     it is a bound on log p(x). With free bits it remains a bound, because they raise the KL in the
     loss, in the mean over a batch, and so lower the objective. Models are chosen by the ELBO with
-    beta = 1 and without free bits. `_WeightedKL` documents the options other than `gradient`.
+    beta = 1 and without free bits.
 
     Args:
         gradient: gradient for the guide: plain, or stl (sticking the landing; Roeder, Wu & Duvenaud
@@ -154,9 +154,17 @@ class ELBO(_WeightedKL):
     """
 
     def __init__(
-        self, *args: Any, gradient: Literal["plain", "stl"] = "plain", **kwargs: Any
+        self,
+        num_particles: int = 1,
+        beta: float = 1.0,
+        warmup: float = 0.0,
+        start: float = 0.0,
+        cycles: int = 1,
+        free_bits: float = 0.0,
+        group: int = 1,
+        gradient: Literal["plain", "stl"] = "plain",
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(num_particles, beta, warmup, start, cycles, free_bits, group)
         self.gradient = gradient
         if gradient == "stl" and self.free_bits:
             raise InputError(

@@ -6,7 +6,7 @@ the amortisation gap, comes from the encoder (Cremer, Li & Duvenaud 2018): `refi
 
 To add one, subclass `Posterior` in a file of this folder: the constructor takes `event_shape` and
 `latent_dim`, then the options of the command line, and `forward` returns the distribution of z for
-a batch of x. Name the class in this file, and add a case to `tests/test_posteriors.py`. The command
+a batch of x. Name the class in this file, and add a case to `tests/test_contracts.py`. The command
 line then takes it by its name.
 """
 

@@ -5,9 +5,10 @@ generation it is what z is drawn from to make new images. In interpolation it is
 codes between two codes decode to something sensible. The best prior is the aggregated posterior
 q(z) = E_x q(z|x); the further the prior is from it, the lower is the ELBO (Hoffman & Johnson 2016).
 
-To add a prior, write a subclass of `Prior` in a new file of this folder, and import it here. No
-other file changes. The constructor takes the latent dimension and then the options of the command
-line; `forward` returns the distribution of one z; `Prior` explains the optional steps.
+To add a prior, write a subclass of `Prior` in a new file of this folder, and import it here. Add a
+case to `tests/test_contracts.py`. The constructor takes the latent dimension and then the options
+of the command line; `forward` returns the distribution of one z; `Prior` explains the optional
+steps.
 """
 
 from pyro_vae.codes import check_support

@@ -174,7 +174,7 @@ def _read(folder: Path) -> _Content:
             sha256=content["examples"]["sha256"],
             estimates={"iwae": estimates.pop("iwae"), **estimates},
             conditions={name: dict(conditions[name]) for name in ("iwae", *estimates)},
-            has_bits=content.get("bits_per_dim") is not None,
+            has_bits="bits_per_dim" in content or content["base_measure"] == "256 levels",
         )
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error
@@ -183,7 +183,7 @@ def _read(folder: Path) -> _Content:
 
 
 def _old_conditions(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the conditions of a file that has no such key: those of version 0.1."""
+    """Return the conditions of a file that has no such key: older code wrote them."""
     annealed = content.get("ais", {})
     return {
         "iwae": {"num_samples": content["num_samples"]},

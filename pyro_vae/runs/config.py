@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from pyro_vae import data
 from pyro_vae.errors import InputError
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parser import Parser
@@ -91,6 +92,6 @@ def dump(namespace: Namespace) -> str:
     """Return YAML from which the same options are parsed again, in any folder."""
     options = {name: namespace[name] for name in NAMES}
     options["data_root"] = str(Path(options["data_root"]).resolve())
-    if Path(options["data"]).suffix:
+    if options["data"] not in data.SOURCES:  # it is a file
         options["data"] = str(Path(options["data"]).resolve())
     return parser().dump(Namespace(**options, config=None), skip_unset=True)

@@ -63,7 +63,9 @@ class Plan:
         if self.checks == 1:
             raise InputError("checks takes two images or more, or 0 to leave them out", "checks")
         if self.subset is not None and self.method != "ais":
-            raise InputError("subset is the number of images to anneal: it goes with --method ais")
+            raise InputError(
+                "subset is the number of images to anneal: use the method ais", "method"
+            )
 
 
 @dataclass(frozen=True)

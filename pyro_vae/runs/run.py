@@ -294,13 +294,17 @@ def _make_engine(
 
 def _load_and_split(options: Options) -> Dataset:
     """Load the data set, and split it into training, validation and test images."""
-    return data.load(
-        options.data,
-        options.data_root,
-        validation_fraction=options.validation_fraction,
-        test_fraction=options.test_fraction,
-        seed=options.data_seed,
-    )
+    try:
+        return data.load(
+            options.data,
+            options.data_root,
+            validation_fraction=options.validation_fraction,
+            test_fraction=options.test_fraction,
+            seed=options.data_seed,
+        )
+    except InputError as error:  # the options have longer names than the arguments of `load`
+        names = {"name": "data", "root": "data_root"}
+        raise InputError(str(error), names.get(error.parameter or "", error.parameter)) from error
 
 
 def _make_vae(options: Options, event_shape: torch.Size) -> VAE:

@@ -63,7 +63,7 @@ class Training:
         else:
             kept = f"the last good checkpoint, of epoch {self.epoch - 1}, is {self.last_checkpoint}"
         return DivergenceError(
-            f"the {what} became {value} in {where}; {kept}: use a smaller learning rate (lr)"
+            f"the {what} became {value} in {where}; {kept}: use a smaller learning rate"
         )
 
 

@@ -44,8 +44,8 @@ def fit(
         batch_size: the number of examples in a step; the last step of an epoch may have fewer.
         seed: the seed of the order of the examples, and of all noise in training.
         callbacks: what else is done: `Validate`, `Diagnose`, `GuideFirst`, `Checkpoint`, or your
-            own. They run in this order. Each epoch has its own random stream, which no callback
-            disturbs: see `Callback`.
+            own. They run in this order. Each epoch has its own random stream, which
+            `start` and `after_epoch` do not disturb: see `Callback`.
         progress: whether to show a progress bar.
 
     Returns:
@@ -75,8 +75,7 @@ def fit(
         disable=not progress,
         mininterval=0.1 if sys.stderr.isatty() else 10,
     )
-    devices = [train.device] if train.is_cuda else []
-    with bar, torch.random.fork_rng(devices), warnings.catch_warnings():
+    with bar, preserve_rng_state(train), warnings.catch_warnings():
         # Pyro's warnings of NaN: a DivergenceError says more.
         warnings.filterwarnings("ignore", "Encountered (NaN|inf)")
         # One-time set-up must not consume an epoch's random numbers, so it is done here.
