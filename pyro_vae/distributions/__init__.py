@@ -2,7 +2,7 @@
 
 To add one, subclass `Expandable` in a file of its own in this folder: set `batched` and `shared`,
 write `log_prob` and `sample` (or `rsample`), and name the class in this file. The tests of all of
-them are in `tests/test_distributions.py`: add yours to `EVERY` there.
+them are in `tests/distributions/test_distributions.py`: add yours to `EVERY` there.
 """
 
 from pyro_vae.distributions.autoregressive import Autoregressive

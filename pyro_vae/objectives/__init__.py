@@ -27,7 +27,7 @@ To add an objective:
    weights of the draws. The arguments of the constructor are the options on the command line.
 2. Import the class below, and name it in `__all__`. The command line then offers it.
 3. Add a case to `OBJECTIVES` in tests/test_contracts.py, and compare its
-   gradient with an exact one in tests/test_gradients.py.
+   gradient with an exact one in tests/objectives/test_gradients.py.
 """
 
 from pyro_vae.objectives.elbo import ELBO, AnalyticELBO

@@ -5,8 +5,8 @@ during this trace: what remains is a graph of tensor operations, gradients inclu
 compiles. The module knows nothing of variational autoencoders.
 
 All private parts of PyTorch that the package uses are imported in this file, and
-tests/test_private_parts.py checks that they exist. Those that are slow to import are imported
-inside the functions that use them.
+tests/programs/test_private_parts.py checks that they exist. Those that are slow to import are
+imported inside the functions that use them.
 """
 
 import contextlib

@@ -242,18 +242,22 @@ def _mean_is_known(p: Any) -> bool:
 def _check_gradients(subject: Subject, likelihood: Likelihood, x: Tensor) -> None:
     z = torch.randn(len(x), LATENT_DIM).double()
 
-    def of_parameters() -> Tensor:
-        torch.manual_seed(2)
-        return likelihood(z).log_prob(x).sum()
+    def in_training(z: Tensor) -> Any:
+        return likelihood.for_training(z, x[: len(z)])
 
-    check_gradients(subject, likelihood, of_parameters, "log p(x|z)")
-    with subject.during("the gradient by z, compared with finite differences,"):
-        torch.autograd.gradcheck(
-            lambda z: likelihood(z).log_prob(x[:2]),
-            z[:2].clone().requires_grad_(),
-            atol=1e-4,
-            rtol=1e-3,
-        )
+    for density in (likelihood, in_training):
+
+        def of_parameters(density: Callable[[Tensor], Any] = density) -> Tensor:
+            torch.manual_seed(2)
+            return density(z).log_prob(x).sum()
+
+        def of_z(z: Tensor, density: Callable[[Tensor], Any] = density) -> Tensor:
+            return density(z).log_prob(x[:2])
+
+        check_gradients(subject, likelihood, of_parameters, "log p(x|z)")
+        with subject.during("the gradient by z, compared with finite differences,"):
+            leaf = z[:2].clone().requires_grad_()
+            torch.autograd.gradcheck(of_z, leaf, atol=1e-4, rtol=1e-3)
 
 
 def _check_state(subject: Subject, likelihood: Likelihood, other: Likelihood, x: Tensor) -> None:

@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from conftest import LinearGaussian
+from pairs import PAIRS
 from pyro.infer import ELBO as PyroELBO
 from test_contracts import OBJECTIVES
 from torch import Tensor, nn
@@ -82,36 +83,6 @@ def test_iwae_refuses_what_it_has_no_gradient_for() -> None:
 
 EVERY = {name: make for name, (make, _) in OBJECTIVES.items()}
 EVERY_NAME = pytest.mark.parametrize("name", EVERY)
-
-
-POSTERIORS = [
-    posteriors.Normal,
-    posteriors.FullNormal,
-    posteriors.LowRankNormal,
-    partial(posteriors.IAF, layers=1, hidden=4, context=2),
-    partial(posteriors.SplineFlow, layers=1, hidden=4, context=2, bins=3),
-]
-REAL = [
-    priors.StandardNormal,
-    priors.LearnedNormal,
-    priors.StudentT,
-    priors.Laplace,
-    priors.AR1,
-    partial(priors.Mixture, components=3),
-    partial(priors.Vamp, components=3),
-    partial(priors.Exemplar, components=3),
-    partial(priors.Flow, layers=1, hidden=4),
-    priors.LARS,
-]
-PAIRS = [
-    *[(prior, posteriors.Normal) for prior in REAL],
-    *[(priors.StandardNormal, posterior) for posterior in POSTERIORS[1:]],
-    (partial(priors.Vamp, components=3), POSTERIORS[3]),
-    (priors.UniformSphere, posteriors.PowerSpherical),
-    (priors.Bernoulli, posteriors.Bernoulli),
-    (partial(priors.Categorical, categories=2), partial(posteriors.Categorical, categories=2)),
-    (priors.Hierarchical, partial(posteriors.Hierarchical, top_dim=2, features=4)),
-]
 
 
 def step(objective: objectives.Objective, vae: VAE, x: Tensor) -> None:

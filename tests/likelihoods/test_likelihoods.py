@@ -8,7 +8,6 @@ from functools import partial
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import assert_gradients
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -46,20 +45,6 @@ def test_every_likelihood_is_under_contract() -> None:
         if inspect.isclass(cls) and issubclass(cls, Likelihood) and not name.startswith("_")
     }
     assert public - {"Likelihood"} == {name.split(",")[0] for name in CASES}
-
-
-@every_likelihood
-def test_gradients(name: str) -> None:
-    likelihood = CASES[name](2, [4, 3]).double()
-    images = torch.randint(256, (20, 4, 3), dtype=torch.uint8)
-    likelihood.initialize(Binary().stored_features(images).double())
-    x = likelihood.kind.observe(images).double()
-    z = torch.randn(20, 2).double()
-    for p in (likelihood, lambda z: likelihood.for_training(z, x[: len(z)])):
-        assert_gradients(likelihood, lambda p=p: p(z).log_prob(x).sum())
-        assert torch.autograd.gradcheck(
-            lambda z, p=p: p(z).log_prob(x[:2]), z[:2].requires_grad_(), atol=1e-4, rtol=1e-3
-        )
 
 
 @pytest.mark.parametrize("shape", [(9, 6), (3, 9, 6)], ids=["grey", "colour"])

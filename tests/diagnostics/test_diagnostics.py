@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from conftest import LinearGaussian
-from test_objectives import PAIRS
+from pairs import PAIRS
 from torch import Tensor
 
 from pyro_vae import VAE, InputError, diagnostics, likelihoods, networks, posteriors, priors
