@@ -12,7 +12,8 @@ that `fit` is given:
 
     class ParameterNorm(Callback):
         def after_epoch(self, training, row):
-            row["norm"] = sum(p.square().sum().item() for p in training.engine.model.parameters())
+            parameters = training.engine.model.parameters()
+            row["norm"] = sum(p.square().sum().item() for p in parameters) ** 0.5
 
     fit(engine, train, epochs=10, callbacks=[Validate(validation), ParameterNorm()])
 

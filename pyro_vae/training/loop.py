@@ -43,9 +43,9 @@ def fit(
             before the training was interrupted, are included.
         batch_size: the number of examples in a step; the last step of an epoch may have fewer.
         seed: the seed of the order of the examples, and of all noise in training.
-        callbacks: what else is done: `Validate`, `Diagnose`, `GuideFirst`, `Checkpoint`, or your
-            own. They run in this order. Each epoch has its own random stream, which
-            `start` and `after_epoch` do not disturb: see `Callback`.
+        callbacks: what else is done; see `pyro_vae.training`. They run in the given order, which is
+            also the order of their columns. Each epoch has its own random stream, which `start` and
+            `after_epoch` do not disturb: see `Callback`.
         progress: whether to show a progress bar.
 
     Returns:
