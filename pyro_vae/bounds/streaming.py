@@ -75,7 +75,6 @@ class Stream:
 
     Args:
         rungs: the sizes k at which IWAE_k is estimated, ascending; the last is K.
-        num_samples: K, the number of draws that will be added for each example.
     """
 
     def __init__(self, rungs: Sequence[int]) -> None:

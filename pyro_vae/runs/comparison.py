@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class RunComparison:
         base_measure: the name of the measure that their probabilities refer to.
         dims: the number of values in an example: pixels times channels.
         has_bits: whether it is a counting measure, so that there are bits per dimension.
+        others: comparisons by the other bounds that all runs have, by the names of these bounds.
     """
 
     comparison: Comparison
@@ -33,18 +34,24 @@ class RunComparison:
     base_measure: str
     dims: int
     has_bits: bool = False
+    others: dict[str, Comparison] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        table = str(self.comparison).splitlines()
-        bounds_by_run = self.comparison.bounds
+        tables = [self._table(self.comparison, self.bound)]
+        tables += [self._table(comparison, bound) for bound, comparison in self.others.items()]
+        return "\n\n".join(tables)
+
+    def _table(self, comparison: Comparison, bound: str) -> str:
+        table = str(comparison).splitlines()
+        bounds_by_run = comparison.bounds
         first = next(iter(bounds_by_run))
         if self.has_bits:
-            bits = [bits_per_dim(bound.mean, self.dims) for bound in bounds_by_run.values()]
+            bits = [bits_per_dim(each.mean, self.dims) for each in bounds_by_run.values()]
             column = ["bits/dim", *(f"{number:.4f}" for number in bits)]
             width = max(map(len, table)) + 10
             table = [a + b.rjust(width - len(a)) for a, b in zip(table, column, strict=True)]
         count = len(bounds_by_run[first].values)
-        title = f"{self.bound} of {count} test images ({self.base_measure})"
+        title = f"{bound} of {count} test images ({self.base_measure})"
         return "\n".join([f"{title}, with differences to {first}:\n", *table])
 
     def draw(self, path: Path) -> None:
@@ -66,7 +73,8 @@ class RunComparison:
 def compare_runs(folders: Sequence[str]) -> RunComparison:
     """Compare runs by their bounds for the same test images, on one base measure.
 
-    They are compared by the tightest bound that all of them have for the same number of images.
+    They are compared by the tightest bound that all of them have for the same number of images,
+    and also by the other bounds that all have under the same conditions.
 
     Args:
         folders: the folders of two or more runs. The other runs are compared with the first.
@@ -78,22 +86,27 @@ def compare_runs(folders: Sequence[str]) -> RunComparison:
     if len({Path(folder).resolve() for folder in folders}) < max(2, len(folders)):
         raise InputError("a comparison needs two runs or more, each named once", "runs")
     _check_same_images(contents)
-    name = _tightest_common(contents)
-    _check_same_conditions(name, contents)
+    *others, tightest = _common_bounds(contents)
+    _check_same_conditions(tightest, contents)
     names = [Path(folder).resolve().name for folder in contents]
     labels = names if len(set(names)) == len(names) else list(contents)
     first, *_ = contents.values()
+
+    def compare(name: str) -> Comparison:
+        estimates = [content.estimates[name] for content in contents.values()]
+        return bounds.compare(dict(zip(labels, estimates, strict=True)))
+
     return RunComparison(
-        bounds.compare(
-            {
-                run: content.estimates[name]
-                for run, content in zip(labels, contents.values(), strict=True)
-            }
-        ),
-        label(name, first.conditions[name]),
+        compare(tightest),
+        label(tightest, first.conditions[tightest]),
         first.base_measure,
         first.dims,
         any(content.has_bits for content in contents.values()),
+        {
+            label(name, first.conditions[name]): compare(name)
+            for name in reversed(others)
+            if _difference(name, contents) is None
+        },
     )
 
 
@@ -105,7 +118,7 @@ class _Content:
         base_measure: its name.
         dims: the number of values in an example.
         sha256: the fingerprint of the examples.
-        estimates: bounds on log p(x) of each example, by name, the tightest last.
+        estimates: bounds on log p(x) of each example, by name, from the loosest to the tightest.
         conditions: the conditions of each of these bounds, which have to be equal in two runs.
         has_bits: whether the base measure is a counting measure.
     """
@@ -133,28 +146,36 @@ def _check_same_images(contents: dict[str, _Content]) -> None:
             )
 
 
-def _tightest_common(contents: dict[str, _Content]) -> str:
-    """Return the name of the tightest bound that all runs have for the same number of images."""
+def _common_bounds(contents: dict[str, _Content]) -> list[str]:
+    """Return the names of the bounds that all runs have for the same number of images."""
     first, *others = (content.estimates for content in contents.values())
-    common = [
+    return [
         name
         for name, bound in first.items()
         if all(name in other and len(other[name].values) == len(bound.values) for other in others)
     ]
-    return common[-1]
 
 
 def _check_same_conditions(name: str, contents: dict[str, _Content]) -> None:
     """Refuse to compare bounds that are tighter for one run because more effort was spent on it."""
+    difference = _difference(name, contents)
+    if difference is not None:
+        first, other, key, one, two = difference
+        raise InputError(
+            f"{first} and {other} cannot be compared: {name.upper()} depends on {key}, which "
+            f"differs ({one} and {two}): evaluate both with the same {key}"
+        )
+
+
+def _difference(name: str, contents: dict[str, _Content]) -> tuple[str, str, str, Any, Any] | None:
+    """Return two runs, a condition of a bound that differs, and its values; None if all agree."""
     first, about = next(iter(contents.items()))
     for other, content in contents.items():
         one, two = about.conditions[name], content.conditions[name]
         for key in one:
             if key in two and one[key] != two[key]:
-                raise InputError(
-                    f"{first} and {other} cannot be compared: {name.upper()} depends on {key}, "
-                    f"which differs ({one[key]} and {two[key]}): evaluate both with the same {key}"
-                )
+                return first, other, key, one[key], two[key]
+    return None
 
 
 def _read(folder: Path) -> _Content:
@@ -172,8 +193,8 @@ def _read(folder: Path) -> _Content:
             base_measure=content["base_measure"],
             dims=content["dims"],
             sha256=content["examples"]["sha256"],
-            estimates={"iwae": estimates.pop("iwae"), **estimates},
-            conditions={name: dict(conditions[name]) for name in ("iwae", *estimates)},
+            estimates=estimates,
+            conditions={name: dict(conditions[name]) for name in estimates},
             has_bits="bits_per_dim" in content or content["base_measure"] == "256 levels",
         )
     except FileNotFoundError as error:

@@ -1,8 +1,9 @@
 """What is measured of a run: bounds on log p(x) of its test images, and diagnostics of the model.
 
 To add an estimator of log p(x), write it in a file of `bounds`, with a result like those there
-(see `Result`). Then add a field to `Plan`, which makes its option, and a line to `_estimate`. The
-report, `bounds.json` and `compare.py` take it from there.
+(see `Result`). Then add a field to `Plan`, which makes its option, and a line to `_estimate`, in
+its place among the bounds, from the loosest to the tightest. The report, `bounds.json` and
+`compare.py` take it from there.
 """
 
 from collections.abc import Callable
@@ -73,9 +74,9 @@ class Evaluation:
     """What `evaluate` returns.
 
     Attributes:
-        results: estimates of log p(x), by their names in `bounds.json`. `iwae` is the first: the
-            importance bounds, of all evaluated images. The others may be of the first images only.
-            The later of two bounds on log p(x) is the tighter one.
+        results: estimates of log p(x), by their names in `bounds.json`. `iwae` are the importance
+            bounds, of all evaluated images; the others may be of the first images only. Bounds are
+            in order, from the loosest to the tightest: what is looser than IWAE comes before it.
         diagnosis: the diagnosis of the latent code.
         smoothness: the smoothness of the latent space, if codes are real vectors or on the sphere.
         checks: statistics of images drawn from the model and of the data.
@@ -167,7 +168,7 @@ def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
         x: the test images that are evaluated, as the likelihood sees them.
 
     Returns:
-        The results, the importance bounds first, in the order of `Evaluation.results`.
+        The results, in the order of `Evaluation.results`.
     """
     model, guide, seed = run.vae.model, run.vae.guide, run.options.seed
     file = partial(unfinished_file, run)

@@ -36,7 +36,7 @@ def _format_result(run: Run, evaluation: Evaluation, name: str) -> str:
     """Format one result: a title, a table, and how far it can be trusted."""
     result = evaluation.results[name]
     sentences = [result.verdict]
-    if name == "iwae" and len(evaluation.comparable) == 1 and evaluation.importance.heavy:
+    if name == "iwae" and name == [*evaluation.comparable][-1] and evaluation.importance.heavy:
         sentences.append(
             "To bound log p(x) from both sides, run python scripts/evaluate.py "
             f"{run.folder} --method ais"

@@ -87,6 +87,7 @@ def test_a_new_estimator_shows_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
     compared = compare_runs([str(tmp_path / "first"), str(tmp_path / "second")])
     assert compared.bound == "TELESCOPING"
     assert compared.comparison.differences["second"].mean == pytest.approx(0.5)
+    assert list(compared.others) == ["IWAE_5"]
 
     other = json.loads((tmp_path / "second/bounds.json").read_text())
     other["conditions"]["telescoping"] = {"levels": 4}
@@ -99,7 +100,7 @@ def test_a_new_estimator_shows_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_old_files_are_compared(tmp_path: Path) -> None:
-    """Without `conditions` and `bits_per_dim`, as version 0.1 wrote them before."""
+    """Without `conditions` and `bits_per_dim`, as older code wrote them."""
     examples = {"values": [-1.0, -2.0, -3.0], "mc_variance": [0.1, None, 0.1]}
     settings = {"temperatures": 5, "chains": 4, "leapfrog": 4, "start": "prior"}
     for name, temperatures in (("a", 5), ("b", 5), ("c", 6)):
@@ -108,12 +109,15 @@ def test_old_files_are_compared(tmp_path: Path) -> None:
             "dims": 4,
             "num_samples": 7,
             "ais": {**settings, "schedule": "linear", "temperatures": temperatures},
-            "examples": {"sha256": "0", "ais": examples, "iwae": examples},
+            "examples": {"sha256": "0", "iwae": examples, "ais": examples},
         }
         (tmp_path / name).mkdir()
         (tmp_path / name / "bounds.json").write_text(json.dumps(content))
     a, b, c = (str(tmp_path / name) for name in "abc")
-    assert compare_runs([a, b]).bound == "AIS" and "bits/dim" not in str(compare_runs([a, b]))
+    compared = compare_runs([a, b])
+    assert compared.bound == "AIS" and list(compared.others) == ["IWAE_7"]
+    assert "AIS of 3 test images" in str(compared) and "IWAE_7 of 3 test images" in str(compared)
+    assert str(compared).count("bits/dim") == 2  # levels are counted
     with pytest.raises(InputError, match=r"AIS depends on temperatures, .* \(5 and 6\)"):
         compare_runs([a, c])
     del content["examples"]["ais"], content["ais"]
