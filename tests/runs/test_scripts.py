@@ -202,7 +202,7 @@ REFUSED = [
     ),
     (["--posterior", "Flow"], ["--posterior", "choose ", " Normal, "]),
     (["--prior", "UniformSphere"], ["on the unit sphere", "real vectors", "two that agree"]),
-    (["--posterior", "Bernoulli"], ["StandardNormal are real vectors", "Bernoulli binary"]),
+    (["--posterior", "Bernoulli"], ["StandardNormal are real vectors", "Bernoulli are binary"]),
     (["--prior", "Hierarchical"], ["in two layers", "choose two that agree"]),
     (["--posterior", "Hierarchical", "--prior", "Vamp"], ["in a single layer", "in two layers"]),
     (
@@ -231,7 +231,7 @@ REFUSED = [
     (["--likelihood", "PixelCNN", "--likelihood.kernel_size", 4], ["kernel_size", "odd"]),
     (["--likelihood.outputs", 2], ["'outputs'", "--likelihood.help"]),
     (["--posterior", "SplineFlow", "--posterior.bins", 1200], ["500 at most"]),
-    (["--prior", "LARS", "--prior.truncation", 10**59], ["1e9 at most"]),
+    (["--prior", "LARS", "--prior.truncation", 10**59], ["at most 1e9"]),
     (["--prior", "StudentT", "--prior.df", 1e300], ["[1e-3, 1e6]"]),
     (["--likelihood", "StudentT", "--likelihood.df", 1e300], ["(1, 1e6]"]),
     (["--prior", "Mixture", "--prior.components", 10**23], ["ten million at most"]),

@@ -114,8 +114,8 @@ class OnlyOnAnInterval(Own):
 
 
 class LowerLayerOff(priors.Hierarchical):
-    def _below(self, top: Any) -> Any:
-        below = super()._below(top)
+    def _given_top(self, top: Any) -> Any:
+        below = super()._given_top(top)
         return Louder(below.base_dist.loc, below.base_dist.scale).to_event(1)
 
 
