@@ -207,8 +207,8 @@ def simulate(model: Program, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
 
     Args:
         model: a Pyro program, called as `model(x)`, which observes x, unchanged, at one site.
-        x: a template of the data: as many examples as are to be drawn, in their shape and type,
-            with any values that the model accepts.
+        x: a template of the data. It has the number, shape and type of the examples to draw; its
+            values can be any that the model accepts.
 
     Returns:
         The values of the latent sites, and the data, in the shape of x.

@@ -32,7 +32,7 @@ class Gaps:
     amortisation: Estimate | None = None
 
     def rows(self) -> list[tuple[str, Summary]]:
-        """Return the rows of the table: the total, and below it its parts."""
+        """Return the rows of the table: first the total, then its parts."""
         rows: list[tuple[str, Summary]] = [("log p - ELBO", self.total)]
         if self.approximation is not None and self.amortisation is not None:
             rows.append(("  approximation", self.approximation))

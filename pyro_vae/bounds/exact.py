@@ -159,7 +159,7 @@ def enumeration(
             plate but the data plate.
         x: the examples, along the first dimension.
         plate: the name of the data plate.
-        max_values: the largest number of combinations for an example that is accepted.
+        max_values: the largest number of combinations that is accepted for one example.
 
     Returns:
         log p(x_i) in nats, `float64`, shape [len(x)].

@@ -1,4 +1,4 @@
-"""Importance-weighted lower bounds on log p(x), from one stream of log-weights, with their errors.
+"""Importance-weighted lower bounds on log p(x) and their errors, from one stream of log-weights.
 
     ELBO   = E[log w]                                   (Kingma & Welling 2014, equation 2)
     IWAE_K = E[log 1/K sum_k w_k]                       (Burda, Grosse & Salakhutdinov 2016, eq. 8)

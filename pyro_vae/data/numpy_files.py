@@ -43,7 +43,7 @@ def read_numpy(name: str, root: Path) -> Source:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays in a file by their names; the array of a `.npy` file has none."""
+    """Return the arrays in a file by name. The array of a `.npy` file has an empty name."""
     try:
         loaded = np.load(path, allow_pickle=False)
         return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}

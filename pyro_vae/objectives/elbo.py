@@ -102,7 +102,7 @@ class _WeightedKL(Objective):
         return draws.log_q - draws.log_prob(draws.model, is_latent)
 
     def _site_kl(self, posterior: Any, prior: Any, z: Tensor) -> Tensor:
-        """Return an estimate of the KL of one site from each draw, of the site's batch shape."""
+        """Return one estimate per draw of the KL of one site, in the batch shape of the site."""
         return posterior.log_prob(z) - prior.log_prob(z)
 
     def _kl_with_free_bits(self, draws: Draws) -> Tensor:

@@ -15,10 +15,10 @@ class TVO(Objective):
 
         log p(x) = integral_0^1 E_(pi_t)[log w] dt,    pi_t  proportional to  q^(1-t) p^t
 
-    The integrand grows with t, so the left sum, sum_j (t_j+1 - t_j) E_(pi_t_j)[log w], is a lower
-    bound on log p(x); with one term it is the ELBO. The expectations are estimated with weights
-    w^t, normalised over K draws. The estimate of the sum is therefore biased, and consistent in K;
-    models are chosen by IWAE_K.
+    The integrand grows with t, so the left sum, sum_j (t_(j+1) - t_j) E_(pi_t_j)[log w], is a
+    lower bound on log p(x); with one term it is the ELBO. The expectations are estimated with
+    weights w^t, normalised over K draws. The estimate of the sum is therefore biased, and
+    consistent in K; models are chosen by IWAE_K.
 
     The gradient is the paper's, by covariances (equation 13), for model and guide alike. It does
     not go through z, so discrete codes can be trained. It is self-normalised, with a bias of the

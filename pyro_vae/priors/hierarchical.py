@@ -22,7 +22,7 @@ class Hierarchical(Prior):
     """p(z | z_top) p(z_top): two layers of latent variables (Burda et al. 2016; Tomczak 2018).
 
     `forward` draws z_top, at the Pyro site of this name, and returns N(m(z_top), diag(s(z_top)^2)).
-    The likelihood decodes z alone. The dimension of z_top is the posterior's.
+    The likelihood decodes z alone. z_top has the same dimension as the z_top of the posterior.
 
     Args:
         latent_dim: the dimension of z, the lower layer.

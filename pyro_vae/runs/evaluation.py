@@ -65,7 +65,7 @@ class Plan:
             raise InputError("checks takes two images or more, or 0 to leave them out", "checks")
         if self.subset is not None and self.method != "ais":
             raise InputError(
-                "subset is the number of images to anneal: use the method ais", "method"
+                "subset (number of images to anneal) needs annealing: use the method ais", "method"
             )
 
 

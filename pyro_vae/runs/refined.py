@@ -1,4 +1,4 @@
-"""Importance bounds with q(z|x) refined for each image, as a result of their own."""
+"""Importance bounds with q(z|x) refined for each image, kept as a separate result."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -82,7 +82,7 @@ class LinearGaussian:
         return self.marginal.log_prob(x) - kl
 
     def evidence(self, x: Tensor) -> float:
-        """Return the mean of log p(x) under the decoder as it is now, which may be trained."""
+        """Return the mean of log p(x) under the current weights of the decoder, trained or not."""
         weight, bias = self.weight.detach(), self.bias.detach()
         covariance = weight @ weight.T + self.scale**2 * torch.eye(len(bias))
         return MultivariateNormal(bias, covariance).log_prob(x).mean().item()

@@ -106,8 +106,8 @@ def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> 
 def _states_from_rows(history: History) -> dict[str, dict[str, Any]]:
     """Return the states of callbacks for a checkpoint that does not hold them.
 
-    Checkpoints from before there were callbacks have an engine and a history only. What resuming
-    needs beside the engine was read from the rows of the history.
+    Old checkpoints, saved before callbacks existed, hold only an engine and a history. For them,
+    the states of the callbacks are read from the rows of the history.
     """
     states = {"Checkpoint": {"best": max(row["validation_bound"] for row in history)}}
     last = history[-1]
