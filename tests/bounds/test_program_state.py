@@ -153,7 +153,10 @@ def test_the_state_is_the_same_in_another_process() -> None:
     )
     said = set()
     for seed in "12":
-        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+        environment = {
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests/bounds'}",
+        }
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True
         )

@@ -149,7 +149,7 @@ def test_real_divergence_is_seen() -> None:
     engine = make_engine()
     for group in engine.optimizer.param_groups:
         group["lr"] = 1e30
-    with pytest.raises(DivergenceError, match=r"use a smaller learning rate \(lr\)"):
+    with pytest.raises(DivergenceError, match="use a smaller learning rate"):
         train(engine, 5)
 
 
