@@ -238,7 +238,7 @@ def evaluate(
             default 5000, or fewer if they have more than a million pixels, which fit into caches.
         adapt: a function that makes a guide for a batch of examples; it replaces `guide`.
         compile: whether to compile the programs; by default if that saves more time than it takes.
-            The draws are the same.
+            The draws are the same. Guides that `adapt` makes are not compiled.
         keep: a file for the results so far. If the call is interrupted, a later call with the same
             arguments continues from it. The caller removes the file.
         progress: whether to show a progress bar.
@@ -247,9 +247,12 @@ def evaluate(
         Estimates in nats.
 
     Raises:
-        InputError: if num_samples < 1, or there are no examples.
+        InputError: if num_samples < 1, if there are no examples, or if `compile` is set for guides
+            that `adapt` makes.
         ValueError: if a site is not in the data plate.
     """
+    if adapt is not None and compile:
+        raise InputError("guides that adapt makes cannot be compiled: leave compile out", "compile")
     if num_samples < 1:
         raise InputError(
             f"num_samples has to be at least 1, and {num_samples} is not", "num_samples"

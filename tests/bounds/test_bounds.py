@@ -488,3 +488,9 @@ def test_verdict(linear_gaussian: LinearGaussian) -> None:
         assert result.to_dict()["khat"]["share_above"] == result.heavy
     alone = bounds.evaluate(known.vae.model, known.vae.guide, x, 5)
     assert "too few" in alone.verdict
+
+
+def test_adapted_guides_are_not_compiled(linear_gaussian: LinearGaussian) -> None:
+    vae, x = linear_gaussian.vae, torch.zeros(2, 4, dtype=torch.float64)
+    with pytest.raises(InputError, match="guides that adapt makes cannot be compiled"):
+        bounds.evaluate(vae.model, vae.guide, x, 5, adapt=lambda _: vae.guide, compile=True)

@@ -62,6 +62,19 @@ def closure(loc: float) -> Callable[[Tensor], None]:
     return program
 
 
+def with_attribute(**attributes: Any) -> Program:
+    program = Program()
+    vars(program).update(attributes)
+    return program
+
+
+def with_buffer(value: float) -> Program:
+    """A program with a buffer that is in no state_dict."""
+    program = Program()
+    program.register_buffer("spare", torch.tensor(value), persistent=False)
+    return program
+
+
 PROGRAMS: dict[str, Callable[[], Any]] = {
     "module": Program,
     "function": lambda: model,
@@ -91,9 +104,15 @@ def test_different_programs_have_different_states() -> None:
         (lambda x: x + 1, lambda x: x + 2),
         (lambda x: x.exp(), lambda x: x.log()),
         (lambda x, y=1: x, lambda x, y=2: x),
+        (with_attribute(widths=(1, 2)), with_attribute(widths=(1, 3))),
+        (with_attribute(act=torch.tanh), with_attribute(act=torch.relu)),
+        (with_buffer(0.0), with_buffer(1.0)),
     ]
     for first, second in pairs:
         assert state_hash([first]) != state_hash([second])
+    before = state_hash([Program()])
+    pyro.param("used by a module", torch.ones(2))
+    assert state_hash([Program()]) != before
 
 
 def test_global_variables_and_parameters_count(monkeypatch: pytest.MonkeyPatch) -> None:
