@@ -41,13 +41,11 @@ weights give in `annealing_results`.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyro_vae.bounds.annealing_moves import Chains
 from pyro_vae.bounds.annealing_results import Annealed, Bidirectional, lower_bound
@@ -55,18 +53,21 @@ from pyro_vae.bounds.annealing_settings import Settings
 from pyro_vae.bounds.batches import Results, in_batches
 from pyro_vae.bounds.densities import prior_of, simulate
 from pyro_vae.bounds.estimates import Estimate
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.looking import look_at
 from pyro_vae.programs.traces import Program
 
 
 def anneal(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     settings: Settings | None = None,
     *,
-    plate: str = "data",
+    plate: str | None = None,
+    vectorize: bool | None = None,
     seed: int = 0,
-    batch_size: int = 50,
+    batch_size: int | None = None,
     compile: bool | None = None,
     keep: Path | None = None,
     progress: bool = False,
@@ -74,13 +75,16 @@ def anneal(
     """Bound log p(x) from both sides, by annealed importance sampling.
 
     Args:
-        model: a Pyro program, called as `model(x)`.
-        guide: a Pyro program, called as `guide(x)`, whose sites are continuous.
-        x: the examples, along the first dimension; every site has to be in the data plate.
+        model: a Pyro program.
+        guide: a Pyro program, whose sites are continuous.
+        x: the data, which both programs are called with: a tensor, a tuple, which is spread into
+            positional arguments, or `Arguments`.
         settings: the settings of the chains.
-        plate: the name of the data plate.
+        plate: the name of the plate of the examples; by default it is found.
+        vectorize: whether all chains run at once; by default if the programs allow it.
         seed: the seed of all noise; the global random state is restored.
-        batch_size: the number of examples that are annealed at once, each with all its chains.
+        batch_size: the number of examples that are annealed at once, each with all its chains; by
+            default 50, or all if the programs do not allow batches.
         compile: whether to compile the programs; by default if that saves more time than it takes.
         keep: a file for the results so far. If the call is interrupted, a later call with the same
             arguments continues from it. The caller removes the file.
@@ -88,24 +92,22 @@ def anneal(
 
     Raises:
         InputError: if a site is discrete, or has a support without unconstrained coordinates, or
-            there is no example.
-        ValueError: if a site is not in the data plate, or model and guide do not match.
+            no bound follows from the programs.
     """
-    call = _Call(
-        model, guide, x, settings or Settings(), plate, seed, batch_size, compile, keep, progress
-    )
-    return _annealed(call, call.run("annealing", _forward))
+    call = _Call(model, guide, x, settings, plate, vectorize, seed, batch_size, compile, keep)
+    return _annealed(call, call.run("annealing", _forward, progress))
 
 
 def bidirectional(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     settings: Settings | None = None,
     *,
-    plate: str = "data",
+    plate: str | None = None,
+    vectorize: bool | None = None,
     seed: int = 0,
-    batch_size: int = 50,
+    batch_size: int | None = None,
     compile: bool | None = None,
     keep: Path | None = None,
     progress: bool = False,
@@ -113,12 +115,13 @@ def bidirectional(
     """Bound log p(x) of data drawn from the model, from both sides.
 
     Args:
-        model: a Pyro program, called as `model(x)`, which observes x at one site.
-        guide: a Pyro program, called as `guide(x)`, whose sites are continuous.
+        model: a Pyro program that observes its arguments as they are.
+        guide: a Pyro program, whose sites are continuous.
         x: a template of the data: as many examples as are to be drawn, in their shape, with any
             values that the programs accept.
         settings: as in `anneal`.
         plate: as in `anneal`.
+        vectorize: as in `anneal`.
         seed: as in `anneal`.
         batch_size: as in `anneal`.
         compile: as in `anneal`.
@@ -126,38 +129,56 @@ def bidirectional(
         progress: as in `anneal`.
 
     Raises:
-        InputError: as `anneal`; and if the guide computes its latent sites from auxiliary sites.
-        ValueError: as `anneal`; and if the model does not observe x at one site.
+        InputError: as `anneal`; if the guide computes its latent sites from auxiliary sites; and
+            if the model observes something else than its arguments.
     """
-    call = _Call(
-        model, guide, x, settings or Settings(), plate, seed, batch_size, compile, keep, progress
-    )
-    results = call.run("bidirectional", _both_ways, passes=2)
+    call = _Call(model, guide, x, settings, plate, vectorize, seed, batch_size, compile, keep)
+    results = call.run("bidirectional", _both_ways, progress, passes=2)
     upper = -lower_bound(-results["log_w_backward"].T).values  # since E[1 / w] = 1 / p(x)
     return Bidirectional(
         _annealed(call, results), Estimate(upper, torch.full_like(upper, math.nan))
     )
 
 
-@dataclass(frozen=True)
 class _Call:
-    """The arguments of a call of `anneal` or `bidirectional`."""
+    """A call of `anneal` or `bidirectional`, with the same arguments."""
 
-    model: Program
-    guide: Program
-    x: Tensor
-    settings: Settings
-    plate: str
-    seed: int
-    batch_size: int
-    compile: bool | None
-    keep: Path | None
-    progress: bool
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        x: Any,
+        settings: Settings | None,
+        plate: str | None,
+        vectorize: bool | None,
+        seed: int,
+        batch_size: int | None,
+        compile: bool | None,
+        keep: Path | None,
+    ) -> None:
+        self.arguments = Arguments.of(x)
+        self.settings = settings or Settings()
+        self.seed = seed
+        self.keep = keep
+        pair = look_at(
+            model,
+            guide if self.settings.start == "posterior" else prior_of(model),
+            self.arguments,
+            plate=plate,
+            vectorize=vectorize,
+            batch_size=batch_size,
+            most_at_once=50,
+        )
+        self.pair = pair
+        first = self.arguments.take(slice(pair.batch_size))
+        self.chains = Chains(pair, first, self.settings, len(self.arguments), compile)
+        self.depends_on = [model, guide, pair.plate, self.settings, self.chains.is_compiled]
 
     def run(
         self,
         work_name: str,
-        work: "Callable[[_Call, Chains, Tensor, Callable[[int], Any]], Results]",
+        work: "Callable[[_Call, Arguments, Callable[[int], Any]], Results]",
+        progress: bool,
         passes: int = 1,
     ) -> Results:
         """Anneal all examples, batch by batch.
@@ -165,42 +186,38 @@ class _Call:
         Args:
             work_name: the name of the work, which is part of the seed.
             work: what is done with a batch of examples.
+            progress: whether to show a progress bar.
             passes: the number of times that `work` runs the pilot and the chains.
         """
-        first = self.x[: self.batch_size]
-        initial = self.guide if self.settings.start == "posterior" else prior_of(self.model)
-        chains = Chains(
-            self.model, initial, first, self.settings, self.plate, len(self.x), self.compile
-        )
         return in_batches(
-            partial(work, self, chains),
-            self.x,
+            partial(work, self),
+            self.arguments,
             work_name=work_name,
-            batch_size=self.batch_size,
+            batch_size=self.pair.batch_size,
             seed=self.seed,
-            units=passes * chains.units,
+            units=passes * self.chains.units,
             unit="move",
-            progress=self.progress,
+            progress=progress,
             keep=self.keep,
-            depends_on=[self.model, self.guide, self.plate, self.settings, chains.is_compiled],
+            depends_on=self.depends_on,
         )
 
 
-def _forward(call: _Call, chains: Chains, x: Tensor, advance: Callable[[int], Any]) -> Results:
+def _forward(call: _Call, x: Arguments, advance: Callable[[int], Any]) -> Results:
     """Return log-weights, shape [batch, chains], and the mean acceptance of each example."""
-    moves = chains.pilot(x, advance)
-    u = chains.densities.draw(call.settings.chains, x)
-    log_w, acceptance = chains.run(u, x, moves, advance)
+    moves = call.chains.pilot(x, advance)
+    u = call.chains.densities.draw(call.settings.chains, x)
+    log_w, acceptance = call.chains.run(u, x, moves, advance)
     return {"log_w": log_w.T, "acceptance": acceptance}
 
 
-def _both_ways(call: _Call, chains: Chains, x: Tensor, advance: Callable[[int], Any]) -> Results:
+def _both_ways(call: _Call, x: Arguments, advance: Callable[[int], Any]) -> Results:
     """Do the same for simulated data, and return the log-weights of backward chains, too."""
-    latents, x = simulate(call.model, x)
-    forward = _forward(call, chains, x, advance)
-    u = chains.densities.coordinates_of(latents, call.settings.chains, x)
-    moves = chains.pilot(x, advance)
-    log_w, _ = chains.run(u, x, moves, advance, backward=True)
+    latents, x = simulate(call.pair.model, x)
+    forward = _forward(call, x, advance)
+    u = call.chains.densities.coordinates_of(latents, call.settings.chains, x)
+    moves = call.chains.pilot(x, advance)
+    log_w, _ = call.chains.run(u, x, moves, advance, backward=True)
     return {**forward, "log_w_backward": log_w.T}
 
 

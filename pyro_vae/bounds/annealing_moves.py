@@ -10,9 +10,9 @@ from torch import Tensor
 from pyro_vae.bounds.annealing_settings import Settings
 from pyro_vae.bounds.batches import fastest
 from pyro_vae.bounds.densities import Densities, Point
-from pyro_vae.errors import InputError
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.pair import Pair
 from pyro_vae.programs.random_streams import preserve_rng_state
-from pyro_vae.programs.traces import Program
 
 TARGET_ACCEPTANCE = 0.75  # the acceptance probability to which step sizes are adapted
 PILOT_CHAINS = 4
@@ -36,42 +36,35 @@ class Chains:
     """Annealing of one batch of examples after another.
 
     Args:
-        model: a Pyro program, called as `model(x)`.
-        initial: a Pyro program that draws from f_0, called as `initial(x)`.
+        pair: the model, and a program that draws from f_0 as its guide.
         x: a first batch of examples, from which the layout of the programs is read.
         settings: the settings of the chains.
-        plate: the name of the data plate.
         num_examples: the number of examples in all batches, to decide whether compiling saves time.
         compile: whether to compile the densities; None decides by the amount of work.
 
     Raises:
-        InputError: if there is no example, or HMC cannot move the sites of `initial`.
-        ValueError: if a site is not in the data plate, or the programs do not match.
+        InputError: if HMC cannot move the sites of the guide.
     """
 
     def __init__(
         self,
-        model: Program,
-        initial: Program,
-        x: Tensor,
+        pair: Pair,
+        x: Arguments,
         settings: Settings,
-        plate: str = "data",
         num_examples: int = 0,
         compile: bool | None = None,
     ) -> None:
-        if len(x) == 0:
-            raise InputError("there are no examples to evaluate", "x")
         self.settings = settings
         self.betas = settings.betas().tolist()
-        self.densities = Densities(model, initial, x, plate)
+        self.densities = Densities(pair, x)
         self.units = (settings.chains + PILOT_CHAINS) * settings.temperatures
         with preserve_rng_state(x):
             example = self.densities.draw(settings.chains, x)
         self._point = fastest(
             self.densities.point,
             example,
-            x,
-            pixels=self.units * settings.leapfrog * num_examples * x[0].numel(),
+            arguments=x,
+            pixels=self.units * settings.leapfrog * num_examples * x.numel_per_example,
             wanted=compile,
         )
 
@@ -80,7 +73,7 @@ class Chains:
         """Whether the densities are compiled: that changes the last digits."""
         return self._point != self.densities.point
 
-    def pilot(self, x: Tensor, advance: Callable[[int], Any]) -> Moves:
+    def pilot(self, x: Arguments, advance: Callable[[int], Any]) -> Moves:
         """Determine the scale of each coordinate, and step sizes by example and temperature.
 
         The scale is that of f_0. While the pilot's chains go from one temperature to the next, the
@@ -99,14 +92,14 @@ class Chains:
             steps.append(step)
             point, accepted = self.move(point, x, beta, step, scale)
             step = step * torch.exp(0.5 * (accepted.mean(0) - TARGET_ACCEPTANCE))
-            advance(PILOT_CHAINS * len(x))
-        advance(PILOT_CHAINS * len(x))
+            advance(PILOT_CHAINS * point.log_p.shape[1])
+        advance(PILOT_CHAINS * point.log_p.shape[1])
         return Moves(scale, torch.stack(steps))
 
     def run(
         self,
         u: Tensor,
-        x: Tensor,
+        x: Arguments,
         moves: Moves,
         advance: Callable[[int], Any],
         backward: bool = False,
@@ -138,11 +131,11 @@ class Chains:
             if not backward and t < last:
                 point, accepted = self.move(point, x, self.betas[t], moves.steps[t], moves.scale)
                 acceptance += accepted.mean(0)
-            advance(len(u) * len(x))
+            advance(point.log_p.numel())
         return log_w, acceptance / max(1, last - 1)
 
     def move(
-        self, point: Point, x: Tensor, beta: float, step: Tensor, scale: Tensor
+        self, point: Point, x: Arguments, beta: float, step: Tensor, scale: Tensor
     ) -> tuple[Point, Tensor]:
         """Move every chain by HMC that leaves f_0^(1 - beta) f_1^beta invariant.
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from pyro_vae import checkpoint
 from pyro_vae.bounds.program_state import noise_key, state_hash
 from pyro_vae.errors import InputError
+from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.compiling import CannotCompile, Compiled
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 
@@ -25,43 +26,56 @@ WORTH_COMPILING = 2e9
 
 
 def fastest(
-    function: Callable[..., Any], *example: Tensor, pixels: float, wanted: bool | None
+    function: Callable[..., Any],
+    *example: Tensor,
+    arguments: Arguments,
+    pixels: float,
+    wanted: bool | None,
 ) -> Callable[..., Any]:
     """Return the function, compiled if this is requested or saves time, and else unchanged.
 
     Args:
-        function: a function of tensors.
-        example: arguments of the function. For arguments of other shapes the function is called
-            without being compiled.
+        function: a function of tensors, and of what the programs are called with.
+        example: tensors. With tensors of other shapes the function is called without being
+            compiled.
+        arguments: what the programs are called with.
         pixels: the number of pixels that all calls together will decode.
         wanted: whether to compile; None decides by the number of pixels.
 
     Raises:
         InputError: if compiling is requested, and the function cannot be compiled.
     """
-    if wanted is False or (wanted is None and (pixels < WORTH_COMPILING or example[0].is_cuda)):
+    on_gpu = arguments.device.type == "cuda"
+    if wanted is False or (wanted is None and (pixels < WORTH_COMPILING or on_gpu)):
         return function
-    compiled = Compiled(function)
-    shapes = [argument.shape for argument in example]
+    count = len(example)
+
+    def of_tensors(*tensors: Tensor) -> Any:
+        return function(*tensors[:count], arguments.with_tensors(tensors[count:]))
+
+    compiled = Compiled(of_tensors)
+    shapes = [tensor.shape for tensor in (*example, *arguments.tensors())]
     try:
-        with preserve_rng_state(example[0]):
-            compiled(*example)
+        with preserve_rng_state(arguments):
+            compiled(*example, *arguments.tensors())
     except CannotCompile as error:
         if wanted:
             raise InputError(f"the programs cannot be compiled: {error}", "compile") from error
         warnings.warn(f"the programs are not compiled, and slower for it: {error}", stacklevel=3)
         return function
 
-    def call(*arguments: Tensor) -> Any:
-        same = [argument.shape for argument in arguments] == shapes
-        return (compiled if same else function)(*arguments)
+    def call(*given: Any) -> Any:
+        *tensors, last = given
+        tensors = [*tensors, *last.tensors()]
+        same = [tensor.shape for tensor in tensors] == shapes
+        return compiled(*tensors) if same else function(*given)
 
     return call
 
 
 def in_batches(
-    work: Callable[[Tensor, Callable[[int], Any]], Results],
-    x: Tensor,
+    work: Callable[[Arguments, Callable[[int], Any]], Results],
+    arguments: Arguments,
     *,
     work_name: str,
     batch_size: int,
@@ -81,10 +95,10 @@ def in_batches(
     errors. The global random state is restored.
 
     Args:
-        work: a function that takes a batch and a second function, calls the second function with
-            the number of units that are done, and returns tensors whose first dimension is that
-            of the examples.
-        x: the examples, along the first dimension.
+        work: a function that takes the arguments for a batch and a second function, calls the
+            second function with the number of units that are done, and returns tensors whose first
+            dimension is that of the examples.
+        arguments: what the programs are called with, for all examples.
         work_name: the name of the work. It is part of the seed, so another name gives other noise.
         batch_size: the number of examples in a batch; the last batch may be smaller.
         seed: the seed of all noise.
@@ -104,10 +118,17 @@ def in_batches(
     """
     depends_on = list(depends_on)
     noise = noise_key(work_name, depends_on)
-    state = "" if keep is None else state_hash([x, work_name, batch_size, seed, *depends_on])
+    state = (
+        ""
+        if keep is None
+        else state_hash(
+            [arguments.args, arguments.kwargs, work_name, batch_size, seed, *depends_on]
+        )
+    )
     parts = _read(keep, state) if keep is not None else []
+    count = len(arguments)
     bar = tqdm(
-        total=units * len(x),
+        total=units * max(1, count),
         initial=units * sum(len(next(iter(part.values()))) for part in parts),
         mininterval=0.1 if sys.stderr.isatty() else 10,
         unit=unit,
@@ -117,15 +138,15 @@ def in_batches(
     )
     validate = pyro.poutine.util.is_validation_enabled()
     saved = time.monotonic()
-    with preserve_rng_state(x), bar:
-        for number, batch in enumerate(x.split(batch_size)):
+    with preserve_rng_state(arguments), bar:
+        for number, batch in enumerate(arguments.split(batch_size)):
             if number < len(parts):
                 continue
             torch.manual_seed(stream_seed(seed, number, noise))
             with pyro.validation_enabled(validate and number == 0):  # only the first is validated
                 part = work(batch, bar.update)
             parts.append({name: value.cpu() for name, value in part.items()})
-            last = number == (len(x) - 1) // batch_size
+            last = number == max(0, count - 1) // max(1, batch_size)
             if keep is not None and (last or time.monotonic() - saved > 2):
                 keep.parent.mkdir(exist_ok=True)
                 checkpoint.save(keep, {"about": state, "parts": parts})

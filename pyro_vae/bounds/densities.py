@@ -23,15 +23,11 @@ from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
 from pyro_vae.errors import InputError
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.random_streams import preserve_rng_state
-from pyro_vae.programs.traces import (
-    PARTICLES,
-    Program,
-    log_prob_per_example,
-    plate_nesting,
-    sample_sites,
-    traces,
-)
+from pyro_vae.programs.sites import base
+from pyro_vae.programs.traces import Program, Site, plates, sample_sites
 
 
 class Point(NamedTuple):
@@ -59,51 +55,51 @@ class _Site:
     first: int
     end: int
     shape: torch.Size
-    axis: int  # the dimension of the data plate in the site's values
+    dim: int | None  # the plate's dimension in the batch shape, from the right; None: no plate
 
 
 class Densities:
     """log q(z|x) and log p(x, z) of a Pyro model and guide, and their gradients.
 
     Args:
-        model: a Pyro program, called as `model(x)`.
-        guide: a Pyro program, called as `guide(x)`, whose sites are all continuous.
-        x: some examples, from which the layout of the programs is read.
-        plate: the name of the data plate.
+        pair: the model and the guide. All sites of the guide are continuous.
+        arguments: some examples, from which the layout of the programs is read.
 
     Raises:
         InputError: if a site is discrete, or has a support without unconstrained coordinates.
-        ValueError: if a site is not in the data plate, or model and guide do not match.
     """
 
-    def __init__(self, model: Program, guide: Program, x: Tensor, plate: str = "data") -> None:
-        self.model = model
-        self.guide = guide
-        self.plate = plate
-        self.nesting = plate_nesting(model, guide, x)
+    def __init__(self, pair: Pair, arguments: Arguments) -> None:
+        self.pair = pair
         self._sites: dict[str, _Site] = {}
         first = 0
-        with torch.no_grad(), preserve_rng_state(x):
-            guide_trace, _ = self._run(2, x)
-        for name, node in sample_sites(guide_trace):
-            if isinstance(node["fn"], Delta):
+        with torch.no_grad(), preserve_rng_state(arguments):
+            draws = pair.draw(arguments, 2)
+        for name, node in sample_sites(draws.runs[0][1]):
+            if isinstance(base(node["fn"]), Delta):
                 continue
+            dims = [frame.dim for frame in plates(node) if frame.name == pair.plate]
+            dim = dims[0] if dims else None
             u = _bijection(name, node["fn"]).inv(node["value"])
-            axis = self.nesting + 1 + _plate_dim(node, plate)
-            shape = u.movedim(axis, 1).shape[2:]
-            self._sites[name] = _Site(first, first + shape.numel(), shape, axis)
+            if draws.batch_dims == 0:
+                u = u.unsqueeze(0)
+            shape = self._examples_first(u, node, dim).shape[2:]
+            self._sites[name] = _Site(first, first + shape.numel(), shape, dim)
             first += shape.numel()
         self.dims = first
-        with preserve_rng_state(x):
-            self._log_densities(self.draw(2, x), x)  # run once with Pyro's validation
+        with preserve_rng_state(arguments):
+            u = self.draw(2, arguments)
+            self._log_densities(u, arguments)  # run once with Pyro's validation
 
-    def draw(self, num_chains: int, x: Tensor) -> Tensor:
+    def draw(self, num_chains: int, arguments: Arguments) -> Tensor:
         """Draw u from f_0, shape [num_chains, batch, D]."""
         with torch.no_grad():
-            trace, _ = self._run(num_chains, x)
-            return self._gather(lambda name: trace.nodes[name]["value"], trace)
+            draws = self.pair.draw(arguments, num_chains)
+            return self._gather(lambda name, trace: trace.nodes[name]["value"], draws)
 
-    def coordinates_of(self, latents: dict[str, Tensor], num_chains: int, x: Tensor) -> Tensor:
+    def coordinates_of(
+        self, latents: dict[str, Tensor], num_chains: int, arguments: Arguments
+    ) -> Tensor:
         """Return the u of given values of the latent sites, the same for all chains.
 
         Raises:
@@ -117,80 +113,100 @@ class Densities:
                     "prior",
                     "start",
                 )
-        with torch.no_grad():
-            trace, _ = self._run(num_chains, x)
-            shapes = {name: trace.nodes[name]["value"].shape for name in self._sites}
-            given = {name: latents[name].reshape(s[1:]).expand(s) for name, s in shapes.items()}
-            return self._gather(given.__getitem__, trace)
 
-    def point(self, u: Tensor, x: Tensor) -> Point:
+        def given(name: str, trace: poutine.Trace) -> Tensor:
+            shape = trace.nodes[name]["value"].shape
+            if draws.batch_dims == 0:
+                return latents[name].reshape(shape)
+            return latents[name].reshape(shape[1:]).expand(shape)
+
+        with torch.no_grad():
+            draws = self.pair.draw(arguments, num_chains)
+            return self._gather(given, draws)
+
+    def point(self, u: Tensor, arguments: Arguments) -> Point:
         """Return both log-densities at u, and their gradients.
 
         Values may be non-finite after a divergent HMC step, so Pyro's validation is off.
         """
         with torch.enable_grad(), pyro.validation_enabled(False):
             u = u.detach().requires_grad_()
-            log_q, log_p = self._log_densities(u, x)
+            log_q, log_p = self._log_densities(u, arguments)
             (grad_q,) = torch.autograd.grad(log_q.sum(), u, retain_graph=True)
             (grad_p,) = torch.autograd.grad(log_p.sum(), u)
         return Point(u.detach(), log_q.detach(), log_p.detach(), grad_q, grad_p)
 
-    def _log_densities(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _log_densities(self, u: Tensor, arguments: Arguments) -> tuple[Tensor, Tensor]:
         """Return log f_0 and log f_1 at u, each of shape [chains, batch]."""
-        substitution = _Substitution(self._sites, u)
-        guide_trace, model_trace = self._run(len(u), x, substitution)
-        points = guide_trace.copy()
-        for name, node in list(guide_trace.nodes.items()):
-            if node["type"] == "sample":
-                other = guide_trace if isinstance(node["fn"], Delta) else points
-                other.remove_node(name)
-        dims = self.nesting + 1
-        log_q = log_prob_per_example(guide_trace, self.plate, dims)
-        log_p = log_prob_per_example(model_trace, self.plate, dims)
-        log_p = log_p - log_prob_per_example(points, self.plate, dims)
-        return log_q + substitution.log_det, log_p + substitution.log_det
+        substitutions = []
 
-    def _run(
-        self, num_chains: int, x: Tensor, substitution: Messenger | None = None
-    ) -> tuple[poutine.Trace, poutine.Trace]:
-        """Return traces of guide and model, perhaps with values put at the guide's sites."""
-        particles = pyro.plate(PARTICLES, num_chains, dim=-1 - self.nesting)
-        guide = particles(self.guide)
-        if substitution is not None:
-            guide = substitution(guide)
-        model_trace, guide_trace = traces(particles(self.model), guide, x)
-        return guide_trace, model_trace
+        def substitute(chain: int | None) -> Messenger:
+            substitution = _Substitution(self._sites, u if chain is None else u[chain])
+            substitutions.append(substitution)
+            return substitution
 
-    def _gather(self, value: Callable[[str], Tensor], trace: poutine.Trace) -> Tensor:
-        """Return the u of the values of all sites, with the bijections of a trace."""
-        parts = []
-        for name, site in self._sites.items():
-            u = _bijection(name, trace.nodes[name]["fn"]).inv(value(name)).movedim(site.axis, 1)
-            parts.append(u.reshape(*u.shape[:2], -1))
-        return torch.cat(parts, 2)
+        draws = self.pair.draw(arguments, len(u), around_guide=substitute)
+        log_q = draws.log_q(lambda site: not isinstance(base(site["fn"]), Delta))
+        log_p = draws.log_p() - draws.log_q(lambda site: isinstance(base(site["fn"]), Delta))
+        log_dets = [substitution.log_det for substitution in substitutions]
+        log_det = log_dets[0] if draws.batch_dims else torch.stack(log_dets)
+        return log_q + log_det, log_p + log_det
+
+    def _gather(self, value: Callable[[str, poutine.Trace], Tensor], draws: Draws) -> Tensor:
+        """Return the u of the values of all sites, with the bijections of their traces."""
+        runs = []
+        for _, trace in draws.runs:
+            parts = []
+            for name, site in self._sites.items():
+                node = trace.nodes[name]
+                u = _bijection(name, node["fn"]).inv(value(name, trace))
+                u = u if draws.batch_dims else u.unsqueeze(0)
+                u = self._examples_first(u, node, site.dim)
+                parts.append(u.reshape(*u.shape[:2], -1))
+            runs.append(torch.cat(parts, 2))
+        return torch.cat(runs)
+
+    def _examples_first(self, u: Tensor, node: Site, dim: int | None) -> Tensor:
+        """Return coordinates [chains, .., batch, ..] as [chains, batch, ..]."""
+        if dim is None:
+            return u.unsqueeze(1)
+        batch_dims = len(node["fn"].batch_shape) + (0 if self.pair.vectorize else 1)
+        return u.movedim(batch_dims + dim, 1)
 
 
 class _Substitution(Messenger):
-    """Gives the sites of a guide the values z(u), and sums the Jacobian's log-determinant."""
+    """Gives the sites of a guide the values z(u), and sums the Jacobian's log-determinant.
+
+    Args:
+        sites: the places of the sites' coordinates.
+        u: the coordinates, [chains, batch, D], or [batch, D] for one chain.
+    """
 
     def __init__(self, sites: dict[str, _Site], u: Tensor) -> None:
         super().__init__()
         self.sites = sites
         self.u = u
-        self.log_det = torch.zeros(())  # of dz/du, shape [chains, batch]
+        self.log_det = torch.zeros(())  # of dz/du, shape [chains, batch] or [batch]
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         site = self.sites.get(msg["name"])
         if site is None:
             return
-        part = self.u[:, :, site.first : site.end].reshape(*self.u.shape[:2], *site.shape)
-        part = part.movedim(1, site.axis)
+        chains = self.u.dim() - 2
+        part = self.u[..., site.first : site.end].reshape(*self.u.shape[:-1], *site.shape)
+        if site.dim is None:
+            part, axis = part.squeeze(chains), None
+        else:
+            axis = len(msg["fn"].batch_shape) + site.dim
+            part = part.movedim(chains, axis)
         transform = _bijection(msg["name"], msg["fn"])
         msg["value"] = transform(part)
         msg["done"] = True
         log_det = transform.log_abs_det_jacobian(part, msg["value"])
-        others = [dim for dim in range(log_det.dim()) if dim not in (0, site.axis)]
-        self.log_det = self.log_det + (log_det.sum(others) if others else log_det)
+        kept = {*range(chains)} | ({axis} if axis is not None else set())
+        others = [dim for dim in range(log_det.dim()) if dim not in kept]
+        log_det = log_det.sum(others) if others else log_det
+        self.log_det = self.log_det + (log_det if axis is not None else log_det.unsqueeze(-1))
 
 
 def prior_of(model: Program) -> Program:
@@ -202,35 +218,47 @@ def _is_observed_sample(msg: dict[str, Any]) -> bool:
     return msg["type"] == "sample" and msg["is_observed"]
 
 
-def simulate(model: Program, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def simulate(model: Program, arguments: Arguments) -> tuple[dict[str, Tensor], Arguments]:
     """Draw latent sites and data from a model: z is an exact draw from p(z|x) for the drawn x.
 
     Args:
-        model: a Pyro program, called as `model(x)`, which observes x, unchanged, at one site.
-        x: a template of the data. It has the number, shape and type of the examples to draw; its
-            values can be any that the model accepts.
+        model: a Pyro program that observes one or more of its arguments, unchanged.
+        arguments: a template of the data. It has the number, shape and type of the examples to
+            draw; its values can be any that the model accepts.
 
     Returns:
-        The values of the latent sites, and the data, in the shape of x.
+        The values of the latent sites, and the arguments with the observed ones replaced by draws.
 
     Raises:
-        InputError: if the model does not observe x at one site.
+        InputError: if the model observes something else than its arguments.
     """
     with torch.no_grad():
-        observed = [
-            name
-            for name, node in sample_sites(poutine.trace(model).get_trace(x))
+        observed = {
+            name: node["value"]
+            for name, node in sample_sites(arguments.call(poutine.trace(model).get_trace))
             if node["is_observed"]
+        }
+        trace = arguments.call(poutine.trace(poutine.uncondition(model)).get_trace)
+    tensors = list(arguments.tensors())
+    for name, value in observed.items():
+        places = [
+            i
+            for i, tensor in enumerate(tensors)
+            if tensor is value
+            or (tensor.shape == value.shape and tensor.dtype == value.dtype and tensor.equal(value))
         ]
-        trace = poutine.trace(poutine.uncondition(model)).get_trace(x)
-    if len(observed) != 1 or trace.nodes[observed[0]]["value"].shape != x.shape:
-        raise InputError(
-            "data can be simulated from a model that observes x at one site; the observed sites of "
-            f"this one are: {', '.join(observed) or 'none'}",
-            "model",
-        )
-    latents = {n: node["value"] for n, node in sample_sites(trace) if n != observed[0]}
-    return latents, trace.nodes[observed[0]]["value"].to(x.dtype)
+        drawn = trace.nodes[name]["value"]
+        if len(places) != 1 or drawn.shape != value.shape:
+            raise InputError(
+                "data can be simulated from a model that observes its arguments as they are, and "
+                f"site '{name}' observes something else",
+                "model",
+            )
+        tensors[places[0]] = drawn.to(value.dtype)
+    if not observed:
+        raise InputError("data can be simulated from a model with an observed site", "model")
+    latents = {n: node["value"] for n, node in sample_sites(trace) if n not in observed}
+    return latents, arguments.with_tensors(tuple(tensors))
 
 
 def _bijection(name: str, fn: Any) -> Transform:
@@ -244,7 +272,3 @@ def _bijection(name: str, fn: Any) -> Transform:
         raise InputError(
             f"site '{name}' is in {support}, for which there are no unconstrained coordinates"
         ) from error
-
-
-def _plate_dim(node: dict[str, Any], plate: str) -> int:
-    return next(f.dim for f in node["cond_indep_stack"] if f.vectorized and f.name == plate)

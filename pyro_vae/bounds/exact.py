@@ -12,6 +12,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.bounds.densities import Densities, prior_of
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.looking import look_at
 from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.traces import PARTICLES, Program, log_prob_per_example, sample_sites
 
@@ -95,7 +97,9 @@ def _latent_dims(model: Program, x: Tensor, site: str) -> tuple[int, torch.dtype
     return dims, nodes[site]["value"].dtype
 
 
-def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float = 1e-8) -> Tensor:
+def gaussian(
+    model: Program, x: Any, *, plate: str | None = None, tolerance: float = 1e-8
+) -> Tensor:
     """Integrate out all latent variables of a model whose log p(x, z) is quadratic in them.
 
     If log p(x, z) = c + g'z - z'Hz / 2, then log p(x) = c + g'H^-1 g / 2 - log|H / 2 pi| / 2. This
@@ -103,14 +107,16 @@ def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float
     their latent sites together. H and g are read off the gradient of the model's log-density.
 
     Args:
-        model: a Pyro program, called as `model(x)`.
-        x: the examples, along the first dimension.
-        plate: the name of the data plate.
+        model: a Pyro program.
+        x: the data, which the model is called with: a tensor, a tuple, which is spread into
+            positional arguments, or `Arguments`.
+        plate: the name of the plate of the examples; by default it is found.
         tolerance: the largest difference between the log-density and the quadratic one at random
             points, relative to the log-density.
 
     Returns:
-        log p(x_i) in nats, `float64`, shape [len(x)].
+        log p(x_i) in nats, `float64`, shape [N]. If some site is outside the plate of the examples,
+        N is one, and this is the log p of all data together.
 
     Raises:
         InputError: if a latent site is discrete, or has a support without unconstrained
@@ -118,19 +124,22 @@ def gaussian(model: Program, x: Tensor, *, plate: str = "data", tolerance: float
         ValueError: if the log-density is not quadratic, or has no maximum, or is not in double
             precision.
     """
-    densities = Densities(model, prior_of(model), x[:2], plate)
-    with preserve_rng_state(x):
+    arguments = Arguments.of(x)
+    pair = look_at(model, prior_of(model), arguments, plate=plate, most_at_once=100)
+    densities = Densities(pair, arguments.take(slice(pair.batch_size)))
+    with preserve_rng_state(arguments):
         torch.manual_seed(0)
-        parts = [_gaussian(densities, part, tolerance) for part in x.split(100)]
+        parts = [_gaussian(densities, part, tolerance) for part in arguments.split(pair.batch_size)]
     return torch.cat(parts)
 
 
-def _gaussian(densities: Densities, x: Tensor, tolerance: float) -> Tensor:
+def _gaussian(densities: Densities, x: Arguments, tolerance: float) -> Tensor:
     """Return log p(x) of a batch of examples in closed form."""
     dims = densities.dims
     random = densities.draw(4, x)
     # The gradients at the origin and at the unit vectors determine a quadratic function.
-    units = torch.eye(dims, dtype=random.dtype, device=x.device)[:, None].expand(-1, len(x), -1)
+    units = torch.eye(dims, dtype=random.dtype, device=x.device)[:, None]
+    units = units.expand(-1, random.shape[1], -1)
     at = densities.point(torch.cat([torch.zeros_like(units[:1]), units, random]), x)
     if at.log_p.dtype != torch.float64:
         raise ValueError("single precision is not enough: convert the model and x to double")

@@ -20,7 +20,7 @@ log p(x).
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,11 @@ from pyro_vae.bounds.batches import Results, fastest, in_batches
 from pyro_vae.bounds.estimates import Estimate, Summary, finite, leave_one_out, table
 from pyro_vae.bounds.khat import good_k, tail_length
 from pyro_vae.bounds.streaming import Stream
-from pyro_vae.bounds.weights import log_weights
 from pyro_vae.errors import InputError
-from pyro_vae.programs.traces import Program, plate_nesting
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.looking import look_at
+from pyro_vae.programs.pair import Pair
+from pyro_vae.programs.traces import Program
 
 LADDER = (1, 5, 50, 500, 5000)
 REDUCED_TOGETHER = 500  # draws of an example: reducing fewer takes as much time
@@ -204,14 +206,16 @@ class Bounds:
 def evaluate(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     num_samples: int = 5000,
     *,
     ladder: Sequence[int] = LADDER,
-    plate: str = "data",
+    plate: str | None = None,
+    vectorize: bool | None = None,
     seed: int = 0,
+    batch_size: int | None = None,
     chunk_size: int | None = None,
-    adapt: Callable[[Tensor], Program] | None = None,
+    adapt: Callable[..., Program] | None = None,
     compile: bool | None = None,
     keep: Path | None = None,
     progress: bool = False,
@@ -225,18 +229,27 @@ def evaluate(
     Modules run in the mode that they are in: call `eval()` first if they have dropout or batch
     normalisation.
 
+    What this takes for granted about the programs is checked first, by running them: see
+    `programs.looking`. If some site is outside the plate of the examples, the result is for all
+    data together, and has a single value.
+
     Args:
-        model: a Pyro program, called as `model(x)`.
-        guide: a Pyro program, called as `guide(x)`.
-        x: the examples, along the first dimension; every site has to be in the data plate.
+        model: a Pyro program.
+        guide: a Pyro program, the model's guide.
+        x: the data, which both programs are called with: a tensor, a tuple, which is spread into
+            positional arguments, or `Arguments`. The examples are along the first dimension.
         num_samples: K, the number of draws for each example.
         ladder: the sizes k at which IWAE_k is estimated. Sizes above K are left out, and K is
             added.
-        plate: the name of the data plate.
+        plate: the name of the plate of the examples; by default it is found.
+        vectorize: whether to make several draws at once; by default if the programs allow it.
         seed: the seed of the draws; the global random state is restored.
+        batch_size: the number of examples that are taken at once; by default 50, or all if the
+            programs give other log-probabilities in batches.
         chunk_size: the number of draws, over all examples of a batch, that are decoded at once; by
-            default 5000, or fewer if they have more than a million pixels, which fit into caches.
-        adapt: a function that makes a guide for a batch of examples; it replaces `guide`.
+            default 5000, or fewer if they have more than a million numbers, which fit into caches.
+        adapt: a function that makes a guide for a batch of examples, which it is called with; it
+            replaces `guide`.
         compile: whether to compile the programs; by default if that saves more time than it takes.
             The draws are the same. Guides that `adapt` makes are not compiled.
         keep: a file for the results so far. If the call is interrupted, a later call with the same
@@ -247,9 +260,8 @@ def evaluate(
         Estimates in nats.
 
     Raises:
-        InputError: if num_samples < 1, if there are no examples, or if `compile` is set for guides
-            that `adapt` makes.
-        ValueError: if a site is not in the data plate.
+        InputError: if num_samples < 1, if no bound follows from the programs, or if `compile` is
+            set for guides that `adapt` makes.
     """
     if adapt is not None and compile:
         raise InputError("guides that adapt makes cannot be compiled: leave compile out", "compile")
@@ -257,28 +269,36 @@ def evaluate(
         raise InputError(
             f"num_samples has to be at least 1, and {num_samples} is not", "num_samples"
         )
-    if len(x) == 0:
-        raise InputError("there are no examples to evaluate", "x")
+    arguments = Arguments.of(x)
     if chunk_size is None:
-        chunk_size = max(1, min(5000, 1_000_000 // x[0].numel()))
+        chunk_size = max(1, min(5000, 1_000_000 // arguments.numel_per_example))
     if min([chunk_size, *ladder]) < 1:
         raise InputError("chunk_size and the ladder's rungs have to be at least 1", "ladder")
     rungs = sorted({k for k in ladder if k < num_samples} | {num_samples})
-    batch_size = min(len(x), 50, chunk_size)
-    evaluator = _Evaluator(model, guide, adapt, rungs, chunk_size // batch_size, plate)
-    evaluator.prepare(x[:batch_size], num_samples * x.numel(), compile)
+    pair = look_at(
+        model,
+        guide,
+        arguments,
+        plate=plate,
+        vectorize=vectorize,
+        batch_size=batch_size,
+        most_at_once=min(50, chunk_size),
+    )
+    evaluator = _Evaluator(pair, adapt, rungs, max(1, chunk_size // max(1, pair.batch_size)))
+    numbers = num_samples * max(1, len(arguments)) * arguments.numel_per_example
+    evaluator.prepare(arguments.take(slice(pair.batch_size)), numbers, compile)
     results = in_batches(
         evaluator.evaluate_batch,
-        x,
+        arguments,
         work_name="bounds",
         description="bounds" if adapt is None else "bounds, guide adapted",
-        batch_size=batch_size,
+        batch_size=pair.batch_size,
         seed=seed,
         units=num_samples,
         unit="draw",
         progress=progress,
         keep=keep,
-        depends_on=[model, guide, plate, rungs, chunk_size, adapt, evaluator.is_compiled],
+        depends_on=[model, guide, pair.plate, rungs, chunk_size, adapt, evaluator.is_compiled],
     )
     return _bounds(results, rungs)
 
@@ -287,37 +307,27 @@ class _Evaluator:
     """Draws the log-weights of one batch after another, and reduces them.
 
     Args:
-        model: as in `evaluate`.
-        guide: as in `evaluate`.
+        pair: the programs.
         adapt: as in `evaluate`.
         rungs: the sizes k at which IWAE_k is estimated, ascending; the last is K.
         chunk: the number of draws for each example that are decoded at once.
-        plate: the name of the data plate.
     """
 
     def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        adapt: Callable[[Tensor], Program] | None,
-        rungs: list[int],
-        chunk: int,
-        plate: str,
+        self, pair: Pair, adapt: Callable[..., Program] | None, rungs: list[int], chunk: int
     ) -> None:
-        self.model = model
-        self.guide = guide
+        self.pair = pair
         self.adapt = adapt
         self.rungs = rungs
         self.chunk = chunk
-        self.plate = plate
-        self.nesting = 0
-        self._draw_chunk: Callable[[Tensor], Tensor] = self._draw_plain_chunk
+        self._draw_chunk: Callable[[Arguments], Tensor] = self._draw_plain_chunk
 
-    def prepare(self, x: Tensor, pixels: int, compile: bool | None) -> None:
-        """Read the plates off a run on a first batch x; compile, if `fastest` says so."""
-        self.nesting = plate_nesting(self.model, self.guide, x)
+    def prepare(self, first: Arguments, numbers: int, compile: bool | None) -> None:
+        """Compile for batches like the first one, if `fastest` says so."""
         if self.adapt is None:  # each batch would compile its own guide
-            self._draw_chunk = fastest(self._draw_plain_chunk, x, pixels=pixels, wanted=compile)
+            self._draw_chunk = fastest(
+                self._draw_plain_chunk, arguments=first, pixels=numbers, wanted=compile
+            )
 
     @property
     def is_compiled(self) -> bool:
@@ -325,25 +335,22 @@ class _Evaluator:
         return self._draw_chunk != self._draw_plain_chunk
 
     @torch.no_grad()
-    def evaluate_batch(self, x: Tensor, advance: Callable[[int], Any]) -> Results:
+    def evaluate_batch(self, batch: Arguments, advance: Callable[[int], Any]) -> Results:
         """Return the estimates for a batch of examples, and call `advance` with progress."""
         num_samples = self.rungs[-1]
         stream = Stream(self.rungs)
-        guide = None if self.adapt is None else self.adapt(x)
+        pair = self.pair
+        if self.adapt is not None:
+            pair = replace(pair, guide=batch.call(self.adapt))
         validate = is_validation_enabled()
         waiting: list[Tensor] = []  # chunks that are not reduced yet
         for drawn in range(0, num_samples, self.chunk):
             count = min(self.chunk, num_samples - drawn)
             with validation_enabled(validate and drawn == 0):  # only the first chunk is validated
-                if guide is None and count == self.chunk:
-                    log_w = self._draw_chunk(x)
+                if pair is self.pair and count == self.chunk:
+                    log_w = self._draw_chunk(batch)
                 else:
-                    log_w = self._draw(x, self.guide if guide is None else guide, count)
-            if log_w.shape[1] != len(x):
-                raise ValueError(
-                    f"the plate '{self.plate}' holds {log_w.shape[1]} of {len(x)} examples: it "
-                    "has to hold them all, in order"
-                )
+                    log_w = _log_w(pair, batch, count)
             waiting.append(log_w)
             if drawn + count == num_samples or len(waiting) * self.chunk >= REDUCED_TOGETHER:
                 stream.add(torch.cat(waiting).double())
@@ -351,13 +358,14 @@ class _Evaluator:
             advance(log_w.numel())
         return stream.results()
 
-    def _draw_plain_chunk(self, x: Tensor) -> Tensor:
-        return self._draw(x, self.guide, self.chunk)
+    def _draw_plain_chunk(self, batch: Arguments) -> Tensor:
+        return _log_w(self.pair, batch, self.chunk)
 
-    def _draw(self, x: Tensor, guide: Program, count: int) -> Tensor:
-        return log_weights(
-            self.model, guide, x, count, plate=self.plate, max_plate_nesting=self.nesting
-        )
+
+def _log_w(pair: Pair, batch: Arguments, count: int) -> Tensor:
+    """Return log-weights in nats, shape [count, batch]."""
+    draws = pair.draw(batch, count)
+    return draws.log_p() - draws.log_q()
 
 
 def _bounds(results: Results, rungs: list[int]) -> Bounds:

@@ -105,7 +105,7 @@ def measure(model: Program, guide: Program, x: Tensor, seed: int = 0) -> Informa
         raise InputError("mutual information needs two examples or more")
     with torch.no_grad(), preserve_rng_state(x):
         torch.manual_seed(seed)
-        if plate_nesting(model, guide, x[:2]) != 1:
+        if plate_nesting(*traces(model, guide, x[:2])) != 1:
             raise InputError("mutual information supports no plate other than the data's")
         parts = [_measure_part(model, guide, part, x) for part in x.split(PART)]
         log_q, log_prior, log_likelihood, log_likelihood_of_prior, pairs = map(

@@ -13,26 +13,14 @@ as a path gradient (DReG, Tucker et al. 2019).
 """
 
 from collections.abc import Callable
-from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.programs.traces import (
-    PARTICLES,
-    Program,
-    log_prob_per_example,
-    per_example,
-    sample_sites,
-    traces,
-    with_values,
-)
-
-Site = dict[str, Any]
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.pair import Pair
+from pyro_vae.programs.traces import is_latent, is_observed, sample_sites
 
 
 class PathWeights:
@@ -67,22 +55,18 @@ class PathWeights:
         return gradient * self.factor.reshape(self.factor.shape + (1,) * missing_dims)
 
 
-class Draws:
-    """K draws of the latent variables of each example.
+class TrainingDraws:
+    """K draws of the latent variables of each example, with weights for their gradients.
 
     Args:
-        model: a Pyro program, called as `model(x)`.
-        guide: a Pyro program, called as `guide(x)`.
-        x: the data, shape [batch, *event].
+        pair: the model and the guide.
+        arguments: what both are called with.
         count: K.
-        nesting: the number of dimensions of the programs' plates. It is not used for a single
-            draw, because the programs then run without a plate for the draws.
         path: whether gradients through z reach the guide; `surrogate` may then weight them.
 
     Attributes:
-        nesting: as in the arguments.
-        model: the trace of the model.
-        guide: the trace of the guide.
+        pair: the model and the guide.
+        draws: the draws.
         log_p: log p(x, z) in nats, shape [K, batch].
         log_q: log q(z|x) in nats, shape [K, batch].
 
@@ -90,71 +74,46 @@ class Draws:
         InputError: if a site has a scale of its own: the loss would not be a bound.
     """
 
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        x: Tensor,
-        count: int,
-        nesting: int,
-        *,
-        path: bool = True,
-    ) -> None:
-        if count > 1:
-            particles = pyro.plate(PARTICLES, count, dim=-1 - nesting)
-            model, guide = particles(model), particles(guide)
-        self.nesting = nesting
-        self.batch_dims = nesting + 1 if count > 1 else 0
-        self._program, self._x = guide, x
-        self._path_weights = PathWeights()
-        into_model = self._path_weights.pass_on if path else Tensor.detach
-        self.model, self.guide = traces(model, guide, x, into_model)
-        for name, site in [*sample_sites(self.model), *sample_sites(self.guide)]:
+    def __init__(self, pair: Pair, arguments: Arguments, count: int, *, path: bool = True) -> None:
+        self.pair = pair
+        self._path_weights: list[PathWeights] = []
+
+        def into_model(number: int | None) -> Callable[[Tensor], Tensor]:
+            if not path:
+                return Tensor.detach
+            self._path_weights.append(PathWeights())
+            return self._path_weights[-1].pass_on
+
+        self.draws = pair.draw(arguments, count, change=into_model, always_a_dimension=False)
+        for site in [*self.draws.sites(model=True), *self.draws.sites(model=False)]:
             if isinstance(site["scale"], Tensor) or site["scale"] != 1:
                 raise InputError(
-                    f"site '{name}' has a scale, by poutine.scale or a subsampled plate: "
+                    f"site '{site['name']}' has a scale, by poutine.scale or a subsampled plate: "
                     "objectives need the same weight, 1, for all sites and examples"
                 )
-        self.log_p = self.log_prob(self.model)
-        self.log_q = self.log_prob(self.guide)
+        self.log_p = self.draws.log_p()
+        self.log_q = self.draws.log_q()
 
     @property
     def log_w(self) -> Tensor:
         """The log-weights log p(x, z) - log q(z|x) in nats, shape [K, batch]."""
         return self.log_p - self.log_q
 
-    def log_prob(
-        self, trace: poutine.Trace, counts: Callable[[Site], bool] | None = None
-    ) -> Tensor:
-        """Return the log-probabilities of a trace, summed over its sites, shape [K, batch].
+    @property
+    def log_likelihood(self) -> Tensor:
+        """Log p(x|z) in nats, shape [K, batch]."""
+        return self.draws.log_p(is_observed)
 
-        Args:
-            trace: the trace of the model or of the guide.
-            counts: whether a site is part of the sum; by default all are.
-        """
-        summed = log_prob_per_example(trace, "data", self.batch_dims, counts or (lambda site: True))
-        return self._with_draws_dimension(summed)
-
-    def sum_of_site(self, values: Tensor, site: Site) -> Tensor:
-        """Return the values of a site, summed over all dimensions but the draws and the data.
-
-        Args:
-            values: one for each element of the site's batch shape, for example its KL.
-            site: the site, of a trace.
-
-        Returns:
-            Shape [K, batch].
-        """
-        values = scale_and_mask(values, mask=site["mask"])
-        summed = per_example(values, site["name"], site, "data", self.batch_dims)
-        return self._with_draws_dimension(summed)
-
-    def _with_draws_dimension(self, values: Tensor) -> Tensor:
-        return values if self.batch_dims else values.unsqueeze(0)
+    @property
+    def log_prior(self) -> Tensor:
+        """Log p(z) in nats, shape [K, batch]."""
+        return self.draws.log_p(is_latent)
 
     def not_reparameterised(self) -> list[str]:
         """Return the names of the guide's sites that are not reparameterised."""
-        return [name for name, site in sample_sites(self.guide) if not site["fn"].has_rsample]
+        return [
+            name for name, site in sample_sites(self.draws.runs[0][1]) if not site["fn"].has_rsample
+        ]
 
     def require_reparameterised(self, user: str, advice: str, parameter: str) -> None:
         """Refuse guides with a site that is not reparameterised.
@@ -181,8 +140,7 @@ class Draws:
         The guide runs once more. In this run an autoregressive flow needs a pass for each dimension
         of z.
         """
-        fixed = poutine.replay(self._program, trace=with_values(self.guide, Tensor.detach))
-        return self.log_prob(poutine.trace(fixed).get_trace(self._x))
+        return self.draws.log_q_with(Tensor.detach)
 
     def surrogate(
         self,
@@ -212,7 +170,11 @@ class Draws:
             path_weights = _without_tiny(path_weights, smallest)
             # The gradient that reaches z from log_p has the factor a: a times b / a is b.
             factor = path_weights / model_weights
-            self._path_weights.factor = factor if self.batch_dims else factor[0]
+            if self.draws.batch_dims:
+                self._path_weights[0].factor = factor
+            else:
+                for weights, of_draw in zip(self._path_weights, factor, strict=True):
+                    weights.factor = of_draw
         if isinstance(score_weights, Tensor):
             score_weights = _without_tiny(score_weights, smallest)
         total = (model_weights * self.log_p).sum()

@@ -15,15 +15,17 @@ from typing import Any, Literal
 
 import torch
 from pyro.distributions import Delta, Independent
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.nn.functional import pad
 
 from pyro_vae import bounds
 from pyro_vae.errors import InputError, check_range
-from pyro_vae.objectives.draws import Draws, Site
+from pyro_vae.objectives.draws import TrainingDraws
 from pyro_vae.objectives.objective import Objective
-from pyro_vae.programs.traces import Program, is_latent, is_observed, sample_sites
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.traces import Program, Site, sample_sites
 
 
 class _WeightedKL(Objective):
@@ -79,10 +81,12 @@ class _WeightedKL(Objective):
         """Return the ELBO in nats, shape [batch]."""
         return bounds.elbo(log_w)
 
-    def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Return the weighted loss, summed over the examples, to be differentiated."""
-        draws = self.draw(model, guide, x)
-        log_likelihood = draws.log_prob(draws.model, is_observed)
+        draws = self.draw(model, guide, Arguments(*args, **kwargs))
+        log_likelihood = draws.log_likelihood
         if self.free_bits:
             draws.require_reparameterised("free_bits", "set free_bits to 0", "free_bits")
             kl_sum = self._kl_with_free_bits(draws)
@@ -92,20 +96,20 @@ class _WeightedKL(Objective):
         scored = draws.not_reparameterised()
         if scored:  # these sites get the score-function gradient: score times loss of each draw
             cost = (self.kl_weight * kl - log_likelihood).detach()
-            log_q = draws.log_prob(draws.guide, lambda site: site["name"] in scored)
+            log_q = draws.draws.log_q(lambda site: site["name"] in scored)
             score = (cost * log_q).mean(0).sum()
             loss = loss + score - score.detach()
         return loss
 
-    def _kl(self, draws: Draws) -> Tensor:
+    def _kl(self, draws: TrainingDraws) -> Tensor:
         """Return an estimate of the KL from each draw, in nats, shape [K, batch]."""
-        return draws.log_q - draws.log_prob(draws.model, is_latent)
+        return draws.log_q - draws.log_prior
 
     def _site_kl(self, posterior: Any, prior: Any, z: Tensor) -> Tensor:
         """Return one estimate per draw of the KL of one site, in the batch shape of the site."""
         return posterior.log_prob(z) - prior.log_prob(z)
 
-    def _kl_with_free_bits(self, draws: Draws) -> Tensor:
+    def _kl_with_free_bits(self, draws: TrainingDraws) -> Tensor:
         """Return sum_g max(free_bits, KL_g), times the size of the batch.
 
         KL_g is the mean over the batch: a group has to carry information in the batch as a whole,
@@ -113,27 +117,33 @@ class _WeightedKL(Objective):
         """
         size = draws.log_q.shape[1]
         total = draws.log_q.new_zeros(())
-        for name, site, prior_site in _site_pairs(draws):
-            posterior, prior, z = site["fn"], prior_site["fn"], site["value"]
-            if site["mask"] is not None or prior_site["mask"] is not None:
-                raise InputError(
-                    f"site '{name}' is masked, and free bits do not support masks", "free_bits"
-                )
-            if self.group > 0:
-                posterior, prior = _independent(name, posterior), _independent(name, prior)
-            kl = self._site_kl(posterior, prior, z)
-            batch_dims = kl.dim() - (self.group > 0)
-            if batch_dims > max(draws.batch_dims, 1):
-                raise InputError(
-                    f"site '{name}' is in a plate other than the data's, and free bits support "
-                    "only the data plate",
-                    "free_bits",
-                )
-            groups = kl.flatten(0, batch_dims - 1).mean(0)
-            if self.group > 0:
-                groups = pad(groups, (0, -len(groups) % self.group)).view(-1, self.group).sum(1)
-            total = total + groups.clamp(min=self.free_bits).sum() * size
+        for name, pairs in _site_pairs(draws):
+            groups = [self._kl_of_groups(name, *pair, draws.draws.batch_dims) for pair in pairs]
+            mean = torch.stack(groups).mean(0)
+            total = total + mean.clamp(min=self.free_bits).sum() * size
         return total
+
+    def _kl_of_groups(self, name: str, site: Site, prior_site: Site, batch_dims: int) -> Tensor:
+        """Return the KL of each group of dimensions of a site, in the mean over the batch."""
+        posterior, prior, z = site["fn"], prior_site["fn"], site["value"]
+        if site["mask"] is not None or prior_site["mask"] is not None:
+            raise InputError(
+                f"site '{name}' is masked, and free bits do not support masks", "free_bits"
+            )
+        if self.group > 0:
+            posterior, prior = _independent(name, posterior), _independent(name, prior)
+        kl = self._site_kl(posterior, prior, z)
+        dims = kl.dim() - (self.group > 0)
+        if dims > max(batch_dims, 1):
+            raise InputError(
+                f"site '{name}' is in a plate other than the data's, and free bits support only "
+                "the data plate",
+                "free_bits",
+            )
+        groups = kl.flatten(0, dims - 1).mean(0)
+        if self.group > 0:
+            groups = pad(groups, (0, -len(groups) % self.group)).view(-1, self.group).sum(1)
+        return groups
 
 
 class ELBO(_WeightedKL):
@@ -173,7 +183,7 @@ class ELBO(_WeightedKL):
                 "gradient",
             )
 
-    def _kl(self, draws: Draws) -> Tensor:
+    def _kl(self, draws: TrainingDraws) -> Tensor:
         kl = super()._kl(draws)
         if self.gradient == "plain" or not kl.requires_grad:
             return kl
@@ -195,18 +205,22 @@ class AnalyticELBO(_WeightedKL):
             registered.
     """
 
-    def loss(self, model: Program, guide: Program, x: Tensor) -> float:
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the negative ELBO, its KL in closed form, summed over the examples."""
         with torch.no_grad():
-            draws = self.draw(model, guide, x)
-            gain = draws.log_prob(draws.model, is_observed) - self._kl(draws)
+            draws = self.draw(model, guide, Arguments(*args, **kwargs))
+            gain = draws.log_likelihood - self._kl(draws)
             return -gain.mean(0).sum().item()
 
-    def _kl(self, draws: Draws) -> Tensor:
+    def _kl(self, draws: TrainingDraws) -> Tensor:
         total = draws.log_q.new_zeros(())
-        for _, site, prior_site in _site_pairs(draws):
-            kl = self._site_kl(site["fn"], prior_site["fn"], site["value"])
-            total = total + draws.sum_of_site(kl, site)
+        for _, pairs in _site_pairs(draws):
+            terms = []
+            for site, prior_site in pairs:
+                kl = self._site_kl(site["fn"], prior_site["fn"], site["value"])
+                kl = scale_and_mask(kl, mask=prior_site["mask"])
+                terms.append(draws.draws.sum_of_site(kl, site))
+            total = total + (terms[0] if draws.draws.batch_dims else torch.stack(terms))
         return total
 
     def _site_kl(self, posterior: Any, prior: Any, z: Tensor) -> Tensor:
@@ -229,21 +243,22 @@ def scheduled_weight(
     return start + (beta - start) * min(1.0, (epoch - cycle * 2 * warmup) / warmup)
 
 
-def _site_pairs(draws: Draws) -> Iterator[tuple[str, Site, Site]]:
-    """Yield the name of each latent site, the guide's site, and the model's site.
+def _site_pairs(draws: TrainingDraws) -> Iterator[tuple[str, list[tuple[Site, Site]]]]:
+    """Yield the name of each latent site, and its site in the guide and in the model of each run.
 
     Raises:
         InputError: if the KL is not the sum of the KLs of single sites. Pyro's autoguides are an
             example: their sites are points, computed from auxiliary sites.
     """
-    for name, site in sample_sites(draws.guide):
-        if name not in draws.model.nodes or isinstance(site["fn"], Delta):
+    runs = draws.draws.runs
+    for name, site in sample_sites(runs[0][1]):
+        if name not in runs[0][0].nodes or isinstance(site["fn"], Delta):
             raise InputError(
                 f"site '{name}' of the guide has no KL of its own: use the objective ELBO, without "
                 "free bits",
                 "objective",
             )
-        yield name, site, draws.model.nodes[name]
+        yield name, [(guide.nodes[name], model.nodes[name]) for model, guide in runs]
 
 
 def _independent(name: str, distribution: Any) -> Any:

@@ -18,13 +18,14 @@ the bound.
 """
 
 from abc import abstractmethod
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
 from pyro_vae import bounds
 from pyro_vae.errors import InputError, check_range
 from pyro_vae.objectives.objective import Objective
+from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.traces import Program
 
 Gradient = Literal["plain", "stl", "dreg"]
@@ -66,9 +67,11 @@ class _ImportanceWeighted(Objective):
         """
         return self.bound(log_w)
 
-    def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Return the negative of the objective, summed over the examples."""
-        draws = self.draw(model, guide, x)
+        draws = self.draw(model, guide, Arguments(*args, **kwargs))
         draws.require_reparameterised(
             f"{type(self).__name__}'s gradient",
             "use the objective ELBO, CUBO, TVO or RWS",
@@ -79,7 +82,7 @@ class _ImportanceWeighted(Objective):
         path_weights = weights.path_doubly if self.gradient == "dreg" else weights.path
         score_weights = None if self.gradient == "plain" else 0.0
         is_plain = path_weights is weights.model and score_weights is None
-        if draws.nesting > 1 and not is_plain:
+        if draws.pair.nesting > 1 and not is_plain:
             raise InputError(
                 f"{type(self).__name__}'s gradient {self.gradient} needs programs with no plate "
                 "other than the data's: use the objective IWAE with the gradient plain",
@@ -266,9 +269,11 @@ class CUBO(Objective):
             )
         self.order = check_range("order", order, 1.001, 100)
 
-    def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Return -IWAE_K, summed over the examples, with the gradients of both objectives."""
-        draws = self.draw(model, guide, x, path=False)
+        draws = self.draw(model, guide, Arguments(*args, **kwargs), path=False)
         log_w = draws.log_w.detach()
         score_weights = (self.order - 1) / self.order * (self.order * log_w).softmax(0)
         gain = draws.surrogate(log_w.softmax(0), None, score_weights)

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from pyro_vae import bounds
 from pyro_vae.errors import InputError
-from pyro_vae.objectives.draws import Draws
-from pyro_vae.programs.traces import Program, plate_nesting
+from pyro_vae.objectives.draws import TrainingDraws
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.looking import look_at_once
+from pyro_vae.programs.pair import Pair
+from pyro_vae.programs.traces import Program
 
 
 class Objective(pyro.infer.ELBO):
@@ -35,8 +38,7 @@ class Objective(pyro.infer.ELBO):
                 f"num_particles has to be at least 1, and {num_particles} is not", "num_particles"
             )
         super().__init__(num_particles=num_particles, vectorize_particles=True)
-        self._known_pair: tuple[Program, Program] | None = None  # the programs of `_nesting`
-        self._nesting = 1
+        self._pair: Pair | None = None  # the programs of the last draw
 
     @property
     def num_draws(self) -> int:
@@ -58,23 +60,28 @@ class Objective(pyro.infer.ELBO):
         return bounds.iwae(log_w)
 
     @abstractmethod
-    def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Return the training loss, summed over the examples, to be differentiated.
 
         Args:
-            model: a Pyro program, called as `model(x)`.
-            guide: a Pyro program, called as `guide(x)`.
-            x: the data, shape [batch, *event].
+            model: a Pyro program.
+            guide: a Pyro program, the model's guide.
+            args: what both are called with.
+            kwargs: the same, by name.
         """
 
-    def loss(self, model: Program, guide: Program, x: Tensor) -> float:
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the negative of `bound`, summed over the examples."""
         with torch.no_grad():
-            return -self.bound(self.draw(model, guide, x).log_w).sum().item()
+            return (
+                -self.bound(self.draw(model, guide, Arguments(*args, **kwargs)).log_w).sum().item()
+            )
 
-    def loss_and_grads(self, model: Program, guide: Program, x: Tensor) -> float:
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the training loss, and add its gradients to those of the parameters."""
-        loss = self.differentiable_loss(model, guide, x)
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward()
         return loss.item()
@@ -86,21 +93,24 @@ class Objective(pyro.infer.ELBO):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
 
-    def draw(self, model: Program, guide: Program, x: Tensor, *, path: bool = True) -> Draws:
+    def draw(
+        self, model: Program, guide: Program, arguments: Arguments, *, path: bool = True
+    ) -> TrainingDraws:
         """Draw from the guide, and compute the log-probabilities under both programs.
 
-        The first draw from a pair of programs runs them once more, to count the dimensions of their
-        plates.
+        The first draw from a pair of programs runs them several times, to find out how they may be
+        run.
 
         Args:
-            model: a Pyro program, called as `model(x)`.
-            guide: a Pyro program, called as `guide(x)`.
-            x: the data, shape [batch, *event].
+            model: a Pyro program.
+            guide: a Pyro program, the model's guide.
+            arguments: what both are called with.
             path: whether gradients through z reach the guide.
         """
-        if self._known_pair != (model, guide):
-            self._known_pair, self._nesting = (model, guide), plate_nesting(model, guide, x)
-        return Draws(model, guide, x, self.num_draws, self._nesting, path=path)
+        pair = self._pair
+        if pair is None or pair.model is not model or pair.guide is not guide:
+            pair = self._pair = look_at_once(model, guide, arguments)
+        return TrainingDraws(pair, arguments, self.num_draws, path=path)
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError("objectives work on all draws at once, not on a single trace")

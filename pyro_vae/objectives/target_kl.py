@@ -8,7 +8,8 @@ from torch import Tensor
 from pyro_vae import bounds
 from pyro_vae.errors import check_range
 from pyro_vae.objectives.objective import Objective
-from pyro_vae.programs.traces import Program, is_latent, is_observed
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.traces import Program
 
 
 class TargetKL(Objective):
@@ -45,25 +46,29 @@ class TargetKL(Objective):
         """Return the ELBO in nats, shape [batch]."""
         return bounds.elbo(log_w)
 
-    def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Return the weighted loss, summed over the examples, to be differentiated."""
-        return self._loss_and_kl(model, guide, x)[0]
+        return self._loss_and_kl(model, guide, Arguments(*args, **kwargs))[0]
 
-    def loss_and_grads(self, model: Program, guide: Program, x: Tensor) -> float:
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the training loss, add its gradients to the parameters', and move the weight."""
-        loss, kl = self._loss_and_kl(model, guide, x)
+        loss, kl = self._loss_and_kl(model, guide, Arguments(*args, **kwargs))
         if loss.requires_grad:
             loss.backward()
         excess = (kl / self.target - 1).clamp(-1, 1).nan_to_num(0.0)
         self.kl_weight.mul_((self.rate * excess).exp().to(self.kl_weight)).clamp_(1e-6, 1e6)
         return loss.item()
 
-    def _loss_and_kl(self, model: Program, guide: Program, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss_and_kl(
+        self, model: Program, guide: Program, arguments: Arguments
+    ) -> tuple[Tensor, Tensor]:
         """Return the loss, and the mean KL of an example in nats, without gradient."""
-        draws = self.draw(model, guide, x)
+        draws = self.draw(model, guide, arguments)
         draws.require_reparameterised("TargetKL", "use the objective ELBO", "objective")
-        kl = (draws.log_q - draws.log_prob(draws.model, is_latent)).mean(0)
-        log_likelihood = draws.log_prob(draws.model, is_observed).mean(0)
+        kl = (draws.log_q - draws.log_prior).mean(0)
+        log_likelihood = draws.log_likelihood.mean(0)
         return self.kl_weight * kl.sum() - log_likelihood.sum(), kl.detach().mean()
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """The thermodynamic variational objective."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError, check_range
 from pyro_vae.objectives.objective import Objective
+from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.traces import Program
 
 
@@ -46,9 +48,11 @@ class TVO(Objective):
         exponents = torch.linspace(1 if terms > 1 else 0, 0, terms, dtype=torch.float64)
         self.points = [0.0, *(first**exponents).tolist()]
 
-    def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Return the negative of the sum, summed over the examples."""
-        draws = self.draw(model, guide, x, path=False)
+        draws = self.draw(model, guide, Arguments(*args, **kwargs), path=False)
         log_w = draws.log_w.detach()
         model_weights, score_weights = torch.zeros_like(log_w), torch.zeros_like(log_w)
         value = log_w.new_zeros(())

@@ -1,7 +1,7 @@
 """Reweighted wake-sleep."""
 
 import inspect
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pyro import poutine
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pyro_vae import bounds
 from pyro_vae.errors import InputError
 from pyro_vae.objectives.objective import Objective
+from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.traces import Program, log_prob_per_example
 
 
@@ -45,15 +46,17 @@ class RWS(Objective):
             )
         self.guide = guide
 
-    def differentiable_loss(self, model: Program, guide: Program, x: Tensor) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Return -IWAE_K, summed over the examples, with the gradients of both objectives."""
-        draws = self.draw(model, guide, x, path=False)
+        draws = self.draw(model, guide, Arguments(*args, **kwargs), path=False)
         log_w = draws.log_w.detach()
         w = log_w.softmax(0)
         wake_share = {"wake": 1.0, "both": 0.5, "sleep": 0.0}[self.guide]
         gain = draws.surrogate(w, None, wake_share * w if wake_share else None)
         if wake_share < 1:
-            gain = gain + (1 - wake_share) * _sleep_log_q(model, guide, len(x)).sum()
+            gain = gain + (1 - wake_share) * _sleep_log_q(model, guide, log_w.shape[1]).sum()
         return gain.detach() - gain - bounds.iwae(log_w).sum()
 
 

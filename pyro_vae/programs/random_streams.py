@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 
 def stream_seed(*words: int) -> int:
@@ -18,5 +17,11 @@ def stream_seed(*words: int) -> int:
 
 
 def preserve_rng_state(x: Any) -> contextlib.AbstractContextManager[None]:
-    """Restore the global random state on exit: that of the CPU, and of the GPU that holds x."""
-    return torch.random.fork_rng([x.device] if isinstance(x, Tensor) and x.is_cuda else [])
+    """Restore the global random state on exit: that of the CPU, and of the GPU that holds x.
+
+    Args:
+        x: a tensor, or anything else that has a device.
+    """
+    device = getattr(x, "device", None)
+    on_gpu = isinstance(device, torch.device) and device.type == "cuda"
+    return torch.random.fork_rng([device] if on_gpu else [])

@@ -23,6 +23,7 @@ from pyro_vae.diagnostics import Diagnosis, Smoothness, refinement
 from pyro_vae.diagnostics.predictive import PredictiveChecks, compare_images
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
+from pyro_vae.programs.arguments import Arguments
 from pyro_vae.runs.options import at_least, check_fields
 from pyro_vae.runs.refined import Refined
 from pyro_vae.runs.run import Run
@@ -255,14 +256,14 @@ def _draw(run: Run, count: int) -> Tensor:
     """Draw images from the model, shape [count, *event]."""
 
     @torch.no_grad()
-    def draw(batch: Tensor, advance: Callable[[int], Any]) -> dict[str, Tensor]:
+    def draw(batch: Arguments, advance: Callable[[int], Any]) -> dict[str, Tensor]:
         x = run.vae.model(size=len(batch))
         advance(len(batch))
         return {"x": x}
 
     return in_batches(
         draw,
-        torch.empty(count, 0, device=run.device),
+        Arguments(torch.empty(count, 0, device=run.device)),
         work_name="drawing",
         batch_size=100,
         seed=run.options.seed,

@@ -134,7 +134,7 @@ def test_evaluate_is_the_plain_reduction_of_the_same_weights() -> None:
     for chunk_size in (7, 40, 300, 10_000):
         drawn = iter(log_w.split(max(1, chunk_size // 7)))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(importance, "log_weights", lambda *a, d=drawn, **k: next(d))
+            patch.setattr(importance, "_log_w", lambda *a, d=drawn: next(d))
             result = bounds.evaluate(
                 vae.model, vae.guide, x, 103, ladder=[1, 10, 60, 500], chunk_size=chunk_size
             )

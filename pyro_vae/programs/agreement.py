@@ -1,0 +1,221 @@
+"""Do programs give the same draw the same log-probabilities, however they are run?
+
+A program that counts its dimensions from the left is wrong among particles, and one that finds
+something by the index of an example is wrong in batches. Neither raises an error. So the same
+latent values are run in two ways, and both log-probabilities are compared.
+"""
+
+from collections.abc import Callable
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta
+from pyro.poutine.replay_messenger import ReplayMessenger
+from torch import Tensor
+
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.pair import Draws, Pair
+from pyro_vae.programs.sites import base, masked_values
+from pyro_vae.programs.traces import Site, plates, sample_sites
+
+PARTICLES_COMPARED = 2
+
+
+def between_particles(pair: Pair, arguments: Arguments) -> str | None:
+    """Compare draws that are made at once with the same draws, one at a time.
+
+    Args:
+        pair: the programs, to be vectorised.
+        arguments: what they are called with.
+
+    Returns:
+        Why the programs cannot be vectorised; None if they can.
+    """
+    try:
+        together = pair.draw(arguments, PARTICLES_COMPARED)
+        expected = together.log_p(), together.log_q()
+    except Exception as error:  # programs raise errors of any type
+        return _first_line(error)
+    one = pair.draw(arguments, 1, always_a_dimension=False).runs[0][1]
+    for k in range(PARTICLES_COMPARED):
+
+        def of_draw(name: str, value: Tensor, k: int = k) -> Tensor:
+            return value[k].reshape(one.nodes[name]["value"].shape)
+
+        alone = _replayed(pair, arguments, of_draw, together)
+        for all_values, values in zip(expected, (alone.log_p(), alone.log_q()), strict=True):
+            difference = _difference(all_values[k], values[0])
+            if difference:
+                return f"a draw among others has a log-probability {difference:.3g} nats away"
+    return None
+
+
+def between_batches(pair: Pair, arguments: Arguments, whole: Draws, size: int) -> str | None:
+    """Compare examples among all others with the same examples in batches, and alone.
+
+    Args:
+        pair: the programs.
+        arguments: what they are called with, for all examples.
+        whole: one draw for all of them.
+        size: the number of examples in a batch.
+
+    Returns:
+        Why examples cannot be taken in batches; None if they can.
+    """
+    count = len(arguments)
+    rows = torch.arange(count)
+    last = rows[(count - 1) // size * size :]
+    for taken in (rows[:: -(-count // size)], last, rows[count // 2 :][:1]):
+        batch = arguments.take(taken.to(arguments.device))
+        try:
+            part = _of_rows(pair, batch, whole, taken)
+            pairs = [(whole.log_p(), part.log_p()), (whole.log_q(), part.log_q())]
+        except Exception as error:  # programs raise errors of any type
+            return _first_line(error)
+        for all_values, values in pairs:
+            if values.shape[1] != len(taken):
+                return f"the plate '{pair.plate}' has {values.shape[1]} of {len(taken)} examples"
+            difference = _difference(all_values[0][taken], values[0])
+            if difference:
+                return (
+                    f"the same example in {len(taken)} of all {count} has a log-probability "
+                    f"{difference:.3g} nats away"
+                )
+    return None
+
+
+def between_neighbours(pair: Pair, arguments: Arguments, draw: Draws) -> str | None:
+    """Compare examples among two sets of neighbours with other latent values.
+
+    Args:
+        pair: the programs.
+        arguments: what they are called with, for at least two examples.
+        draw: one draw for them.
+
+    Returns:
+        How the log-probability of one example depends on the latent values of another; None if it
+        does not.
+    """
+    other = pair.draw(arguments, 1, always_a_dimension=False)
+    even = torch.arange(draw.log_p().shape[1]) % 2 == 0
+
+    def mix(name: str, value: Tensor) -> Tensor:
+        site = other.runs[0][1].nodes[name]
+        axis = _axis(site, pair.plate)
+        shape = [1] * value.dim()
+        shape[axis] = len(even)
+        return torch.where(even.reshape(shape).to(value.device), value, site["value"])
+
+    mixed = _replayed(pair, arguments, mix, draw)
+    for before, after in ((draw.log_p(), mixed.log_p()), (draw.log_q(), mixed.log_q())):
+        difference = _difference(before[0][even], after[0][even])
+        if difference:
+            return f"by {difference:.3g} nats"
+    return None
+
+
+def is_noisy(pair: Pair, arguments: Arguments, draw: Draws) -> bool:
+    """Return whether the programs draw random numbers outside of their sample sites."""
+    first, second = (_replayed(pair, arguments, lambda _, value: value, draw) for _ in range(2))
+    return bool(
+        _difference(first.log_p(), second.log_p()) or _difference(first.log_q(), second.log_q())
+    )
+
+
+def on_indices(pair: Pair, arguments: Arguments, draw: Draws) -> bool:
+    """Return whether the log-probabilities depend on the indices that plates draw at random."""
+    other = _replayed(pair, arguments, lambda _, value: value, draw, other_examples=True)
+    return bool(
+        _difference(draw.log_p(), other.log_p()) or _difference(draw.log_q(), other.log_q())
+    )
+
+
+def on_masked_values(pair: Pair, arguments: Arguments, draw: Draws) -> str | None:
+    """Replace the latent values that masks take out by others.
+
+    Returns:
+        The name of a site on whose masked values the model depends; None if there is none.
+    """
+    model, guide = draw.runs[0]
+    masks = masked_values(model)
+    if not masks:
+        return None
+    other = pair.draw(arguments, 1, always_a_dimension=False).runs[0][1]
+    for name, masked in masks.items():
+        if name in pair.summed_out:
+            continue
+
+        def replace(site: str, value: Tensor, name: str = name, masked: Tensor = masked) -> Tensor:
+            if site not in (name, pair.noise.get(name)):
+                return value
+            events = (1,) * guide.nodes[site]["fn"].event_dim
+            new = other.nodes[site]["value"]
+            return torch.where(masked.reshape(masked.shape + events), new, value)
+
+        changed = _replayed(pair, arguments, replace, draw)
+        if _difference(draw.log_p(), changed.log_p()):
+            return name
+    return None
+
+
+def _replayed(
+    pair: Pair,
+    arguments: Arguments,
+    change: Callable[[str, Tensor], Tensor],
+    draw: Draws,
+    *,
+    other_examples: bool = False,
+) -> Draws:
+    """Run the programs once, with the values of a draw after a change.
+
+    Points are left out: the guide computes them from the other values.
+
+    Args:
+        pair: the programs.
+        arguments: what they are called with.
+        change: a function of the name of a site and its value, which returns the new value.
+        draw: the draw.
+        other_examples: whether the draw was for other examples: then plates have their own indices.
+    """
+    guide = draw.runs[0][1]
+    given = guide.copy()
+    drawn = {name for name, site in sample_sites(guide) if not isinstance(base(site["fn"]), Delta)}
+    for name, site in guide.nodes.items():
+        if name in drawn:
+            given.nodes[name] = {**site, "value": change(name, site["value"])}
+        elif other_examples or not poutine.util.site_is_subsample(site):
+            given.remove_node(name)
+    return pair.draw(
+        arguments, 1, always_a_dimension=False, around_guide=lambda _: ReplayMessenger(given)
+    )
+
+
+def _of_rows(pair: Pair, batch: Arguments, whole: Draws, rows: Tensor) -> Draws:
+    """Run the programs for some examples, with the values that these have among all others."""
+    guide = whole.runs[0][1]
+
+    def of_rows(name: str, value: Tensor) -> Tensor:
+        return value.index_select(_axis(guide.nodes[name], pair.plate), rows.to(value.device))
+
+    return _replayed(pair, batch, of_rows, whole, other_examples=True)
+
+
+def _axis(site: Site, plate: str | None) -> int:
+    """Return the dimension of the plate of the examples in the values of a site."""
+    dim = next(frame.dim for frame in plates(site) if frame.name == plate)
+    return len(site["fn"].batch_shape) + dim
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference of two log-probabilities, or 0 if it is only rounding."""
+    eps = max(torch.finfo(tensor.dtype).eps for tensor in (one, other))
+    difference = (one - other).abs().nan_to_num(nan=0.0)
+    both = (one == other) | (one.isnan() & other.isnan())
+    allowed = 1e3 * eps * (1 + one.abs())
+    wrong = ~both & ~(difference <= allowed)
+    return difference[wrong].max().item() if wrong.any() else 0.0
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,67 @@
+"""Discrete sites that are marked for enumeration, summed out of a model exactly.
+
+Pyro runs such a site once, with all its values in a dimension of its own, left of all plates
+(`poutine.enum`). The sum over the values is then a contraction of the log-probabilities, which
+takes plates into account: a variable outside a plate is summed after the product over the plate.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+from pyro import poutine
+from pyro.ops.contract import contract_tensor_tree
+from pyro.ops.packed import unpack
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+from pyro_vae.programs.traces import sample_sites
+
+
+def enumerated_sites(trace: poutine.Trace) -> list[str]:
+    """Return the names of the latent sites of a trace that are marked for parallel enumeration."""
+    return [
+        name
+        for name, site in sample_sites(trace)
+        if not site["is_observed"] and site["infer"].get("enumerate") == "parallel"
+    ]
+
+
+def log_prob_summed_out(
+    trace: poutine.Trace, names: frozenset[str], keep: frozenset[str]
+) -> list[Tensor]:
+    """Sum enumerated sites out of the log-probability of a model.
+
+    Args:
+        trace: the trace of a model that ran under `poutine.enum`.
+        names: the names of the enumerated sites.
+        keep: the names of plates that every site is in. Nothing is summed over them.
+
+    Returns:
+        The terms of the log-probability, in nats. The dimensions of plates are in their usual
+        places, and those of plates that are not in `keep` are still to be added up.
+
+    Raises:
+        InputError: if a site has a scale: it would be inside the logarithm of a sum.
+    """
+    for name, site in sample_sites(trace):
+        if isinstance(site["scale"], Tensor) or site["scale"] != 1:
+            raise InputError(
+                f"site '{name}' has a scale, by poutine.scale or a subsampled plate, which a sum "
+                "over enumerated sites does not allow: give the programs all data, without a scale"
+            )
+    trace.compute_log_prob()
+    trace.pack_tensors()
+    factors: OrderedDict[frozenset[Any], list[Tensor]] = OrderedDict()
+    for _, site in sample_sites(trace):
+        frames = frozenset(
+            frame
+            for frame in site["cond_indep_stack"]
+            if frame.vectorized and frame.name not in keep
+        )
+        factors.setdefault(frames, []).append(site["packed"]["log_prob"])
+    summed = {trace.nodes[name]["infer"]["_enumerate_symbol"] for name in names}
+    return [
+        unpack(term, trace.symbol_to_dim)
+        for terms in contract_tensor_tree(factors, summed).values()
+        for term in terms
+    ]

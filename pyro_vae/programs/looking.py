@@ -1,0 +1,308 @@
+"""Look at a model and a guide once, by running them: what are their sites, how may they be run?
+
+All that a bound takes for granted about programs is checked here, and nowhere else. The checks run
+the programs, because nothing else tells: a program that is wrong among particles or in batches does
+not say so.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import nn
+
+from pyro_vae.errors import InputError
+from pyro_vae.programs.agreement import (
+    between_batches,
+    between_neighbours,
+    between_particles,
+    is_noisy,
+    on_indices,
+    on_masked_values,
+)
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.change_of_variables import check_change_of_variables
+from pyro_vae.programs.enumeration import enumerated_sites
+from pyro_vae.programs.pair import Draws, Pair
+from pyro_vae.programs.random_streams import preserve_rng_state
+from pyro_vae.programs.sites import (
+    auxiliary_sites,
+    check_latent_sites,
+    check_masks,
+    check_precision,
+    check_values,
+    computed_sites,
+    plate_of_examples,
+)
+from pyro_vae.programs.traces import Program, plate_nesting, sample_sites
+
+# All examples are run at once if they have at most so many numbers; otherwise the first that do.
+MAX_NUMBERS = 10**8
+
+
+def look_at(
+    model: Program,
+    guide: Program,
+    arguments: Arguments,
+    *,
+    plate: str | None = None,
+    vectorize: bool | None = None,
+    batch_size: int | None = None,
+    most_at_once: int | None = None,
+) -> Pair:
+    """Run a model and a guide, and return what a bound on log p(x) needs to know of them.
+
+    Args:
+        model: a Pyro program.
+        guide: a Pyro program, the model's guide.
+        arguments: what both are called with, for all examples.
+        plate: the name of the plate of the examples; by default it is found.
+        vectorize: whether all draws are made at once; by default if that gives the same
+            log-probabilities as one draw at a time.
+        batch_size: the number of examples that are run at once; by default `most_at_once`, or all
+            if that gives other log-probabilities.
+        most_at_once: the largest number of examples that are run at once by choice.
+
+    Raises:
+        InputError: if no bound follows from the programs, or they cannot be run as requested.
+    """
+    size = batch_size or most_at_once or len(arguments)
+    limit = max(size, MAX_NUMBERS // arguments.numel_per_example)
+    first = arguments if len(arguments) <= limit else arguments.take(slice(limit))
+    with torch.no_grad(), preserve_rng_state(arguments), _state_restored(model, guide):
+        pair, whole = _structure(model, guide, first, plate)
+        _check_scales(pair, first, whole)
+        site = on_masked_values(pair, first, whole)
+        if site:
+            raise InputError(
+                f"site '{site}' is masked, and other sites depend on its masked values: no bound "
+                "follows, since these values have no density",
+                "model",
+            )
+        reason = _whole_only(pair, first, whole, size)
+        if reason and batch_size:
+            raise InputError(
+                f"the examples cannot be taken in batches of {batch_size}: {reason}. Leave "
+                "batch_size out: then all are taken at once",
+                "batch_size",
+            )
+        if reason and len(arguments) > limit:
+            raise InputError(
+                f"the examples cannot be taken in batches: {reason}. All {len(arguments)} at once "
+                "are too many: evaluate fewer examples",
+                "x",
+            )
+        if reason:
+            warnings.warn(f"all examples are taken at once: {reason}", stacklevel=3)
+        pair = replace(pair, batch_size=len(arguments) if reason else min(size, len(arguments)))
+        batch = first if reason or pair.plate is None else first.take(slice(pair.batch_size))
+        _check_neighbours(pair, batch)
+        pair = _choose_vectorize(pair, batch, vectorize)
+        for start in range(limit, len(arguments), limit):
+            later = arguments.take(slice(start, start + limit))
+            check_values(pair.draw(later, 1, always_a_dimension=False).runs[0][0])
+    return pair
+
+
+def look_at_once(
+    model: Program, guide: Program, arguments: Arguments, *, vectorize: bool | None = None
+) -> Pair:
+    """Run a model and a guide, and return what a training objective needs to know of them.
+
+    An objective is computed for one batch after another, whatever the batches are: that examples
+    have the same log-probabilities in another batch is not asked for. Modules may be in training
+    mode, with dropout, which is off in the comparison, and batch statistics.
+
+    Args:
+        model: as in `look_at`.
+        guide: as in `look_at`.
+        arguments: what both are called with, for a batch of examples.
+        vectorize: as in `look_at`.
+
+    Raises:
+        InputError: as `look_at`.
+    """
+    with (
+        torch.no_grad(),
+        preserve_rng_state(arguments),
+        _state_restored(model, guide),
+        _dropout_off(model, guide),
+    ):
+        pair, _ = _structure(model, guide, arguments, None)
+        return _choose_vectorize(pair, arguments, vectorize)
+
+
+def _structure(
+    model: Program, guide: Program, arguments: Arguments, plate: str | None
+) -> tuple[Pair, Draws]:
+    """Return what one run of the programs shows, and a run with what was found."""
+    guide_trace = arguments.call(poutine.trace(guide).get_trace)
+    replayed = poutine.replay(model, trace=guide_trace)
+    model_trace = arguments.call(poutine.trace(replayed).get_trace)
+    summed_out = frozenset(enumerated_sites(model_trace)) - guide_trace.nodes.keys()
+    check_latent_sites(model_trace, guide_trace, summed_out)
+    check_values(model_trace)
+    sites = [*sample_sites(model_trace), *sample_sites(guide_trace)]
+    pair = Pair(
+        model,
+        guide,
+        plate_of_examples(sites, plate, len(arguments)),
+        plate_nesting(model_trace, guide_trace),
+        vectorize=False,
+        summed_out=summed_out,
+    )
+    computed = computed_sites(model_trace, guide_trace)
+    auxiliary = auxiliary_sites(guide_trace)
+    noise: dict[str, str] = {}
+    if computed or auxiliary:
+        noise = check_change_of_variables(
+            lambda trace: pair.run_guide(arguments, None, trace),
+            guide_trace,
+            model_trace,
+            auxiliary,
+            computed,
+            pair.plate,
+        )
+    check_masks(model_trace, guide_trace, noise)
+    pair = replace(pair, noise=noise)
+    whole = pair.draw(arguments, 1, always_a_dimension=False)
+    log_p, log_q = whole.log_p(), whole.log_q()
+    if log_p.shape != log_q.shape:
+        raise InputError(
+            f"the plate '{pair.plate}' has {log_p.shape[1]} examples in the model, and "
+            f"{log_q.shape[1]} in the guide",
+            "guide",
+        )
+    for trace in whole.runs[0]:
+        check_precision(trace)
+    return pair, whole
+
+
+def _whole_only(pair: Pair, arguments: Arguments, whole: Draws, size: int) -> str | None:
+    """Return why examples have to be taken all at once; None if they can be taken in batches."""
+    found = whole.log_p().shape[1]
+    if pair.plate is None or len(arguments) <= size == found:
+        return None
+    if found != len(arguments):
+        return (
+            f"the plate '{pair.plate}' has {found} examples, and the first dimension of the "
+            f"arguments {len(arguments)}"
+        )
+    reason = between_batches(pair, arguments, whole, size)
+    if reason and is_noisy(pair, arguments, whole):
+        raise _noise()
+    return reason
+
+
+def _check_neighbours(pair: Pair, arguments: Arguments) -> None:
+    """Refuse programs in which the latent values of one example change another example."""
+    draw = pair.draw(arguments, 1, always_a_dimension=False)
+    if pair.plate is None or draw.log_p().shape[1] < 2:
+        return
+    difference = between_neighbours(pair, arguments, draw)
+    if difference is None:
+        return
+    if is_noisy(pair, arguments, draw):
+        raise _noise()
+    raise InputError(
+        f"the latent values of one example change the log-probability of others {difference}, so "
+        "there is no bound for each example: call eval() if modules use batch statistics",
+        "model",
+    )
+
+
+def _choose_vectorize(pair: Pair, arguments: Arguments, wanted: bool | None) -> Pair:
+    """Return the pair, vectorised if that is right."""
+    if wanted is False:
+        return pair
+    vectorized = replace(pair, vectorize=True)
+    reason = between_particles(vectorized, arguments)
+    if reason is None:
+        return vectorized
+    if wanted:
+        raise InputError(
+            f"the programs cannot make several draws at once: {reason}. Leave vectorize out: then "
+            "they run once for each draw",
+            "vectorize",
+        )
+    warnings.warn(
+        f"the programs run once for each draw, which is slower: they cannot make several at once: "
+        f"{reason}",
+        stacklevel=4,
+    )
+    return pair
+
+
+def _check_scales(pair: Pair, arguments: Arguments, whole: Draws) -> None:
+    """Refuse sites with different scales, and plates that take some of the examples at random.
+
+    A plate that has a subsample for its scale alone, and never uses its indices, is taken as it is.
+    """
+    scales: dict[str, Any] = {}
+    for trace in whole.runs[0]:
+        scales |= {name: site["scale"] for name, site in sample_sites(trace)}
+    for name, scale in scales.items():
+        if torch.is_tensor(scale) or scale != (
+            1 if pair.plate is None else next(iter(scales.values()))
+        ):
+            raise InputError(
+                f"site '{name}' has a scale of its own, by poutine.scale or a subsampled plate: "
+                "with it there is no bound on log p(x)",
+                "model",
+            )
+    if any(scale != 1 for scale in scales.values()) and on_indices(pair, arguments, whole):
+        raise InputError(
+            "a plate takes some of the examples at random, and a bound needs all of those that it "
+            "is given: leave subsample_size out",
+            "model",
+        )
+
+
+def _noise() -> InputError:
+    return InputError(
+        "the programs draw random numbers outside of their sample sites: call eval() if modules "
+        "have dropout, or make these numbers sample sites",
+        "model",
+    )
+
+
+@contextlib.contextmanager
+def _state_restored(*programs: Program) -> Iterator[None]:
+    """Restore the buffers of modules, which a run in training mode may change."""
+    buffers = [buffer for module in _modules(*programs) for buffer in module.buffers(False)]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def _dropout_off(*programs: Program) -> Iterator[None]:
+    """Let dropout pass all values, so that two runs can be compared."""
+    dropout = [
+        module
+        for module in _modules(*programs)
+        if module.training and "Dropout" in type(module).__name__
+    ]
+    for module in dropout:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in dropout:
+            module.training = True
+
+
+def _modules(*programs: Program) -> list[nn.Module]:
+    return [
+        module
+        for program in programs
+        if isinstance(program, nn.Module)
+        for module in program.modules()
+    ]

@@ -1,0 +1,217 @@
+"""The sites of a model and its guide: what each is for, and whether a bound follows from them."""
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta, ImproperUniform, Unit
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+from pyro_vae.programs.traces import Site, plates, sample_sites
+
+
+def check_latent_sites(
+    model: poutine.Trace, guide: poutine.Trace, summed_out: frozenset[str]
+) -> None:
+    """Check that model and guide have the same latent sites, and that these have densities.
+
+    Args:
+        model: a trace of the model.
+        guide: a trace of the guide, with the same values.
+        summed_out: the names of sites that are summed out, which the guide need not have.
+
+    Raises:
+        InputError: if a site is missing on one side, or has no density.
+    """
+    latent = {name: site for name, site in sample_sites(model) if not site["is_observed"]}
+    guided = dict(sample_sites(guide))
+    for name in latent.keys() - guided.keys() - summed_out:
+        raise InputError(f"the guide has no site '{name}', which the model samples", "guide")
+    for name, site in guided.items():
+        auxiliary = site["infer"].get("is_auxiliary")
+        if (name not in latent and not auxiliary) or site["is_observed"]:
+            raise InputError(
+                f"the guide's site '{name}' is no latent site of the model, and is not marked as "
+                "auxiliary",
+                "guide",
+            )
+    for name, site in latent.items():
+        fn = base(site["fn"])
+        if isinstance(fn, ImproperUniform | Unit):
+            raise InputError(
+                f"the model's site '{name}' has no normalised density ({type(fn).__name__}), and "
+                "so log p(x) does not exist: give it a proper prior",
+                "model",
+            )
+        point = isinstance(fn, Delta) and name in guided
+        if point and not isinstance(base(guided[name]["fn"]), Delta):
+            raise InputError(
+                f"the model's site '{name}' is a Delta, which has no density: use "
+                "pyro.deterministic",
+                "model",
+            )
+
+
+def computed_sites(model: poutine.Trace, guide: poutine.Trace) -> list[str]:
+    """Return the names of the guide's `Delta` sites for continuous latent variables.
+
+    A point that is one of the values of a discrete variable has a probability, and needs no care.
+    """
+    sites = dict(sample_sites(model))
+    return [
+        name
+        for name, site in sample_sites(guide)
+        if isinstance(base(site["fn"]), Delta)
+        and name in sites
+        and not isinstance(base(sites[name]["fn"]), Delta)
+        and not sites[name]["fn"].support.is_discrete
+    ]
+
+
+def auxiliary_sites(guide: poutine.Trace) -> list[str]:
+    """Return the names of the guide's sites that are not latent sites of the model.
+
+    Raises:
+        InputError: if one of them is discrete.
+    """
+    names = []
+    for name, site in sample_sites(guide):
+        if site["infer"].get("is_auxiliary"):
+            names.append(name)
+            if site["fn"].support.is_discrete:
+                raise InputError(
+                    f"the guide's auxiliary site '{name}' is discrete: no density follows for the "
+                    "latent variables that are computed from it",
+                    "guide",
+                )
+    return names
+
+
+def base(distribution: Any) -> Any:
+    """Return what a distribution is without masks, expansions and independent dimensions."""
+    while hasattr(distribution, "base_dist") and not hasattr(distribution, "transforms"):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def check_values(model: poutine.Trace, first: int = 0) -> None:
+    """Check that all observed values are in the support of what observes them.
+
+    Args:
+        model: a trace of the model.
+        first: the number of the first example, for the message.
+
+    Raises:
+        InputError: with the site, and one of the values that are not.
+    """
+    for name, site in sample_sites(model):
+        value, fn = site["value"], site["fn"]
+        if not site["is_observed"] or not isinstance(value, Tensor) or isinstance(base(fn), Unit):
+            continue
+        try:
+            valid = fn.support.check(value)
+        except NotImplementedError:  # the distribution says nothing about its support
+            continue
+        if isinstance(site["mask"], Tensor):
+            valid = valid | ~site["mask"]
+        if site["mask"] is not False and not valid.all():
+            wrong = value[~valid.expand(value.shape[: valid.dim()])] if valid.dim() else value
+            raise InputError(
+                f"site '{name}' observes {wrong.flatten()[0]:g}, which is not in the support of "
+                f"its distribution, {type(base(fn)).__name__}: {fn.support}",
+                "x",
+            )
+
+
+def check_masks(model: poutine.Trace, guide: poutine.Trace, noise: dict[str, str]) -> None:
+    """Check that the guide has a density wherever the model has a latent variable.
+
+    Args:
+        model: a trace of the model.
+        guide: a trace of the guide.
+        noise: the auxiliary site of each computed site, where there is one.
+
+    Raises:
+        InputError: if the guide masks what the model does not, or the noise of a masked latent
+            variable cannot be told apart.
+    """
+    sites = dict(sample_sites(model))
+    computed = computed_sites(model, guide)
+    for name, site in sample_sites(guide):
+        model_mask = sites[name]["mask"] if name in sites else None
+        if _hides(site["mask"], model_mask):
+            raise InputError(
+                f"the guide's site '{name}' is masked where the model's is not: mask both alike",
+                "guide",
+            )
+        if name in computed and _is_mask(model_mask) and name not in noise:
+            raise InputError(
+                f"the model masks site '{name}', and the guide computes its values from noise that "
+                "other values share: use a guide with noise for each value, such as AutoNormal",
+                "guide",
+            )
+
+
+def _hides(mask: Tensor | bool | None, model_mask: Tensor | bool | None) -> bool:
+    """Return whether a mask takes something out that the model's mask leaves in."""
+    if not _is_mask(mask):
+        return False
+    left_in = torch.as_tensor(True if model_mask is None else model_mask)
+    return bool((~torch.as_tensor(mask) & left_in).any())
+
+
+def masked_values(model: poutine.Trace) -> dict[str, Tensor]:
+    """Return, for each masked latent site, which of its values the mask takes out."""
+    return {
+        name: ~torch.as_tensor(site["mask"], device=site["value"].device)
+        for name, site in sample_sites(model)
+        if not site["is_observed"] and _is_mask(site["mask"])
+    }
+
+
+def check_precision(trace: poutine.Trace) -> None:
+    """Refuse log-probabilities in half precision, which have two or three digits.
+
+    Args:
+        trace: a trace whose log-probabilities have been computed.
+
+    Raises:
+        InputError: with the first site that has them.
+    """
+    for name, site in sample_sites(trace):
+        log_prob = site["unscaled_log_prob"]
+        if isinstance(log_prob, Tensor) and log_prob.dtype in (torch.bfloat16, torch.float16):
+            raise InputError(
+                f"the log-probabilities of site '{name}' are in {log_prob.dtype}, which is too "
+                "coarse for a bound: convert the data and the programs to float32",
+                "x",
+            )
+
+
+def _is_mask(mask: Tensor | bool | None) -> bool:
+    return mask is not None and mask is not True
+
+
+def plate_of_examples(sites: list[tuple[str, Site]], wanted: str | None, size: int) -> str | None:
+    """Return the name of the plate of the examples, which all sites are in.
+
+    Args:
+        sites: the sites of both programs.
+        wanted: the name that the caller gave, or None.
+        size: the number of examples among the arguments, or 0 if it is not known.
+
+    Returns:
+        The name that was given; or else, of the plates that all sites share, the outermost with the
+        size of the data, or the outermost. None if there is none: then some site is outside all
+        plates, or the sites have different plates.
+    """
+    if wanted is not None or not sites:
+        return wanted
+    shared = [
+        frame
+        for frame in plates(sites[0][1])
+        if all(frame.name in {other.name for other in plates(site)} for _, site in sites)
+    ]
+    of_size = [frame.name for frame in shared if frame.size == size]
+    return next(iter([*of_size, *(frame.name for frame in shared)]), None)
