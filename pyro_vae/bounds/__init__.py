@@ -35,10 +35,12 @@ from pyro_vae.bounds.importance import LADDER, Bounds, elbo, evaluate, iwae, jac
 from pyro_vae.bounds.paired import Comparison, compare
 from pyro_vae.bounds.results import Result
 from pyro_vae.bounds.weights import log_weights
+from pyro_vae.programs.arguments import Arguments, Shared
 
 __all__ = [
     "LADDER",
     "Annealed",
+    "Arguments",
     "Bidirectional",
     "Bounds",
     "Comparison",
@@ -47,6 +49,7 @@ __all__ = [
     "Gaps",
     "Result",
     "Settings",
+    "Shared",
     "anneal",
     "bidirectional",
     "certified",

@@ -70,6 +70,8 @@ def look_at(
     Raises:
         InputError: if no bound follows from the programs, or they cannot be run as requested.
     """
+    if len(arguments) == 0 and any(tensor.dim() for tensor in arguments.tensors()):
+        raise InputError("there are no examples to evaluate", "x")
     size = batch_size or most_at_once or len(arguments)
     limit = max(size, MAX_NUMBERS // arguments.numel_per_example)
     first = arguments if len(arguments) <= limit else arguments.take(slice(limit))
@@ -254,7 +256,9 @@ def _check_scales(pair: Pair, arguments: Arguments, whole: Draws) -> None:
                 "with it there is no bound on log p(x)",
                 "model",
             )
-    if any(scale != 1 for scale in scales.values()) and on_indices(pair, arguments, whole):
+    scaled = any(scale != 1 for scale in scales.values())
+    count = whole.log_p().shape[1]
+    if scaled and (count < len(arguments) or on_indices(pair, arguments, whole)):
         raise InputError(
             "a plate takes some of the examples at random, and a bound needs all of those that it "
             "is given: leave subsample_size out",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pyro_vae import InputError, bounds
 from pyro_vae.bounds import Settings
 from pyro_vae.bounds.batches import fastest, in_batches
+from pyro_vae.programs.arguments import Arguments
 
 
 def run(
@@ -23,12 +24,12 @@ def run(
     """Add noise to x and count the batches; raise an interrupt after `stop_at` batches."""
     done = 0
 
-    def work(batch: Tensor, advance: Callable[[int], Any]) -> dict[str, Tensor]:
+    def work(batch: Arguments, advance: Callable[[int], Any]) -> dict[str, Tensor]:
         nonlocal done
         if done == stop_at:
             raise KeyboardInterrupt
         done += 1
-        return {"x": batch + torch.randn(len(batch))}
+        return {"x": batch.args[0] + torch.randn(len(batch))}
 
     arguments = {
         "batch_size": 3,
@@ -40,7 +41,7 @@ def run(
         "depends_on": [],
         **changes,
     }
-    return in_batches(work, x, keep=keep, **arguments)["x"], done
+    return in_batches(work, Arguments(x), keep=keep, **arguments)["x"], done
 
 
 @pytest.fixture
@@ -145,6 +146,11 @@ def test_what_cannot_be_compiled_is_said() -> None:
     x = torch.randn(4)
     with pytest.raises(InputError, match="cannot be compiled"):
         bounds.evaluate(model, guide, x, 3, compile=True)
+
+    def call(arguments: Arguments) -> Any:
+        return arguments.call(model)
+
     with pytest.warns(UserWarning, match="not compiled, and slower"):
-        plain = fastest(model, x, pixels=1e10, wanted=None)
-    assert plain is model and fastest(model, x, pixels=1.0, wanted=None) is model
+        plain = fastest(call, arguments=Arguments(x), pixels=1e10, wanted=None)
+    assert plain is call
+    assert fastest(call, arguments=Arguments(x), pixels=1.0, wanted=None) is call

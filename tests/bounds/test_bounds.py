@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae import VAE, InputError, bounds
-from pyro_vae.bounds import importance, khat, weights
+from pyro_vae.bounds import importance, khat
 from pyro_vae.bounds.streaming import Stream
 
 REPETITIONS = 200
@@ -310,6 +310,7 @@ def test_any_pyro_program(vectorize: bool) -> None:
 
 
 def test_masks_count_and_scales_do_not() -> None:
+    """A scale that all sites have is no part of log p(x); one that some have is refused."""
     mask = torch.tensor([True, False, True])
 
     def model(x: Tensor, scale: float = 1.0) -> None:
@@ -318,8 +319,8 @@ def test_masks_count_and_scales_do_not() -> None:
             with pyro.poutine.mask(mask=mask):
                 pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    def guide(x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
+    def guide(x: Tensor, scale: float = 1.0) -> None:
+        with pyro.plate("data", len(x)), pyro.poutine.scale(scale=scale):
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
     x = torch.tensor([0.3, 5.0, -1.0])
@@ -328,11 +329,15 @@ def test_masks_count_and_scales_do_not() -> None:
     torch.manual_seed(1)
     plain = bounds.log_weights(model, guide, x, 4)
     torch.manual_seed(1)
-    scaled = bounds.log_weights(lambda x: model(x, 7.0), guide, x, 4)
+    scaled = bounds.log_weights(lambda x: model(x, 7.0), lambda x: guide(x, 7.0), x, 4)
     assert torch.equal(plain, scaled)
+    with pytest.raises(InputError, match="scale of its own"):
+        bounds.log_weights(lambda x: model(x, 7.0), guide, x, 4)
 
 
 def test_sites_outside_the_plate_are_refused() -> None:
+    """Refused for each example; without a plate there is one number for all data."""
+
     def model(x: Tensor) -> None:
         loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
         with pyro.plate("data", len(x)):
@@ -342,7 +347,13 @@ def test_sites_outside_the_plate_are_refused() -> None:
         pyro.sample("loc", dist.Normal(0.0, 1.0))
 
     with pytest.raises(ValueError, match="'loc' is not in a plate named 'data'"):
-        bounds.log_weights(model, guide, torch.zeros(3), 2)
+        bounds.log_weights(model, guide, torch.zeros(3), 2, plate="data")
+    log_w = bounds.log_weights(model, guide, torch.zeros(3), 100_000)
+    assert log_w.shape == (100_000, 1)
+    error = (1 / log_w.softmax(0).square().sum(0).reciprocal() - 1 / 100_000).sqrt()
+    covariance = torch.ones(3, 3) + torch.eye(3)
+    exact = torch.distributions.MultivariateNormal(torch.zeros(3), covariance)
+    assert abs(bounds.iwae(log_w) - exact.log_prob(torch.zeros(3))) < 4.5 * error < 0.1
     with pytest.raises(ValueError, match="no site 'loc'"):
         bounds.log_weights(model, lambda x: None, torch.zeros(3), 2)
 
@@ -410,12 +421,8 @@ def test_plates_that_do_not_match_are_refused() -> None:
         with pyro.plate("data", len(x), subsample_size=3):
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match="holds 3 of 6 examples"):
+    with pytest.raises(ValueError, match="takes some of the examples at random"):
         bounds.evaluate(subsampling, its_guide, torch.zeros(6), 5)
-
-
-def test_plate_nesting() -> None:
-    assert weights.plate_nesting(robust_regression, robust_guide, torch.zeros(4, 3)) == 2
 
 
 # The jackknife, and the verdict from the weights' tails.
