@@ -15,7 +15,10 @@ first use, so that `import pyro_vae` takes hardly more time than `import pyro`.
 """
 
 import importlib
-from typing import TYPE_CHECKING
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING, Any
 
 from pyro_vae import kinds, likelihoods, networks, posteriors, priors
 from pyro_vae.errors import DivergenceError, InputError
@@ -69,6 +72,26 @@ _OTHER_PLACES = {
     "refinement": "pyro_vae.diagnostics.refinement",
     "svi": "pyro_vae.training",
 }
+
+
+class _OtherPlaces(MetaPathFinder, Loader):
+    """Lets `from pyro_vae.svi import ...` find a module that is in another place now."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        package, _, last = name.rpartition(".")
+        found = package == __name__ and last in _OTHER_PLACES
+        return ModuleSpec(name, self, origin=_OTHER_PLACES[last]) if found else None
+
+    def create_module(self, spec: ModuleSpec) -> "ModuleType":
+        module = importlib.import_module(str(spec.origin))
+        self._own_spec = module.__spec__
+        return module
+
+    def exec_module(self, module: "ModuleType") -> None:
+        module.__spec__ = self._own_spec  # the import system has replaced it
+
+
+sys.meta_path.append(_OtherPlaces())
 
 if not TYPE_CHECKING:  # type checkers read the imports above
 

@@ -1,5 +1,6 @@
 """`import pyro_vae` is light: heavy packages are imported where they are used, not before."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -94,6 +95,10 @@ def test_old_and_short_names_are_the_modules() -> None:
 
     assert pyro_vae.svi is pyro_vae.training
     assert pyro_vae.refinement is refinement and pyro_vae.compiling is compiling
+    for old, new in (("svi", "training"), ("compiling", "programs.compiling")):
+        module = importlib.import_module(f"pyro_vae.{old}")
+        assert module is importlib.import_module(f"pyro_vae.{new}")
+        assert module.__spec__.name == f"pyro_vae.{new}"
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
