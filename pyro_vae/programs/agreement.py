@@ -37,6 +37,8 @@ def between_particles(pair: Pair, arguments: Arguments) -> str | None:
     except Exception as error:  # programs raise errors of any type
         return _first_line(error)
     one = pair.draw(arguments, 1, always_a_dimension=False).runs[0][1]
+    if one.nodes.keys() != together.runs[0][1].nodes.keys():
+        return "their sites change from one run to the next"
     for k in range(PARTICLES_COMPARED):
 
         def of_draw(name: str, value: Tensor, k: int = k) -> Tensor:

@@ -55,16 +55,7 @@ def check_change_of_variables(
             invertible, or its Jacobian is not in the density.
     """
     with torch.enable_grad():
-        noise = {
-            name: guide_trace.nodes[name]["value"].detach().clone().requires_grad_()
-            for name in auxiliary
-        }
-        given = guide_trace.copy()
-        for name in computed:
-            given.remove_node(name)
-        for name, value in noise.items():
-            given.nodes[name] = {**given.nodes[name], "value": value}
-        trace = run_guide(given)
+        noise, trace = _run_with_noise(run_guide, guide_trace, auxiliary, computed)
         coordinates, log_dets = [], []
         for name in computed:
             site = trace.nodes[name]
@@ -73,9 +64,14 @@ def check_change_of_variables(
             log_det = transform.log_abs_det_jacobian(u, site["value"])
             coordinates.append(_by_example(u, site, plate))
             log_dets.append(_by_example(log_det, site, plate).sum(1))
-        _refuse_points(computed, coordinates, list(noise.values()))
+        for name in _points(computed, coordinates, noise):
+            raise InputError(
+                f"the guide's site '{name}' is a point estimate, which has no density and gives no "
+                "bound: let the guide draw it, by AutoNormal for example",
+                "guide",
+            )
         a = [_by_example(value, trace.nodes[name], plate) for name, value in noise.items()]
-        u = torch.cat(coordinates, 1)
+        u = torch.cat(coordinates, 1) if coordinates else a[0][:, :0]
         dims = sum(part.shape[1] for part in a)
         if u.shape[1] != dims:
             raise _not_invertible(
@@ -129,6 +125,40 @@ def check_change_of_variables(
     }
 
 
+def find_points(
+    run_guide: Callable[[poutine.Trace], poutine.Trace],
+    guide_trace: poutine.Trace,
+    auxiliary: Sequence[str],
+    computed: Sequence[str],
+) -> list[str]:
+    """Return the names of the computed sites that are points: no noise reaches them.
+
+    The arguments are those of `check_change_of_variables`.
+    """
+    with torch.enable_grad():
+        noise, trace = _run_with_noise(run_guide, guide_trace, auxiliary, computed)
+        return _points(computed, [trace.nodes[name]["value"] for name in computed], noise)
+
+
+def _run_with_noise(
+    run_guide: Callable[[poutine.Trace], poutine.Trace],
+    guide_trace: poutine.Trace,
+    auxiliary: Sequence[str],
+    computed: Sequence[str],
+) -> tuple[dict[str, Tensor], poutine.Trace]:
+    """Return the noise, with gradients, and a trace in which the sites are computed from it."""
+    noise = {
+        name: guide_trace.nodes[name]["value"].detach().clone().requires_grad_()
+        for name in auxiliary
+    }
+    given = guide_trace.copy()
+    for name in computed:
+        given.remove_node(name)
+    for name, value in noise.items():
+        given.nodes[name] = {**given.nodes[name], "value": value}
+    return noise, run_guide(given)
+
+
 def _by_example(values: Tensor, site: Site, plate: str | None) -> Tensor:
     """Return values of a site as a matrix, [examples, dims]; one row if there is no plate."""
     if plate is None:
@@ -138,19 +168,23 @@ def _by_example(values: Tensor, site: Site, plate: str | None) -> Tensor:
     return values.movedim(axis, 0).reshape(values.shape[axis], -1)
 
 
-def _refuse_points(names: Sequence[str], coordinates: list[Tensor], noise: list[Tensor]) -> None:
-    for name, u in zip(names, coordinates, strict=True):
+def _points(
+    names: Sequence[str], values: Sequence[Tensor], noise: dict[str, Tensor]
+) -> list[str]:
+    """Return the names of the values that do not depend on the noise."""
+    points = []
+    for name, value in zip(names, values, strict=True):
         gradients: tuple[Tensor | None, ...] = ()
-        if u.requires_grad and noise:
+        if value.requires_grad and noise:
             gradients = torch.autograd.grad(
-                (u * torch.rand_like(u)).sum(), noise, retain_graph=True, allow_unused=True
+                (value * torch.rand_like(value)).sum(),
+                list(noise.values()),
+                retain_graph=True,
+                allow_unused=True,
             )
         if not any(gradient is not None and gradient.any() for gradient in gradients):
-            raise InputError(
-                f"the guide's site '{name}' is a point estimate, which has no density and gives no "
-                "bound: let the guide draw it, by AutoNormal for example",
-                "guide",
-            )
+            points.append(name)
+    return points
 
 
 def _log_det_of_diagonal(u: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor | None:

@@ -26,6 +26,33 @@ def enumerated_sites(trace: poutine.Trace) -> list[str]:
     ]
 
 
+def is_enumerated(guide: poutine.Trace) -> bool:
+    """Return whether a site of a guide is marked for enumeration, or for several local samples."""
+    return any(
+        not site["is_observed"] and site["infer"].get("enumerate")
+        for _, site in sample_sites(guide)
+    )
+
+
+def check_summed_out(trace: poutine.Trace, names: frozenset[str]) -> None:
+    """Refuse sites that are marked for a number of samples, whose sum is not the exact one.
+
+    Args:
+        trace: a trace of the model.
+        names: the names of the sites that are to be summed out.
+
+    Raises:
+        InputError: if there is such a site.
+    """
+    for name in sorted(names):
+        if trace.nodes[name]["infer"].get("num_samples"):
+            raise InputError(
+                f"the model's site '{name}' is marked for enumeration with num_samples, which is "
+                "no exact sum: leave num_samples out, or give the guide this site",
+                "model",
+            )
+
+
 def log_prob_summed_out(
     trace: poutine.Trace, names: frozenset[str], keep: frozenset[str]
 ) -> list[Tensor]:

@@ -9,6 +9,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ from pyro_vae.programs.agreement import (
     on_masked_values,
 )
 from pyro_vae.programs.arguments import Arguments
-from pyro_vae.programs.change_of_variables import check_change_of_variables
-from pyro_vae.programs.enumeration import enumerated_sites
+from pyro_vae.programs.change_of_variables import check_change_of_variables, find_points
+from pyro_vae.programs.enumeration import check_summed_out, enumerated_sites, is_enumerated
 from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.sites import (
@@ -111,7 +112,12 @@ def look_at(
 
 
 def look_at_once(
-    model: Program, guide: Program, arguments: Arguments, *, vectorize: bool | None = None
+    model: Program,
+    guide: Program,
+    arguments: Arguments,
+    *,
+    vectorize: bool | None = None,
+    points: bool = False,
 ) -> Pair:
     """Run a model and a guide, and return what a training objective needs to know of them.
 
@@ -124,6 +130,8 @@ def look_at_once(
         guide: as in `look_at`.
         arguments: what both are called with, for a batch of examples.
         vectorize: as in `look_at`.
+        points: whether the guide may have point estimates, such as those of AutoDelta, and
+            `pyro.factor`. The objective is then no bound.
 
     Raises:
         InputError: as `look_at`.
@@ -134,19 +142,25 @@ def look_at_once(
         _state_restored(model, guide),
         _dropout_off(model, guide),
     ):
-        pair, _ = _structure(model, guide, arguments, None)
+        pair, _ = _structure(model, guide, arguments, None, points=points)
         return _choose_vectorize(pair, arguments, vectorize)
 
 
 def _structure(
-    model: Program, guide: Program, arguments: Arguments, plate: str | None
+    model: Program,
+    guide: Program,
+    arguments: Arguments,
+    plate: str | None,
+    *,
+    points: bool = False,
 ) -> tuple[Pair, Draws]:
     """Return what one run of the programs shows, and a run with what was found."""
     guide_trace = arguments.call(poutine.trace(guide).get_trace)
     replayed = poutine.replay(model, trace=guide_trace)
     model_trace = arguments.call(poutine.trace(replayed).get_trace)
     summed_out = frozenset(enumerated_sites(model_trace)) - guide_trace.nodes.keys()
-    check_latent_sites(model_trace, guide_trace, summed_out)
+    check_summed_out(model_trace, summed_out)
+    check_latent_sites(model_trace, guide_trace, summed_out, factors=points)
     check_values(model_trace)
     sites = [*sample_sites(model_trace), *sample_sites(guide_trace)]
     pair = Pair(
@@ -156,20 +170,19 @@ def _structure(
         plate_nesting(model_trace, guide_trace),
         vectorize=False,
         summed_out=summed_out,
+        guide_enumerates=is_enumerated(guide_trace),
     )
     computed = computed_sites(model_trace, guide_trace)
     auxiliary = auxiliary_sites(guide_trace)
+    run_guide = partial(pair.run_guide, arguments, None)
+    allowed = find_points(run_guide, guide_trace, auxiliary, computed) if points else []
+    computed = [name for name in computed if name not in allowed]
     noise: dict[str, str] = {}
     if computed or auxiliary:
         noise = check_change_of_variables(
-            lambda trace: pair.run_guide(arguments, None, trace),
-            guide_trace,
-            model_trace,
-            auxiliary,
-            computed,
-            pair.plate,
+            run_guide, guide_trace, model_trace, auxiliary, computed, pair.plate
         )
-    check_masks(model_trace, guide_trace, noise)
+    check_masks(model_trace, guide_trace, noise, computed)
     pair = replace(pair, noise=noise)
     whole = pair.draw(arguments, 1, always_a_dimension=False)
     log_p, log_q = whole.log_p(), whole.log_q()

@@ -12,6 +12,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.enumeration import log_prob_summed_out
 from pyro_vae.programs.traces import (
@@ -45,6 +46,8 @@ class Pair:
         noise: for each `Delta` site of the guide that is computed elementwise from one auxiliary
             site, the name of this site. A mask on the latent variable applies to its noise.
         batch_size: the number of examples that the programs are run with; 0 if that was not asked.
+        guide_enumerates: whether some site of the guide is marked for enumeration. `draw` draws it
+            like any other.
     """
 
     model: Program
@@ -55,6 +58,7 @@ class Pair:
     summed_out: frozenset[str] = frozenset()
     noise: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 0
+    guide_enumerates: bool = False
 
     def draw(
         self,
@@ -64,6 +68,7 @@ class Pair:
         change: Callable[[int | None], Change] | None = None,
         around_guide: Callable[[int | None], Messenger] | None = None,
         always_a_dimension: bool = True,
+        scaled: bool = False,
     ) -> "Draws":
         """Draw from the guide, and run the model with these values.
 
@@ -75,16 +80,18 @@ class Pair:
                 made at once. By default the model gets the values unchanged.
             around_guide: a function of the same argument that returns a handler for the guide.
             always_a_dimension: whether a single draw has a dimension of its own, too.
+            scaled: whether the log-probability of each site is multiplied by the site's scale, as
+                in Pyro's ELBOs.
         """
+        at_once = None
         if count == 1 and not always_a_dimension:
             runs = [self._run(arguments, None, 0, change, around_guide)]
         elif self.vectorize:
-            return Draws(
-                self, arguments, [self._run(arguments, count, None, change, around_guide)], 1
-            )
+            runs = [self._run(arguments, count, None, change, around_guide)]
+            at_once = count
         else:
             runs = [self._run(arguments, None, k, change, around_guide) for k in range(count)]
-        return Draws(self, arguments, runs, 0)
+        return Draws(self, arguments, runs, at_once, scaled)
 
     def _run(
         self,
@@ -139,7 +146,8 @@ class Draws:
         arguments: what they were called with.
         runs: the traces of the model and of the guide, of one run with all draws, or of one run
             for each draw.
-        particle_dims: 1 if the runs have a dimension for the draws, and otherwise 0.
+        at_once: the number of draws of a run that has a dimension for them, and otherwise None.
+        scaled: as in `Pair.draw`.
     """
 
     def __init__(
@@ -147,35 +155,64 @@ class Draws:
         pair: Pair,
         arguments: Arguments,
         runs: list[tuple[poutine.Trace, poutine.Trace]],
-        particle_dims: int,
+        at_once: int | None,
+        scaled: bool,
     ) -> None:
         self.pair = pair
         self.arguments = arguments
         self.runs = runs
-        self.batch_dims = pair.nesting + 1 if particle_dims else 0
+        self.at_once = at_once
+        self.scaled = scaled
+        self.batch_dims = 0 if at_once is None else pair.nesting + 1
 
-    def log_p(self, include: Callable[[Site], bool] = lambda site: True) -> Tensor:
+    def log_p(self, include: Callable[[Site], bool] | None = None) -> Tensor:
         """Return log p(x, z) in nats, shape [K, batch], or the part of some of its sites.
 
         Args:
-            include: whether a site is part of the sum; by default all are. It cannot choose sites
-                that enumeration connects.
-        """
-        return self._stack(self._log_p(model, include) for model, _ in self.runs)
+            include: whether a site is part of the sum; by default all are.
 
-    def log_q(self, include: Callable[[Site], bool] = lambda site: True) -> Tensor:
-        """Return log q(z|x) in nats, shape [K, batch], or the part of some of its sites."""
-        return self._stack(self._log_q(model, guide, include) for model, guide in self.runs)
+        Raises:
+            InputError: if sites are summed out, and `include` asks for a part.
+        """
+        if include is not None and self.pair.summed_out:
+            raise InputError(
+                f"site '{min(self.pair.summed_out)}' of the model is summed out, which leaves "
+                "log p(x, z) as a whole, and not log p(x|z) and log p(z): give the guide this site",
+                "model",
+            )
+        return self._stack(
+            self._log_p(model, include or (lambda site: True)) for model, _ in self.runs
+        )
+
+    def log_q(self, include: Callable[[Site], bool] | None = None) -> Tensor:
+        """Return log q(z|x) in nats, shape [K, batch], or the part of some of its sites.
+
+        The part of no site is zero, shape [K, 1].
+        """
+        log_q = self._stack(
+            self._log_q(model, guide, include or (lambda site: True)) for model, guide in self.runs
+        )
+        if log_q.dim() == 2:
+            return log_q
+        zeros = log_q.new_zeros(self.at_once or len(self.runs), 1)
+        return zeros if include else zeros.expand_as(self.log_p())
+
+    def log_q_of_sites(
+        self, model: poutine.Trace, guide: poutine.Trace
+    ) -> Iterator[tuple[Site, Tensor]]:
+        """Yield the sites of the guide in a run, with their log-probabilities, not summed."""
+        guide.compute_log_prob()
+        for site, mask in self._with_masks(model, guide):
+            yield site, _masked(site, mask, self._scale(site))
 
     def log_q_with(self, change: Change) -> Tensor:
         """Return log q of the same values after a change that keeps them, shape [K, batch].
 
         The guide runs once more. With `Tensor.detach` the gradient is that of the score.
         """
-        count = self.runs[0][1].nodes[PARTICLES]["value"].numel() if self.batch_dims else None
         terms = []
         for model, guide in self.runs:
-            fixed = self.pair.run_guide(self.arguments, count, with_values(guide, change))
+            fixed = self.pair.run_guide(self.arguments, self.at_once, with_values(guide, change))
             terms.append(self._log_q(model, fixed, lambda site: True))
         return self._stack(iter(terms))
 
@@ -202,7 +239,12 @@ class Draws:
     def _log_p(self, trace: poutine.Trace, include: Callable[[Site], bool]) -> Tensor:
         if self.pair.summed_out:
             return self._log_p_summed_out(trace)
-        return log_prob_per_example(trace, self.pair.plate, self.batch_dims, include)
+        total = log_prob_per_example(
+            trace, self.pair.plate, self.batch_dims, include, scaled=self.scaled
+        )
+        if total.dim():
+            return total
+        return total.expand(self.at_once, 1) if self.at_once else total.unsqueeze(-1)  # no site
 
     def _log_p_summed_out(self, trace: poutine.Trace) -> Tensor:
         plate, particles = self.pair.plate, self.batch_dims > 0
@@ -222,17 +264,28 @@ class Draws:
     def _log_q(
         self, model: poutine.Trace, guide: poutine.Trace, include: Callable[[Site], bool]
     ) -> Tensor:
-        guide.compute_log_prob()
         total = torch.zeros(())
+        for site, values in self.log_q_of_sites(model, guide):
+            if include(site):
+                total = total + self.sum_of_site(values, site)
+        return total
+
+    def _with_masks(
+        self, model: poutine.Trace, guide: poutine.Trace
+    ) -> Iterator[tuple[Site, Tensor | bool | None]]:
+        """Yield the sites of the guide, with the model's mask of each of them."""
         masks = {name: site["mask"] for name, site in sample_sites(model)}
         masks |= {noise: masks[latent] for latent, noise in self.pair.noise.items()}
         for name, site in sample_sites(guide):
-            if include(site):
-                total = total + self.sum_of_site(_masked(site, masks.get(name)), site)
-        return total
+            yield site, masks.get(name)
+
+    def _scale(self, site: Site) -> Tensor | float:
+        return site["scale"] if self.scaled else 1.0
 
 
-def _masked(site: Site, model_mask: Tensor | bool | None) -> Tensor:
+def _masked(
+    site: Site, model_mask: Tensor | bool | None, scale: Tensor | float
+) -> Tensor:
     """Return the log-probabilities of a guide's site, where the model has the latent variable.
 
     A latent variable that a mask takes out of the model is no part of log p(x, z), so it may be no
@@ -243,4 +296,4 @@ def _masked(site: Site, model_mask: Tensor | bool | None) -> Tensor:
         own = torch.as_tensor(own, device=values.device)
         missing = ~own if model_mask is None else ~own & model_mask
         values = torch.where(missing, math.nan, values)
-    return scale_and_mask(values, mask=model_mask)
+    return scale_and_mask(values, scale, model_mask)

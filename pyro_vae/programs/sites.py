@@ -12,7 +12,11 @@ from pyro_vae.programs.traces import Site, plates, sample_sites
 
 
 def check_latent_sites(
-    model: poutine.Trace, guide: poutine.Trace, summed_out: frozenset[str]
+    model: poutine.Trace,
+    guide: poutine.Trace,
+    summed_out: frozenset[str],
+    *,
+    factors: bool = False,
 ) -> None:
     """Check that model and guide have the same latent sites, and that these have densities.
 
@@ -20,9 +24,11 @@ def check_latent_sites(
         model: a trace of the model.
         guide: a trace of the guide, with the same values.
         summed_out: the names of sites that are summed out, which the guide need not have.
+        factors: whether the guide may have `pyro.factor`.
 
     Raises:
-        InputError: if a site is missing on one side, or has no density.
+        InputError: if a site is missing on one side, has no density, or has another shape in the
+            guide than in the model.
     """
     latent = {name: site for name, site in sample_sites(model) if not site["is_observed"]}
     guided = dict(sample_sites(guide))
@@ -30,6 +36,9 @@ def check_latent_sites(
         raise InputError(f"the guide has no site '{name}', which the model samples", "guide")
     for name, site in guided.items():
         auxiliary = site["infer"].get("is_auxiliary")
+        if isinstance(base(site["fn"]), Unit):
+            _check_factor(name, base(site["fn"]), factors)
+            continue
         if (name not in latent and not auxiliary) or site["is_observed"]:
             raise InputError(
                 f"the guide's site '{name}' is no latent site of the model, and is not marked as "
@@ -51,6 +60,39 @@ def check_latent_sites(
                 "pyro.deterministic",
                 "model",
             )
+        if name in guided:
+            _check_shapes(name, site, guided[name])
+
+
+def _check_factor(name: str, unit: Unit, allowed: bool) -> None:
+    """Check a `pyro.factor` of the guide."""
+    if not allowed:
+        raise InputError(
+            f"the guide's factor '{name}' is no density, and no bound follows with it", "guide"
+        )
+    if "has_rsample" not in vars(unit):
+        raise InputError(
+            f"the guide's factor '{name}' is missing specification of has_rsample: set it to True "
+            "if it comes from reparameterised values, and otherwise to False",
+            "guide",
+        )
+
+
+def _check_shapes(name: str, model_site: Site, guide_site: Site) -> None:
+    """Check that a site has the same shape in both programs, up to dimensions of size 1."""
+    one, other = ([*site["fn"].batch_shape] for site in (model_site, guide_site))
+    dims = max(len(one), len(other))
+    padded = [[1] * (dims - len(shape)) + shape for shape in (one, other)]
+    if model_site["fn"].event_shape != guide_site["fn"].event_shape or padded[0] != padded[1]:
+        shapes = [
+            f"{list(site['fn'].batch_shape)} and {list(site['fn'].event_shape)}"
+            for site in (model_site, guide_site)
+        ]
+        raise InputError(
+            f"Model and guide shapes disagree at site '{name}': batch and event shapes are "
+            f"{shapes[0]} in the model, {shapes[1]} in the guide",
+            "guide",
+        )
 
 
 def computed_sites(model: poutine.Trace, guide: poutine.Trace) -> list[str]:
@@ -77,7 +119,7 @@ def auxiliary_sites(guide: poutine.Trace) -> list[str]:
     """
     names = []
     for name, site in sample_sites(guide):
-        if site["infer"].get("is_auxiliary"):
+        if site["infer"].get("is_auxiliary") and not isinstance(base(site["fn"]), Unit):
             names.append(name)
             if site["fn"].support.is_discrete:
                 raise InputError(
@@ -124,20 +166,22 @@ def check_values(model: poutine.Trace, first: int = 0) -> None:
             )
 
 
-def check_masks(model: poutine.Trace, guide: poutine.Trace, noise: dict[str, str]) -> None:
+def check_masks(
+    model: poutine.Trace, guide: poutine.Trace, noise: dict[str, str], computed: list[str]
+) -> None:
     """Check that the guide has a density wherever the model has a latent variable.
 
     Args:
         model: a trace of the model.
         guide: a trace of the guide.
         noise: the auxiliary site of each computed site, where there is one.
+        computed: the names of the sites that the guide computes from noise.
 
     Raises:
         InputError: if the guide masks what the model does not, or the noise of a masked latent
             variable cannot be told apart.
     """
     sites = dict(sample_sites(model))
-    computed = computed_sites(model, guide)
     for name, site in sample_sites(guide):
         model_mask = sites[name]["mask"] if name in sites else None
         if _hides(site["mask"], model_mask):

@@ -64,7 +64,7 @@ def per_example(values: Tensor, site: Site, plate: str | None, batch_dims: int) 
         size = sizes.get(dim, 1)
         if values.shape[dim] != size and size != -1:  # -1 is the size of a plate without one
             raise InputError(
-                f"site '{site['name']}': log-probabilities of shape {list(values.shape)} do not "
+                f"site '{site['name']}' has an invalid log_prob shape: {list(values.shape)} does not "
                 f"fit its plates { ({frame.name: frame.dim for frame in frames}) }: declare every "
                 "dimension by pyro.plate or by to_event"
             )
@@ -82,6 +82,8 @@ def log_prob_per_example(
     plate: str | None,
     batch_dims: int,
     include: Callable[[Site], bool] = lambda site: True,
+    *,
+    scaled: bool = False,
 ) -> Tensor:
     """Sum a trace's log-probabilities over every dimension but the particles and the examples.
 
@@ -92,16 +94,17 @@ def log_prob_per_example(
         batch_dims: the number of batch dimensions, including that of the particles; 0 for a program
             that was run without a plate of particles.
         include: a predicate on sites: only sites for which it is true are summed. By default all.
+        scaled: whether the scales of the sites count. Masks always count.
 
     Returns:
-        Log-probabilities in nats, shape [particles, batch], or [batch] without particles. Masks
-        count, and scales do not.
+        Log-probabilities in nats, shape [particles, batch], or [batch] without particles.
     """
     total = torch.zeros(())
     trace.compute_log_prob()
     for _, site in sample_sites(trace):
         if include(site):
-            log_prob = scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+            scale = site["scale"] if scaled else 1.0
+            log_prob = scale_and_mask(site["unscaled_log_prob"], scale, site["mask"])
             total = total + per_example(log_prob, site, plate, batch_dims)
     return total
 
