@@ -6,7 +6,6 @@ takes plates into account: a variable outside a plate is summed after the produc
 """
 
 from collections import OrderedDict
-from typing import Any
 
 from pyro import poutine
 from pyro.ops.contract import contract_tensor_tree
@@ -14,7 +13,7 @@ from pyro.ops.packed import unpack
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.programs.traces import sample_sites
+from pyro_vae.programs.traces import plates, sample_sites
 
 
 def enumerated_sites(trace: poutine.Trace) -> list[str]:
@@ -78,14 +77,12 @@ def log_prob_summed_out(
             )
     trace.compute_log_prob()
     trace.pack_tensors()
-    factors: OrderedDict[frozenset[Any], list[Tensor]] = OrderedDict()
+    factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
     for _, site in sample_sites(trace):
-        frames = frozenset(
-            frame
-            for frame in site["cond_indep_stack"]
-            if frame.vectorized and frame.name not in keep
+        symbols = frozenset(
+            trace.plate_to_symbol[frame.name] for frame in plates(site) if frame.name not in keep
         )
-        factors.setdefault(frames, []).append(site["packed"]["log_prob"])
+        factors.setdefault(symbols, []).append(site["packed"]["log_prob"])
     summed = {trace.nodes[name]["infer"]["_enumerate_symbol"] for name in names}
     return [
         unpack(term, trace.symbol_to_dim)

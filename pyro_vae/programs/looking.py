@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from pyro import poutine
@@ -39,7 +38,7 @@ from pyro_vae.programs.sites import (
     computed_sites,
     plate_of_examples,
 )
-from pyro_vae.programs.traces import Program, plate_nesting, sample_sites
+from pyro_vae.programs.traces import Program, check_plate, plate_nesting, sample_sites
 
 # All examples are run at once if they have at most so many numbers; otherwise the first that do.
 MAX_NUMBERS = 10**8
@@ -87,6 +86,8 @@ def look_at(
                 "model",
             )
         reason = _whole_only(pair, first, whole, size)
+        if pair.plate is None and (batch_size or len(arguments) > limit):
+            reason = "some site is outside the plates, so that the bound is one for all data"
         if reason and batch_size:
             raise InputError(
                 f"the examples cannot be taken in batches of {batch_size}: {reason}. Leave "
@@ -99,11 +100,12 @@ def look_at(
                 "are too many: evaluate fewer examples",
                 "x",
             )
+        all_at_once = reason or pair.plate is None
+        pair = replace(pair, batch_size=len(arguments) if all_at_once else size)
+        batch = first if all_at_once else first.take(slice(size))
+        _check_neighbours(pair, batch)
         if reason:
             warnings.warn(f"all examples are taken at once: {reason}", stacklevel=3)
-        pair = replace(pair, batch_size=len(arguments) if reason else min(size, len(arguments)))
-        batch = first if reason or pair.plate is None else first.take(slice(pair.batch_size))
-        _check_neighbours(pair, batch)
         pair = _choose_vectorize(pair, batch, vectorize)
         for start in range(limit, len(arguments), limit):
             later = arguments.take(slice(start, start + limit))
@@ -163,10 +165,13 @@ def _structure(
     check_latent_sites(model_trace, guide_trace, summed_out, factors=points)
     check_values(model_trace)
     sites = [*sample_sites(model_trace), *sample_sites(guide_trace)]
+    plate = plate_of_examples(sites, plate, len(arguments))
+    for _, site in sites:
+        check_plate(site, plate)
     pair = Pair(
         model,
         guide,
-        plate_of_examples(sites, plate, len(arguments)),
+        plate,
         plate_nesting(model_trace, guide_trace),
         vectorize=False,
         summed_out=summed_out,
@@ -200,7 +205,7 @@ def _structure(
 def _whole_only(pair: Pair, arguments: Arguments, whole: Draws, size: int) -> str | None:
     """Return why examples have to be taken all at once; None if they can be taken in batches."""
     found = whole.log_p().shape[1]
-    if pair.plate is None or len(arguments) <= size == found:
+    if pair.plate is None or len(arguments) == 0 or len(arguments) == found <= size:
         return None
     if found != len(arguments):
         return (
@@ -257,21 +262,19 @@ def _check_scales(pair: Pair, arguments: Arguments, whole: Draws) -> None:
 
     A plate that has a subsample for its scale alone, and never uses its indices, is taken as it is.
     """
-    scales: dict[str, Any] = {}
-    for trace in whole.runs[0]:
-        scales |= {name: site["scale"] for name, site in sample_sites(trace)}
-    for name, scale in scales.items():
-        if torch.is_tensor(scale) or scale != (
-            1 if pair.plate is None else next(iter(scales.values()))
-        ):
+    scales = [
+        (name, site["scale"]) for trace in whole.runs[0] for name, site in sample_sites(trace)
+    ]
+    common = scales[0][1] if scales and pair.plate else 1
+    for name, scale in scales:
+        if torch.is_tensor(scale) or scale != common:
             raise InputError(
                 f"site '{name}' has a scale of its own, by poutine.scale or a subsampled plate: "
                 "with it there is no bound on log p(x)",
                 "model",
             )
-    scaled = any(scale != 1 for scale in scales.values())
     count = whole.log_p().shape[1]
-    if scaled and (count < len(arguments) or on_indices(pair, arguments, whole)):
+    if common != 1 and (count < len(arguments) or on_indices(pair, arguments, whole)):
         raise InputError(
             "a plate takes some of the examples at random, and a bound needs all of those that it "
             "is given: leave subsample_size out",

@@ -283,9 +283,7 @@ class Draws:
         return site["scale"] if self.scaled else 1.0
 
 
-def _masked(
-    site: Site, model_mask: Tensor | bool | None, scale: Tensor | float
-) -> Tensor:
+def _masked(site: Site, model_mask: Tensor | bool | None, scale: Tensor | float) -> Tensor:
     """Return the log-probabilities of a guide's site, where the model has the latent variable.
 
     A latent variable that a mask takes out of the model is no part of log p(x, z), so it may be no

@@ -33,6 +33,20 @@ def plates(site: Site) -> list[Any]:
     return [frame for frame in site["cond_indep_stack"] if frame.vectorized]
 
 
+def check_plate(site: Site, plate: str | None) -> None:
+    """Refuse a site that is not in the plate of the examples.
+
+    Raises:
+        InputError: with the name of the site.
+    """
+    if plate is not None and plate not in {frame.name for frame in plates(site)}:
+        raise InputError(
+            f"site '{site['name']}' is not in a plate named '{plate}': a bound for each example "
+            "needs every site inside the plate of the examples, and the name of that plate",
+            "plate",
+        )
+
+
 def per_example(values: Tensor, site: Site, plate: str | None, batch_dims: int) -> Tensor:
     """Sum a site's values over every dimension but the particles and the plate of the examples.
 
@@ -50,23 +64,18 @@ def per_example(values: Tensor, site: Site, plate: str | None, batch_dims: int) 
     Raises:
         InputError: if the site is not in the plate, or the values do not fit its plates.
     """
+    check_plate(site, plate)
     frames = plates(site)
     dims = [frame.dim for frame in frames if frame.name == plate]
     values = values.reshape((1,) * (-min(dims, default=0) - values.dim()) + values.shape)
-    if plate is not None and not dims:
-        raise InputError(
-            f"site '{site['name']}' is not in a plate named '{plate}': a bound for each example "
-            "needs every site inside the plate of the examples, and the name of that plate",
-            "plate",
-        )
     sizes = {frame.dim: frame.size for frame in frames}
     for dim in range(-values.dim(), 0):
         size = sizes.get(dim, 1)
         if values.shape[dim] != size and size != -1:  # -1 is the size of a plate without one
             raise InputError(
-                f"site '{site['name']}' has an invalid log_prob shape: {list(values.shape)} does not "
-                f"fit its plates { ({frame.name: frame.dim for frame in frames}) }: declare every "
-                "dimension by pyro.plate or by to_event"
+                f"site '{site['name']}' has an invalid log_prob shape: {list(values.shape)} does "
+                f"not fit its plates { ({frame.name: frame.dim for frame in frames}) }: declare "
+                "every dimension by pyro.plate or by to_event"
             )
     remaining = {dims[0] % values.dim()} if dims else set()
     if batch_dims:
