@@ -22,6 +22,7 @@ from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.looking import look_at
 from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.random_streams import preserve_rng_state
+from pyro_vae.programs.site_values import by_example
 from pyro_vae.programs.sites import base
 from pyro_vae.programs.traces import (
     PARTICLES,
@@ -192,33 +193,12 @@ def _values(traces: list[poutine.Trace], name: str, draws: Draws) -> np.ndarray:
     for trace in traces:
         if name not in trace.nodes:
             raise InputError(f"site '{name}' is missing in some runs of the programs", "model")
-        values.append(_laid_out(trace.nodes[name], draws.pair.plate).cpu().numpy())
+        values.append(by_example(trace.nodes[name], draws.pair.plate).cpu().numpy())
     if draws.batch_dims:
         return values[0]
     if len({value.shape for value in values}) > 1:
         raise InputError(f"site '{name}' has other shapes in other runs of the programs", "model")
     return np.stack(values)
-
-
-def _laid_out(site: Site, plate: str | None) -> Tensor:
-    """Return a site's values, with a dimension for each plate: draws, examples, and then others."""
-    value = torch.as_tensor(site["value"])
-    event_dim, frames = site["fn"].event_dim, {frame.dim: frame for frame in plates(site)}
-    if site["mask"] is not None and value.is_floating_point():
-        mask = torch.as_tensor(site["mask"], device=value.device)
-        value = torch.where(mask.reshape(mask.shape + (1,) * event_dim), value, math.nan)
-    batch_dims = max(value.dim() - event_dim, -min(frames, default=0))
-    value = value.reshape((1,) * (batch_dims + event_dim - value.dim()) + value.shape)
-    sizes = [*value.shape]
-    for dim, frame in frames.items():
-        if frame.size != -1:  # the size of a plate without one
-            sizes[batch_dims + dim] = frame.size
-    value = value.expand(sizes)
-    first = {PARTICLES: 0, plate: 1}
-    ordered = sorted(frames, key=lambda dim: (first.get(frames[dim].name, 2), dim))
-    axes = [batch_dims + dim for dim in ordered] + list(range(batch_dims, value.dim()))
-    without_plate = [axis for axis in range(value.dim()) if axis not in axes]
-    return value.permute([*axes, *without_plate]).reshape([sizes[axis] for axis in axes])
 
 
 def _is_constant(values: np.ndarray) -> bool:
