@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_vae.diagnostics.information import Information, measure
 from pyro_vae.diagnostics.means import mean_as_text
 from pyro_vae.diagnostics.units import THRESHOLD, kl_per_unit, unit_means, unit_shares
+from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.traces import Program
 
@@ -164,42 +165,54 @@ def judge(active: int, units: int, mutual_information: float, gain: float) -> Ve
 def diagnose(
     model: Program,
     guide: Program,
-    x: Tensor,
-    labelled: Sequence[tuple[Tensor, Tensor]] = (),
+    x: Any,
+    labelled: Sequence[tuple[Any, Tensor]] = (),
     seed: int = 0,
+    *,
+    plate: str | None = None,
 ) -> Diagnosis:
     """Diagnose posterior collapse.
 
     Args:
-        model: a Pyro program, called as `model(x)`, in evaluation mode.
-        guide: a Pyro program, called as `guide(x)`.
-        x: examples, shape [N, *event]; a thousand are enough.
-        labelled: two pairs of examples [M, *event] and labels [M]: the first to fit a probe, the
+        model: a Pyro program, in evaluation mode, whose latent sites are all in the plate of the
+            examples.
+        guide: a Pyro program, the model's guide, which draws the latent sites themselves.
+        x: the data, which both programs are called with: a tensor, a tuple, which is spread into
+            positional arguments, or `Arguments`. A thousand examples are enough.
+        labelled: two pairs of data for the guide and labels [M]: the first to fit a probe, the
             second to test it. Without them there is no probe.
         seed: seed of the draws.
+        plate: the name of the plate of the examples; by default it is found.
 
     Raises:
-        InputError: if there are too few examples, or plates other than the data's.
+        InputError: if there are too few examples, or the latent sites are no code of single
+            examples that can be diagnosed: see `measure` and `unit_means`.
     """
-    with preserve_rng_state(x):
+    arguments = Arguments.of(x)
+    with preserve_rng_state(arguments):
         torch.manual_seed(seed)
         return Diagnosis(
-            measure(model, guide, x, seed),
-            unit_shares(guide, x),
-            kl_per_unit(model, guide, x),
-            probe(guide, *labelled) if labelled else None,
+            measure(model, guide, arguments, seed, plate=plate),
+            unit_shares(guide, arguments, plate=plate),
+            kl_per_unit(model, guide, arguments, plate=plate),
+            probe(guide, *labelled, plate=plate) if labelled else None,
         )
 
 
 def probe(
-    guide: Program, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+    guide: Program,
+    train: tuple[Any, Tensor],
+    test: tuple[Any, Tensor],
+    *,
+    plate: str | None = None,
 ) -> Probe | None:
     """Predict labels from posterior means by logistic regression.
 
     Args:
-        guide: a Pyro program, called as `guide(x)`.
-        train: examples [M, *event] and labels [M], to fit the classifier.
+        guide: a Pyro program, as in `unit_means`.
+        train: data for the guide and labels [M], to fit the classifier.
         test: the same, to measure its accuracy.
+        plate: the name of the plate of the examples; by default it is found.
 
     Returns:
         The accuracy; None if all labels are the same.
@@ -211,7 +224,10 @@ def probe(
     if len(train[1].unique()) < 2:
         return None
     codes = [
-        torch.cat([mean for mean, _ in unit_means(guide, x).values()], 1).double().cpu().numpy()
+        torch.cat([mean for mean, _ in unit_means(guide, x, plate=plate).values()], 1)
+        .double()
+        .cpu()
+        .numpy()
         for x, _ in (train, test)
     ]
     labels = [label.cpu().numpy() for _, label in (train, test)]

@@ -17,7 +17,6 @@ In expectation the truth is between the two. Both come from the same draws. R is
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyro
@@ -25,18 +24,21 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.diagnostics.local_codes import check_codes, latent_sites, look_at_codes
 from pyro_vae.diagnostics.means import mean_and_error
 from pyro_vae.errors import InputError
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.traces import (
     PARTICLES,
     Program,
+    Site,
     is_latent,
     is_observed,
     log_prob_per_example,
-    plate_nesting,
-    traces,
-    with_values,
+    plates,
+    sample_sites,
 )
 
 PART = 250  # examples whose codes are drawn at once
@@ -85,7 +87,9 @@ class Information:
         }
 
 
-def measure(model: Program, guide: Program, x: Tensor, seed: int = 0) -> Information:
+def measure(
+    model: Program, guide: Program, x: Any, seed: int = 0, *, plate: str | None = None
+) -> Information:
     """Measure rate, distortion and mutual information, from one draw of z for each example.
 
     The density of each example's code is computed under the posterior of every example. These are
@@ -93,27 +97,33 @@ def measure(model: Program, guide: Program, x: Tensor, seed: int = 0) -> Informa
     z. Memory holds the densities of 200 N codes at once.
 
     Args:
-        model: a Pyro program, called as `model(x)`, in evaluation mode.
-        guide: a Pyro program, called as `guide(x)`, with one dimension of plates.
-        x: examples, shape [N, *event], two at least.
+        model: a Pyro program, in evaluation mode, whose latent sites are all in the plate of the
+            examples.
+        guide: a Pyro program, the model's guide, which draws the latent sites themselves, and not
+            auxiliary noise from which it computes them.
+        x: the data, which both programs are called with: a tensor, a tuple, which is spread into
+            positional arguments, or `Arguments`. There are two examples at least.
         seed: seed of the draws.
+        plate: the name of the plate of the examples; by default it is found.
 
     Raises:
-        InputError: if there is only one example, or there are plates other than the data's.
+        InputError: if there is only one example, or the latent sites are no code of single
+            examples, or the guide has no density of a given code.
     """
-    if len(x) < 2:
-        raise InputError("mutual information needs two examples or more")
-    with torch.no_grad(), preserve_rng_state(x):
+    arguments = Arguments.of(x)
+    if len(arguments) < 2:
+        raise InputError("mutual information needs two examples or more", "x")
+    pair = look_at_codes(model, guide, arguments, plate, PART)
+    with torch.no_grad(), preserve_rng_state(arguments):
         torch.manual_seed(seed)
-        if plate_nesting(*traces(model, guide, x[:2])) != 1:
-            raise InputError("mutual information supports no plate other than the data's")
-        parts = [_measure_part(model, guide, part, x) for part in x.split(PART)]
+        parts = [_measure_part(pair, part, arguments) for part in arguments.split(pair.batch_size)]
         log_q, log_prior, log_likelihood, log_likelihood_of_prior, pairs = map(
             torch.cat, zip(*parts, strict=True)
         )
-        own = torch.eye(len(x), dtype=torch.bool, device=x.device)
-        mean_of_all = pairs.logsumexp(1) - math.log(len(x))
-        mean_of_others = pairs.masked_fill(own, -math.inf).logsumexp(1) - math.log(len(x) - 1)
+        count = len(log_q)
+        own = torch.eye(count, dtype=torch.bool, device=log_q.device)
+        mean_of_all = pairs.logsumexp(1) - math.log(count)
+        mean_of_others = pairs.masked_fill(own, -math.inf).logsumexp(1) - math.log(count - 1)
         return Information(
             rate=log_q - log_prior,
             distortion=-log_likelihood,
@@ -123,34 +133,72 @@ def measure(model: Program, guide: Program, x: Tensor, seed: int = 0) -> Informa
         )
 
 
-def _measure_part(model: Program, guide: Program, part: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-    """Draw a code for each example of a part of x, and return log-densities.
+def _measure_part(pair: Pair, part: Arguments, arguments: Arguments) -> tuple[Tensor, ...]:
+    """Draw a code for each example of a part of the data, and return log-densities.
 
     Returns:
         For each code log q(z|x), log p(z) and log p(x|z), and log p(x|z) of a z from the prior; and
         log q(z | x_j) for all examples x_j, shape [part, N].
     """
-    model_trace, guide_trace = traces(model, guide, part)
-    log_q = log_prob_per_example(guide_trace, "data", 0)
-    log_prior = log_prob_per_example(model_trace, "data", 0, is_latent)
-    log_likelihood = log_prob_per_example(model_trace, "data", 0, is_observed)
-    prior_trace = poutine.trace(model).get_trace(part)
-    log_likelihood_of_prior = log_prob_per_example(prior_trace, "data", 0, is_observed)
-    pairs = _log_q_of_all(guide, guide_trace, len(part), x)
+    draws = pair.draw(part, 1, always_a_dimension=False)
+    guide_trace = draws.runs[0][1]
+    check_codes(latent_sites(guide_trace), pair.plate)
+    for name, site in sample_sites(guide_trace):
+        if site["infer"].get("is_auxiliary"):
+            raise InputError(
+                "mutual information needs the density of each code given every example, and this "
+                f"guide computes its codes from the auxiliary site '{name}'",
+                "guide",
+            )
+    log_q = draws.log_q()[0]
+    log_prior, log_likelihood = draws.log_p(is_latent)[0], draws.log_p(is_observed)[0]
+    prior_trace = part.call(poutine.trace(pair.model).get_trace)
+    log_likelihood_of_prior = log_prob_per_example(prior_trace, pair.plate, 0, is_observed)
+    pairs = _log_q_of_all(draws, arguments)
     return log_q, log_prior, log_likelihood, log_likelihood_of_prior, pairs
 
 
-def _log_q_of_all(guide: Program, trace: poutine.Trace, size: int, x: Tensor) -> Tensor:
-    """Return log q(z_i | x_j) for the `size` codes z_i of a trace, and all x_j: [size, N]."""
+def _log_q_of_all(draws: Draws, arguments: Arguments) -> Tensor:
+    """Return log q(z_i | x_j) for the codes z_i of a draw, and all x_j, shape [codes, N]."""
+    pair, trace = draws.pair, draws.runs[0][1]
+    size = draws.log_q().shape[1]
+    in_parts = pair.batch_size < len(arguments)
+    count = len(arguments) if in_parts else size
     rows = []
-    for indices in torch.arange(size).split(CODES):
-        codes = with_values(trace, partial(_repeat_for_each, indices, len(x)))
-        codes.nodes.pop("data", None)  # the plate of the trace, which has another size
-        scored = pyro.plate(PARTICLES, len(indices), dim=-2)(poutine.replay(guide, trace=codes))
-        rows.append(log_prob_per_example(poutine.trace(scored).get_trace(x), "data", 2))
+    for codes in torch.arange(size).split(CODES if pair.vectorize else 1):
+        given = poutine.Trace()
+        for name, site in sample_sites(trace):
+            value = _repeat_for_each(codes.to(site["value"].device), count, site, pair)
+            given.add_node(name, **{**site, "value": value})
+        guide = poutine.replay(pair.guide, trace=given)
+        if pair.vectorize:
+            guide = pyro.plate(PARTICLES, len(codes), dim=-1 - pair.nesting)(guide)
+        scored = arguments.call(poutine.trace(guide).get_trace)
+        dims = pair.nesting + 1 if pair.vectorize else 0
+        log_q = log_prob_per_example(scored, pair.plate, dims)
+        rows.append(log_q if pair.vectorize else log_q[None])
     return torch.cat(rows)
 
 
-def _repeat_for_each(indices: Tensor, count: int, z: Tensor) -> Tensor:
-    """Return the codes of some indices, repeated for `count` examples: [I, count, *event]."""
-    return z[indices].unsqueeze(1).expand(len(indices), count, *z.shape[1:])
+def _repeat_for_each(codes: Tensor, count: int, site: Site, pair: Pair) -> Tensor:
+    """Return the values of a site for some examples, each repeated for `count` examples.
+
+    Args:
+        codes: the indices of the examples, shape [I]; one index if draws are not vectorised.
+        count: the number of examples that each value is repeated for.
+        site: the site of a trace that was run without a plate of draws.
+        pair: the programs.
+
+    Returns:
+        Values of the site's shape, with `count` examples and, if draws are vectorised, I draws.
+    """
+    dim = next(frame.dim for frame in plates(site) if frame.name == pair.plate)
+    batch_dims = len(site["fn"].batch_shape)
+    axis = batch_dims + dim
+    values = site["value"].movedim(axis, 0)[codes].unsqueeze(axis + 1)
+    sizes = [*values.shape]
+    sizes[axis + 1] = count
+    values = values.expand(sizes)
+    if not pair.vectorize:
+        return values[0]
+    return values.reshape(len(codes), *[1] * (pair.nesting - batch_dims), *sizes[1:])

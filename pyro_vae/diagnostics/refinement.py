@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from pyro_vae.errors import InputError
 from pyro_vae.networks import Network
 from pyro_vae.posteriors import Posterior
+from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.looking import look_at_once
 from pyro_vae.vae import Guide
 
 
@@ -46,7 +48,7 @@ def refine(
     all parameters of the guide that examples share, stay fixed.
 
     Args:
-        model: p(x, z), a Pyro program.
+        model: p(x, z), a Pyro program that is called with x.
         guide: a guide whose posterior has a `Network` named `encoder`, with x as its input.
         x: the examples, shape [N, *event]. The returned guide is for these, in this order.
         steps: the number of steps of Adam, each on all examples.
@@ -54,8 +56,14 @@ def refine(
         num_particles: the number of draws of z for each example and step.
 
     Raises:
-        InputError: if steps < 0, or the posterior has no encoder.
+        InputError: if steps < 0, or the guide is not that of a VAE, or its posterior has no encoder.
     """
+    if not isinstance(guide, Guide):
+        raise InputError(
+            f"refinement needs the guide of a VAE, with a posterior and its encoder, and a "
+            f"{type(guide).__name__} is none",
+            "guide",
+        )
     if steps < 0:
         raise InputError(f"the steps of refinement cannot be {steps}: give 0 or more")
     with torch.no_grad():
@@ -70,7 +78,10 @@ def refine(
         )
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
-    elbo = Trace_ELBO(num_particles, max_plate_nesting=1, vectorize_particles=True)
+    pair = look_at_once(model, local, Arguments(x))
+    elbo = Trace_ELBO(
+        num_particles, max_plate_nesting=pair.nesting, vectorize_particles=pair.vectorize
+    )
     with torch.enable_grad(), pyro.get_param_store().scope():
         for _ in range(steps):
             optimizer.zero_grad()

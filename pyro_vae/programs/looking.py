@@ -204,9 +204,9 @@ def _structure(
 
 def _whole_only(pair: Pair, arguments: Arguments, whole: Draws, size: int) -> str | None:
     """Return why examples have to be taken all at once; None if they can be taken in batches."""
-    found = whole.log_p().shape[1]
-    if pair.plate is None or len(arguments) == 0 or len(arguments) == found <= size:
+    if pair.plate is None or len(arguments) <= size:  # they are all taken at once anyway
         return None
+    found = whole.log_p().shape[1]
     if found != len(arguments):
         return (
             f"the plate '{pair.plate}' has {found} examples, and the first dimension of the "

@@ -109,8 +109,8 @@ def test_inference_data(nonlinear: VAE, tmp_path: Path) -> None:
 def test_programs_that_are_not_vaes() -> None:
     """Two sites, one of them discrete; pixels in a plate of their own."""
     x = 2 * torch.randn(6, 1) + torch.randn(6, 3)
-    data = for_arviz.inference_data(robust_regression, robust_guide, x, 5, plate="examples")
-    assert data["posterior"]["level"].shape == (4, 5, 6, 1)
+    data = for_arviz.inference_data(robust_regression, robust_guide, x, 5)
+    assert data["posterior"]["level"].shape == (4, 5, 6)
     assert data["posterior_predictive"]["x"].shape == (4, 5, 6, 3)
     np.testing.assert_array_equal(data["observed_data"]["x"], x)
     assert data["sample_stats"]["log_weight"].shape == (4, 5, 6)
