@@ -132,6 +132,21 @@ def on_indices(pair: Pair, arguments: Arguments, draw: Draws) -> bool:
     )
 
 
+def on_values(pair: Pair, arguments: Arguments, draw: Draws, names: frozenset[str]) -> bool:
+    """Return whether other sites of the guide depend on the values of some of its sites."""
+    other = pair.draw(arguments, 1, always_a_dimension=False).runs[0][1]
+
+    def replace(name: str, value: Tensor) -> Tensor:
+        return other.nodes[name]["value"] if name in names else value
+
+    changed = _replayed(pair, arguments, replace, draw)
+
+    def is_other(site: Site) -> bool:
+        return site["name"] not in names
+
+    return bool(_difference(draw.log_q(is_other), changed.log_q(is_other)))
+
+
 def on_masked_values(pair: Pair, arguments: Arguments, draw: Draws) -> str | None:
     """Replace the latent values that masks take out by others.
 

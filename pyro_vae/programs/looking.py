@@ -23,6 +23,7 @@ from pyro_vae.programs.agreement import (
     is_noisy,
     on_indices,
     on_masked_values,
+    on_values,
 )
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.change_of_variables import check_change_of_variables, find_points
@@ -76,7 +77,7 @@ def look_at(
     limit = max(size, MAX_NUMBERS // arguments.numel_per_example)
     first = arguments if len(arguments) <= limit else arguments.take(slice(limit))
     with torch.no_grad(), preserve_rng_state(arguments), _state_restored(model, guide):
-        pair, whole = _structure(model, guide, first, plate)
+        pair, whole = _sum_out_sites_of_guide(*_structure(model, guide, first, plate), first)
         _check_scales(pair, first, whole)
         site = on_masked_values(pair, first, whole)
         if site:
@@ -200,6 +201,18 @@ def _structure(
     for trace in whole.runs[0]:
         check_precision(trace)
     return pair, whole
+
+
+def _sum_out_sites_of_guide(pair: Pair, whole: Draws, arguments: Arguments) -> tuple[Pair, Draws]:
+    """Sum sites out that the guide marks for enumeration, if none of its others depends on them.
+
+    Where another site does, q is a mixture over the marked site, and this is drawn like any other.
+    """
+    marked = frozenset(enumerated_sites(whole.runs[0][1]))
+    if not marked or on_values(pair, arguments, whole, marked):
+        return pair, whole
+    pair = replace(pair, summed_out=pair.summed_out | marked)
+    return pair, pair.draw(arguments, 1, always_a_dimension=False)
 
 
 def _whole_only(pair: Pair, arguments: Arguments, whole: Draws, size: int) -> str | None:

@@ -465,6 +465,31 @@ def test_enumerated_sites_are_summed_out(outside: bool) -> None:
     assert_unbiased(bounds.log_weights(model, wide, x, 3000, vectorize=False), exact)
 
 
+@pytest.mark.parametrize("dependent", [False, True])
+def test_sites_that_the_guide_marks_for_enumeration(dependent: bool) -> None:
+    """They are summed out, if the rest of the guide does not depend on them, and else drawn."""
+    weights, means = torch.tensor([0.3, 0.7]), torch.tensor([-1.0, 2.0])
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Categorical(weights))
+            z = pyro.sample("z", dist.Normal(means[c], 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        even = dist.Categorical(torch.ones(len(x), 2))
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", even, infer={"enumerate": "parallel"})
+            shift = means[c] if dependent else 0.4
+            pyro.sample("z", dist.Normal((x + shift) / 2, 1.2))
+
+    x = torch.randn(3)
+    exact = (dist.Normal(means, 2**0.5).log_prob(x[:, None]) + weights.log()).logsumexp(1)
+    pair = look_at(model, guide, Arguments(x))
+    assert pair.summed_out == (set() if dependent else {"c"})
+    assert_unbiased(bounds.log_weights(model, guide, x, 30_000), exact)
+
+
 def test_any_arguments() -> None:
     def model(x: Tensor, scale: Tensor, options: dict[str, Any], *, shift: Tensor) -> None:
         with pyro.plate("data", len(x)):
