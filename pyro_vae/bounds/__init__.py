@@ -6,7 +6,7 @@
 | `importance`, `streaming` | ELBO, IWAE and the jackknife: `evaluate` |
 | `annealing`, and `annealing_*` | annealed importance sampling, from both sides: `anneal` |
 | `densities` | log q(z given x) and log p(x, z) with gradients, in unconstrained coordinates |
-| `exact` | exact log p(x), where it can be computed |
+| `exact`, `grid` | exact log p(x), where it can be computed |
 | `elbo_gaps` | log p(x) - ELBO, split into approximation and amortisation gap |
 | `estimates`, `khat` | means with their errors; the Pareto k-hat of weights |
 | `paired` | models, compared on the same examples |
@@ -29,8 +29,9 @@ from pyro_vae.bounds.annealing_results import Annealed, Bidirectional
 from pyro_vae.bounds.annealing_settings import Settings
 from pyro_vae.bounds.elbo_gaps import Gaps, gaps
 from pyro_vae.bounds.estimates import Corrected, Estimate, certified
-from pyro_vae.bounds.exact import enumeration, gaussian, quadrature
+from pyro_vae.bounds.exact import enumeration, gaussian
 from pyro_vae.bounds.for_arviz import elpd_data, inference_data
+from pyro_vae.bounds.grid import quadrature
 from pyro_vae.bounds.importance import LADDER, Bounds, elbo, evaluate, iwae, jackknife
 from pyro_vae.bounds.paired import Comparison, compare
 from pyro_vae.bounds.results import Result

@@ -56,7 +56,8 @@ def refine(
         num_particles: the number of draws of z for each example and step.
 
     Raises:
-        InputError: if steps < 0, or the guide is not that of a VAE, or its posterior has no encoder.
+        InputError: if steps < 0, or the guide is not that of a VAE, or its posterior has no
+            encoder.
     """
     if not isinstance(guide, Guide):
         raise InputError(
