@@ -89,7 +89,7 @@ class _ImportanceWeighted(Objective):
                 "objective",
             )
         gain = draws.surrogate(weights.model, path_weights, score_weights)
-        return gain.detach() - gain - self.value(log_w).sum()
+        return draws.scaled(gain.detach() - gain - self.value(log_w).sum())
 
 
 class IWAE(_ImportanceWeighted):
@@ -277,4 +277,4 @@ class CUBO(Objective):
         log_w = draws.log_w.detach()
         score_weights = (self.order - 1) / self.order * (self.order * log_w).softmax(0)
         gain = draws.surrogate(log_w.softmax(0), None, score_weights)
-        return gain.detach() - gain - bounds.iwae(log_w).sum()
+        return draws.scaled(gain.detach() - gain - bounds.iwae(log_w).sum())

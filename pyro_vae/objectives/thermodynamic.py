@@ -65,4 +65,4 @@ class TVO(Objective):
             model_weights = model_weights + step * (w + t * covariance)
             score_weights = score_weights + step * ((1 - t) * covariance - w)
         gain = draws.surrogate(model_weights, None, score_weights)
-        return gain.detach() - gain - value
+        return draws.scaled(gain.detach() - gain - value)

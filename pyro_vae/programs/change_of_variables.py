@@ -168,9 +168,7 @@ def _by_example(values: Tensor, site: Site, plate: str | None) -> Tensor:
     return values.movedim(axis, 0).reshape(values.shape[axis], -1)
 
 
-def _points(
-    names: Sequence[str], values: Sequence[Tensor], noise: dict[str, Tensor]
-) -> list[str]:
+def _points(names: Sequence[str], values: Sequence[Tensor], noise: dict[str, Tensor]) -> list[str]:
     """Return the names of the values that do not depend on the noise."""
     points = []
     for name, value in zip(names, values, strict=True):

@@ -197,6 +197,12 @@ class Draws:
         zeros = log_q.new_zeros(self.at_once or len(self.runs), 1)
         return zeros if include else zeros.expand_as(self.log_p())
 
+    def log_p_of_sites(self, model: poutine.Trace) -> Iterator[tuple[Site, Tensor]]:
+        """Yield the sites of the model in a run, with their log-probabilities, not summed."""
+        model.compute_log_prob()
+        for _, site in sample_sites(model):
+            yield site, scale_and_mask(site["unscaled_log_prob"], self._scale(site), site["mask"])
+
     def log_q_of_sites(
         self, model: poutine.Trace, guide: poutine.Trace
     ) -> Iterator[tuple[Site, Tensor]]:
@@ -283,9 +289,7 @@ class Draws:
         return site["scale"] if self.scaled else 1.0
 
 
-def _masked(
-    site: Site, model_mask: Tensor | bool | None, scale: Tensor | float
-) -> Tensor:
+def _masked(site: Site, model_mask: Tensor | bool | None, scale: Tensor | float) -> Tensor:
     """Return the log-probabilities of a guide's site, where the model has the latent variable.
 
     A latent variable that a mask takes out of the model is no part of log p(x, z), so it may be no

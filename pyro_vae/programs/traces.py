@@ -64,9 +64,9 @@ def per_example(values: Tensor, site: Site, plate: str | None, batch_dims: int) 
         size = sizes.get(dim, 1)
         if values.shape[dim] != size and size != -1:  # -1 is the size of a plate without one
             raise InputError(
-                f"site '{site['name']}' has an invalid log_prob shape: {list(values.shape)} does not "
-                f"fit its plates { ({frame.name: frame.dim for frame in frames}) }: declare every "
-                "dimension by pyro.plate or by to_event"
+                f"site '{site['name']}' has an invalid log_prob shape: {list(values.shape)} does "
+                f"not fit its plates { ({frame.name: frame.dim for frame in frames}) }: declare "
+                "every dimension by pyro.plate or by to_event"
             )
     remaining = {dims[0] % values.dim()} if dims else set()
     if batch_dims:
