@@ -57,8 +57,9 @@ class _WeightedKL(Objective):
         cycles: int = 1,
         free_bits: float = 0.0,
         group: int = 1,
+        **pyro_options: Any,
     ) -> None:
-        super().__init__(num_particles)
+        super().__init__(num_particles, pyro_options)
         if warmup == 0 and (start != 0 or cycles != 1):
             raise InputError(
                 "start and cycles describe a warm-up, and there is none: set warmup to its number "
@@ -195,8 +196,11 @@ class ELBO(_WeightedKL):
         free_bits: float = 0.0,
         group: int = 1,
         gradient: Literal["plain", "stl"] = "plain",
+        **pyro_options: Any,
     ) -> None:
-        super().__init__(num_particles, beta, warmup, start, cycles, free_bits, group)
+        super().__init__(
+            num_particles, beta, warmup, start, cycles, free_bits, group, **pyro_options
+        )
         self.gradient = gradient
         if gradient == "stl" and self.free_bits:
             raise InputError(

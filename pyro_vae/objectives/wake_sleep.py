@@ -37,9 +37,12 @@ class RWS(Objective):
     """
 
     def __init__(
-        self, num_particles: int = 10, guide: Literal["wake", "sleep", "both"] = "wake"
+        self,
+        num_particles: int = 10,
+        guide: Literal["wake", "sleep", "both"] = "wake",
+        **pyro_options: Any,
     ) -> None:
-        super().__init__(num_particles)
+        super().__init__(num_particles, pyro_options)
         if guide != "sleep" and num_particles < 2:
             raise InputError(
                 f"the wake phase needs two particles or more, and num_particles is {num_particles}",
