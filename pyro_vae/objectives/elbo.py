@@ -24,10 +24,11 @@ from torch.nn.functional import pad
 from pyro_vae import bounds
 from pyro_vae.errors import InputError, check_range
 from pyro_vae.objectives.draws import TrainingDraws
+from pyro_vae.objectives.enumerated import enumerated_loss
 from pyro_vae.objectives.objective import Objective
 from pyro_vae.objectives.score_function import Run, score_term
 from pyro_vae.programs.arguments import Arguments
-from pyro_vae.programs.pair import Draws
+from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.traces import Program, Site, sample_sites
 
 
@@ -177,6 +178,18 @@ class ELBO(_WeightedKL):
     loss, in the mean over a batch, and so lower the objective. Models are chosen by the ELBO with
     beta = 1 and without free bits.
 
+    It also is `TraceEnum_ELBO`: sites that are marked for enumeration are summed out, in the model
+    and in the guide alike. This needs the full weight of the KL, and the plain gradient. A site
+    that is not reparameterised gets the score-function gradient, its cost split by plates.
+
+    The log-probability of each site is multiplied by its scale. With scales other than 1 the result
+    is the weighted ELBO that Pyro has, and not a bound on log p(x), unless they stand for a random
+    part of the data.
+
+    The guide may be a point (AutoDelta), as for MAP estimates. A point has no density, so the loss
+    is -log p(x, z) at that point. This is no bound on log p(x), and it depends on the units of z.
+    The same holds if some of the latent variables are points. All other objectives refuse points.
+
     Args:
         gradient: gradient for the guide: plain, or stl (sticking the landing; Roeder, Wu & Duvenaud
             2017), which is unbiased here for any number of draws.
@@ -208,6 +221,32 @@ class ELBO(_WeightedKL):
                 "plain, or set free_bits to 0",
                 "gradient",
             )
+
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Return the weighted loss, summed over the examples, to be differentiated."""
+        arguments = Arguments(*args, **kwargs)
+        unweighted = self.beta == 1 and self.warmup == 0 and not self.free_bits
+        if unweighted and self.gradient == "plain":
+            pair = self.pair(model, guide, arguments)
+            if pair.summed_out or pair.guide_enumerates:
+                return self._enumerated(pair, arguments, differentiable=True)
+        return super().differentiable_loss(model, guide, *args, **kwargs)
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Return the negative ELBO, summed over the examples."""
+        arguments = Arguments(*args, **kwargs)
+        with torch.no_grad():
+            pair = self.pair(model, guide, arguments)
+            if pair.summed_out or pair.guide_enumerates:
+                return self._enumerated(pair, arguments, differentiable=False).item()
+        return super().loss(model, guide, *args, **kwargs)
+
+    def _enumerated(self, pair: Pair, arguments: Arguments, *, differentiable: bool) -> Tensor:
+        return enumerated_loss(
+            pair, arguments, self.num_particles, self._plates, differentiable=differentiable
+        )
 
     def _kl(self, draws: TrainingDraws) -> Tensor:
         kl = super()._kl(draws)

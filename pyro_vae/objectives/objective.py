@@ -1,5 +1,6 @@
 """The base class of all objectives."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
@@ -56,6 +57,7 @@ class Objective(pyro.infer.ELBO):
                 f"num_particles has to be at least 1, and {num_particles} is not", "num_particles"
             )
         options = dict(pyro_options or {})
+        self._plates: float = options.get("max_plate_nesting", math.inf)
         self._vectorize: bool | None = options.pop("vectorize_particles", None)
         super().__init__(
             num_particles=num_particles, vectorize_particles=self._vectorize is not False, **options

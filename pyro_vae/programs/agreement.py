@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from torch import Tensor
 
@@ -119,6 +120,61 @@ def between_neighbours(pair: Pair, arguments: Arguments, draw: Draws) -> str | N
         if difference:
             return f"by {difference:.3g} nats"
     return None
+
+
+def between_enumerated(pair: Pair, arguments: Arguments) -> str | None:
+    """Compare the first value of enumerated sites, among all their values, with this value alone.
+
+    Args:
+        pair: the programs.
+        arguments: what they are called with.
+
+    Returns:
+        Why the sites cannot be enumerated; None if they can.
+    """
+    with _FirstValues():
+        guide = arguments.call(poutine.trace(pair.guide).get_trace)
+        model = arguments.call(poutine.trace(poutine.replay(pair.model, guide)).get_trace)
+    given = guide.copy()
+    for name, site in sample_sites(guide):
+        if _takes_all_values(site):
+            given.remove_node(name)
+    first_dim = -1 - pair.nesting
+    all_guide = poutine.enum(poutine.replay(pair.guide, given), first_available_dim=first_dim)
+    guide_of_all = arguments.call(poutine.trace(all_guide).get_trace)
+    all_model = poutine.enum(poutine.replay(pair.model, guide_of_all))
+    model_of_all = arguments.call(poutine.trace(all_model).get_trace)
+    for alone, of_all in ((guide, guide_of_all), (model, model_of_all)):
+        alone.compute_log_prob()
+        of_all.compute_log_prob()
+        for name, site in sample_sites(of_all):
+            if site["infer"].get("num_samples"):
+                continue
+            values = site["unscaled_log_prob"]
+            first = values[(0,) * max(values.dim() - pair.nesting, 0)]
+            difference = _difference(*torch.broadcast_tensors(first, _of(alone, name)))
+            if difference:
+                return f"site '{name}' has a log-probability {difference:.3g} nats away"
+    return None
+
+
+def _of(trace: poutine.Trace, name: str) -> Tensor:
+    return trace.nodes[name]["unscaled_log_prob"]
+
+
+class _FirstValues(Messenger):
+    """Gives each site that is marked for parallel enumeration the first of its values."""
+
+    def _pyro_sample(self, site: Site) -> None:
+        if site["value"] is None and _takes_all_values(site):
+            site["value"] = site["fn"].enumerate_support(expand=True)[0]
+            site["done"] = True
+
+
+def _takes_all_values(site: Site) -> bool:
+    infer = site["infer"] or {}
+    marked = infer.get("enumerate") == "parallel" and not infer.get("num_samples")
+    return marked and not site["is_observed"]
 
 
 def is_noisy(pair: Pair, arguments: Arguments, draw: Draws) -> bool:

@@ -19,6 +19,7 @@ from torch import nn
 from pyro_vae.errors import InputError
 from pyro_vae.programs.agreement import (
     between_batches,
+    between_enumerated,
     between_neighbours,
     between_particles,
     is_noisy,
@@ -79,6 +80,8 @@ def look_at(
     with torch.no_grad(), preserve_rng_state(arguments), _state_restored(model, guide):
         pair, whole = _structure(model, guide, first, plate)
         _check_scales(pair, first, whole)
+        if pair.summed_out:
+            _check_enumeration(pair, first)
         site = on_masked_values(pair, first, whole)
         if site:
             raise InputError(
@@ -143,6 +146,8 @@ def look_at_once(
         _dropout_off(model, guide),
     ):
         pair, _ = _structure(model, guide, arguments, None, points=points)
+        if pair.summed_out or pair.guide_enumerates:
+            _check_enumeration(pair, arguments)
         return _choose_vectorize(pair, arguments, vectorize)
 
 
@@ -228,6 +233,17 @@ def _check_neighbours(pair: Pair, arguments: Arguments) -> None:
         "there is no bound for each example: call eval() if modules use batch statistics",
         "model",
     )
+
+
+def _check_enumeration(pair: Pair, arguments: Arguments) -> None:
+    """Refuse programs that are wrong if sites take all their values at once."""
+    difference = between_enumerated(pair, arguments)
+    if difference:
+        raise InputError(
+            f"with all values of the sites that are marked for enumeration, {difference} from that "
+            "of one value alone: index dimensions from the right, or do not mark them",
+            "model",
+        )
 
 
 def _choose_vectorize(pair: Pair, arguments: Arguments, wanted: bool | None) -> Pair:
