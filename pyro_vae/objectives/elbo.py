@@ -304,6 +304,7 @@ class AnalyticELBO(_WeightedKL):
         _check_order(*run)
         for site, prior_site in pairs:
             kl = self._site_kl(site["fn"], prior_site["fn"], site["value"])
+            kl = torch.as_tensor(kl).expand(site["fn"].batch_shape)  # a number if all is masked
             scale = _common_scale(site, prior_site) if draws.scaled else 1.0
             yield site, scale_and_mask(kl, scale, prior_site["mask"])
 

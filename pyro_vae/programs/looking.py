@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.infer.util import is_validation_enabled
 from torch import nn
 
 from pyro_vae.errors import InputError
@@ -145,7 +146,8 @@ def look_at_once(
         _state_restored(model, guide),
         _dropout_off(model, guide),
     ):
-        pair, _ = _structure(model, guide, arguments, None, points=points)
+        pair, whole = _structure(model, guide, arguments, None, points=points)
+        _warn_of_plates(*whole.runs[0])
         if pair.summed_out or pair.guide_enumerates:
             _check_enumeration(pair, arguments)
         return _choose_vectorize(pair, arguments, vectorize)
@@ -233,6 +235,17 @@ def _check_neighbours(pair: Pair, arguments: Arguments) -> None:
         "there is no bound for each example: call eval() if modules use batch statistics",
         "model",
     )
+
+
+def _warn_of_plates(model: poutine.Trace, guide: poutine.Trace) -> None:
+    """Warn of plates that the guide alone has, as Pyro's ELBOs do: their scale is on one side."""
+    in_model, in_guide = (
+        {name for name, site in trace.nodes.items() if poutine.util.site_is_subsample(site)}
+        for trace in (model, guide)
+    )
+    if in_guide - in_model and is_validation_enabled():
+        names = ", ".join(sorted(in_guide - in_model))
+        warnings.warn(f"Found plate statements in guide but not model: {names}", stacklevel=5)
 
 
 def _check_enumeration(pair: Pair, arguments: Arguments) -> None:
