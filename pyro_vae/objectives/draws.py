@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.objectives.score_function import is_reparameterised
 from pyro_vae.programs.arguments import Arguments
-from pyro_vae.programs.pair import Pair
+from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.traces import is_latent, is_observed, sample_sites
 
 
@@ -63,6 +64,9 @@ class TrainingDraws:
         arguments: what both are called with.
         count: K.
         path: whether gradients through z reach the guide; `surrogate` may then weight them.
+        site_scales: whether the log-probabilities of each site are multiplied by its scale, as in
+            `pyro.infer.Trace_ELBO`. Otherwise all sites must have the same scale, and `scaled`
+            multiplies by it: then each example has this weight.
 
     Attributes:
         pair: the model and the guide.
@@ -71,10 +75,19 @@ class TrainingDraws:
         log_q: log q(z|x) in nats, shape [K, batch].
 
     Raises:
-        InputError: if a site has a scale of its own: the loss would not be a bound.
+        InputError: if a site has a scale of its own, without `site_scales`: the loss would not be a
+            bound.
     """
 
-    def __init__(self, pair: Pair, arguments: Arguments, count: int, *, path: bool = True) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        arguments: Arguments,
+        count: int,
+        *,
+        path: bool = True,
+        site_scales: bool = False,
+    ) -> None:
         self.pair = pair
         self._path_weights: list[PathWeights] = []
 
@@ -84,15 +97,20 @@ class TrainingDraws:
             self._path_weights.append(PathWeights())
             return self._path_weights[-1].pass_on
 
-        self.draws = pair.draw(arguments, count, change=into_model, always_a_dimension=False)
-        for site in [*self.draws.sites(model=True), *self.draws.sites(model=False)]:
-            if isinstance(site["scale"], Tensor) or site["scale"] != 1:
-                raise InputError(
-                    f"site '{site['name']}' has a scale, by poutine.scale or a subsampled plate: "
-                    "objectives need the same weight, 1, for all sites and examples"
-                )
+        self.draws = pair.draw(
+            arguments, count, change=into_model, always_a_dimension=False, scaled=site_scales
+        )
+        self._scale = 1.0 if site_scales else _common_scale(self.draws)
         self.log_p = self.draws.log_p()
         self.log_q = self.draws.log_q()
+
+    def scaled(self, total: Tensor) -> Tensor:
+        """Return a sum over the examples, multiplied by the scale that all sites have."""
+        return (
+            total
+            if not isinstance(self._scale, Tensor) and self._scale == 1
+            else (self._scale * total)
+        )
 
     @property
     def log_w(self) -> Tensor:
@@ -112,7 +130,9 @@ class TrainingDraws:
     def not_reparameterised(self) -> list[str]:
         """Return the names of the guide's sites that are not reparameterised."""
         return [
-            name for name, site in sample_sites(self.draws.runs[0][1]) if not site["fn"].has_rsample
+            name
+            for name, site in sample_sites(self.draws.runs[0][1])
+            if not is_reparameterised(site)
         ]
 
     def require_reparameterised(self, user: str, advice: str, parameter: str) -> None:
@@ -186,6 +206,27 @@ class TrainingDraws:
         if score_weights is None:
             return total
         return total + (score_weights * self.score()).sum()
+
+
+def _common_scale(draws: Draws) -> Tensor | float:
+    """Return the scale of all sites.
+
+    Raises:
+        InputError: if sites have different scales.
+    """
+    scale: Tensor | float | None = None
+    for site in (site for model in (True, False) for site in draws.sites(model)):
+        own = site["scale"]
+        scale = own if scale is None else scale
+        single = all(torch.as_tensor(each).numel() == 1 for each in (own, scale))
+        if not single or bool(own != scale):
+            raise InputError(
+                f"site '{site['name']}' has a scale of its own, by poutine.scale or a subsampled "
+                "plate. This objective is no mean of log-weights, and with a scale inside its "
+                "logarithm it is no bound: use the objective ELBO, or give all sites one scale",
+                "objective",
+            )
+    return 1.0 if scale is None else scale
 
 
 def _without_tiny(weights: Tensor, smallest: float) -> Tensor:

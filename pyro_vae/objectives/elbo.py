@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+from pyro import poutine
 from pyro.distributions import Delta, Independent
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
@@ -23,8 +24,11 @@ from torch.nn.functional import pad
 from pyro_vae import bounds
 from pyro_vae.errors import InputError, check_range
 from pyro_vae.objectives.draws import TrainingDraws
+from pyro_vae.objectives.enumerated import enumerated_loss
 from pyro_vae.objectives.objective import Objective
+from pyro_vae.objectives.score_function import Run, score_term
 from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.traces import Program, Site, sample_sites
 
 
@@ -54,8 +58,9 @@ class _WeightedKL(Objective):
         cycles: int = 1,
         free_bits: float = 0.0,
         group: int = 1,
+        **pyro_options: Any,
     ) -> None:
-        super().__init__(num_particles)
+        super().__init__(num_particles, pyro_options)
         if warmup == 0 and (start != 0 or cycles != 1):
             raise InputError(
                 "start and cycles describe a warm-up, and there is none: set warmup to its number "
@@ -81,6 +86,11 @@ class _WeightedKL(Objective):
         """Return the ELBO in nats, shape [batch]."""
         return bounds.elbo(log_w)
 
+    @property
+    def linear(self) -> bool:
+        """True, except with free bits."""
+        return not self.free_bits
+
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
@@ -90,20 +100,29 @@ class _WeightedKL(Objective):
         if self.free_bits:
             draws.require_reparameterised("free_bits", "set free_bits to 0", "free_bits")
             kl_sum = self._kl_with_free_bits(draws)
-            return self.kl_weight * kl_sum - log_likelihood.mean(0).sum()
+            return draws.scaled(self.kl_weight * kl_sum - log_likelihood.mean(0).sum())
         kl = self._kl(draws)
         loss = self.kl_weight * kl.mean(0).sum() - log_likelihood.mean(0).sum()
-        scored = draws.not_reparameterised()
-        if scored:  # these sites get the score-function gradient: score times loss of each draw
-            cost = (self.kl_weight * kl - log_likelihood).detach()
-            log_q = draws.draws.log_q(lambda site: site["name"] in scored)
-            score = (cost * log_q).mean(0).sum()
+        if draws.not_reparameterised():
+            score = score_term(draws.draws, self._costs) / self.num_particles
             loss = loss + score - score.detach()
         return loss
 
     def _kl(self, draws: TrainingDraws) -> Tensor:
         """Return an estimate of the KL from each draw, in nats, shape [K, batch]."""
-        return draws.log_q - draws.log_prior
+        kl = draws.log_q - draws.log_prior
+        if any(not site["fn"].has_rsample for site in draws.draws.sites(model=False)):
+            # The gradient of their log q, with z held fixed, has mean zero, and would be noise.
+            log_q = draws.draws.log_q(lambda site: not site["fn"].has_rsample)
+            kl = kl - (log_q - log_q.detach())
+        return kl
+
+    def _costs(self, draws: Draws, run: Run) -> Iterator[tuple[Site, Tensor]]:
+        """Yield the terms of the loss of a run, each with a site in whose plates it is."""
+        for site, log_prob in draws.log_p_of_sites(run[0]):
+            yield site, -log_prob if site["is_observed"] else -self.kl_weight * log_prob
+        for site, log_prob in draws.log_q_of_sites(*run):
+            yield site, self.kl_weight * log_prob
 
     def _site_kl(self, posterior: Any, prior: Any, z: Tensor) -> Tensor:
         """Return one estimate per draw of the KL of one site, in the batch shape of the site."""
@@ -117,14 +136,19 @@ class _WeightedKL(Objective):
         """
         size = draws.log_q.shape[1]
         total = draws.log_q.new_zeros(())
-        for name, pairs in _site_pairs(draws):
-            groups = [self._kl_of_groups(name, *pair, draws.draws.batch_dims) for pair in pairs]
+        runs = [list(_site_pairs(*run)) for run in draws.draws.runs]
+        for pairs in zip(*runs, strict=True):
+            groups = [
+                self._kl_of_groups(site, prior_site, draws.draws.batch_dims)
+                for site, prior_site in pairs
+            ]
             mean = torch.stack(groups).mean(0)
             total = total + mean.clamp(min=self.free_bits).sum() * size
         return total
 
-    def _kl_of_groups(self, name: str, site: Site, prior_site: Site, batch_dims: int) -> Tensor:
+    def _kl_of_groups(self, site: Site, prior_site: Site, batch_dims: int) -> Tensor:
         """Return the KL of each group of dimensions of a site, in the mean over the batch."""
+        name = site["name"]
         posterior, prior, z = site["fn"], prior_site["fn"], site["value"]
         if site["mask"] is not None or prior_site["mask"] is not None:
             raise InputError(
@@ -154,6 +178,18 @@ class ELBO(_WeightedKL):
     loss, in the mean over a batch, and so lower the objective. Models are chosen by the ELBO with
     beta = 1 and without free bits.
 
+    It also is `TraceEnum_ELBO`: sites that are marked for enumeration are summed out, in the model
+    and in the guide alike. This needs the full weight of the KL, and the plain gradient. A site
+    that is not reparameterised gets the score-function gradient, its cost split by plates.
+
+    The log-probability of each site is multiplied by its scale. With scales other than 1 the result
+    is the weighted ELBO that Pyro has, and not a bound on log p(x), unless they stand for a random
+    part of the data.
+
+    The guide may be a point (AutoDelta), as for MAP estimates. A point has no density, so the loss
+    is -log p(x, z) at that point. This is no bound on log p(x), and it depends on the units of z.
+    The same holds if some of the latent variables are points. All other objectives refuse points.
+
     Args:
         gradient: gradient for the guide: plain, or stl (sticking the landing; Roeder, Wu & Duvenaud
             2017), which is unbiased here for any number of draws.
@@ -173,8 +209,11 @@ class ELBO(_WeightedKL):
         free_bits: float = 0.0,
         group: int = 1,
         gradient: Literal["plain", "stl"] = "plain",
+        **pyro_options: Any,
     ) -> None:
-        super().__init__(num_particles, beta, warmup, start, cycles, free_bits, group)
+        super().__init__(
+            num_particles, beta, warmup, start, cycles, free_bits, group, **pyro_options
+        )
         self.gradient = gradient
         if gradient == "stl" and self.free_bits:
             raise InputError(
@@ -182,6 +221,32 @@ class ELBO(_WeightedKL):
                 "plain, or set free_bits to 0",
                 "gradient",
             )
+
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Return the weighted loss, summed over the examples, to be differentiated."""
+        arguments = Arguments(*args, **kwargs)
+        unweighted = self.beta == 1 and self.warmup == 0 and not self.free_bits
+        if unweighted and self.gradient == "plain":
+            pair = self.pair(model, guide, arguments)
+            if pair.summed_out or pair.guide_enumerates:
+                return self._enumerated(pair, arguments, differentiable=True)
+        return super().differentiable_loss(model, guide, *args, **kwargs)
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Return the negative ELBO, summed over the examples."""
+        arguments = Arguments(*args, **kwargs)
+        with torch.no_grad():
+            pair = self.pair(model, guide, arguments)
+            if pair.summed_out or pair.guide_enumerates:
+                return self._enumerated(pair, arguments, differentiable=False).item()
+        return super().loss(model, guide, *args, **kwargs)
+
+    def _enumerated(self, pair: Pair, arguments: Arguments, *, differentiable: bool) -> Tensor:
+        return enumerated_loss(
+            pair, arguments, self.num_particles, self._plates, differentiable=differentiable
+        )
 
     def _kl(self, draws: TrainingDraws) -> Tensor:
         kl = super()._kl(draws)
@@ -210,18 +275,38 @@ class AnalyticELBO(_WeightedKL):
         with torch.no_grad():
             draws = self.draw(model, guide, Arguments(*args, **kwargs))
             gain = draws.log_likelihood - self._kl(draws)
-            return -gain.mean(0).sum().item()
+            return -draws.scaled(gain.mean(0).sum()).item()
 
     def _kl(self, draws: TrainingDraws) -> Tensor:
-        total = draws.log_q.new_zeros(())
-        for _, pairs in _site_pairs(draws):
-            terms = []
-            for site, prior_site in pairs:
-                kl = self._site_kl(site["fn"], prior_site["fn"], site["value"])
-                kl = scale_and_mask(kl, mask=prior_site["mask"])
-                terms.append(draws.draws.sum_of_site(kl, site))
-            total = total + (terms[0] if draws.draws.batch_dims else torch.stack(terms))
-        return total
+        terms = []
+        for run in draws.draws.runs:
+            total = draws.log_q.new_zeros(())
+            for site, kl in self._kl_of_sites(draws.draws, run):
+                total = total + draws.draws.sum_of_site(kl, site)
+            terms.append(total)
+        kl = terms[0] if draws.draws.batch_dims else torch.stack(terms)
+        return kl if kl.dim() == 2 else torch.zeros_like(draws.log_q)  # no latent site
+
+    def _costs(self, draws: Draws, run: Run) -> Iterator[tuple[Site, Tensor]]:
+        for site, log_prob in draws.log_p_of_sites(run[0]):
+            if site["is_observed"]:
+                yield site, -log_prob
+        for site, kl in self._kl_of_sites(draws, run):
+            yield site, self.kl_weight * kl
+
+    def _kl_of_sites(self, draws: Draws, run: Run) -> Iterator[tuple[Site, Tensor]]:
+        """Yield the sites of the guide in a run, with their KL, in the batch shape of the site.
+
+        Raises:
+            InputError: if the KL of the programs is not the sum of the KLs of their sites.
+        """
+        pairs = list(_site_pairs(*run))
+        _check_order(*run)
+        for site, prior_site in pairs:
+            kl = self._site_kl(site["fn"], prior_site["fn"], site["value"])
+            kl = torch.as_tensor(kl).expand(site["fn"].batch_shape)  # a number if all is masked
+            scale = _common_scale(site, prior_site) if draws.scaled else 1.0
+            yield site, scale_and_mask(kl, scale, prior_site["mask"])
 
     def _site_kl(self, posterior: Any, prior: Any, z: Tensor) -> Tensor:
         try:
@@ -243,22 +328,50 @@ def scheduled_weight(
     return start + (beta - start) * min(1.0, (epoch - cycle * 2 * warmup) / warmup)
 
 
-def _site_pairs(draws: TrainingDraws) -> Iterator[tuple[str, list[tuple[Site, Site]]]]:
-    """Yield the name of each latent site, and its site in the guide and in the model of each run.
+def _site_pairs(model: poutine.Trace, guide: poutine.Trace) -> Iterator[tuple[Site, Site]]:
+    """Yield each latent site of a run, as it is in the guide and in the model.
 
     Raises:
-        InputError: if the KL is not the sum of the KLs of single sites. Pyro's autoguides are an
-            example: their sites are points, computed from auxiliary sites.
+        InputError: if a site has no KL of its own. Pyro's autoguides are an example: their sites
+            are points, computed from auxiliary sites.
     """
-    runs = draws.draws.runs
-    for name, site in sample_sites(runs[0][1]):
-        if name not in runs[0][0].nodes or isinstance(site["fn"], Delta):
+    for name, site in sample_sites(guide):
+        if name not in model.nodes or isinstance(site["fn"], Delta):
             raise InputError(
                 f"site '{name}' of the guide has no KL of its own: use the objective ELBO, without "
                 "free bits",
                 "objective",
             )
-        yield name, [(guide.nodes[name], model.nodes[name]) for model, guide in runs]
+        yield site, model.nodes[name]
+
+
+def _check_order(model: poutine.Trace, guide: poutine.Trace) -> None:
+    """Refuse programs that sample latent variables in different orders.
+
+    A KL in closed form is that of one site, with all that it depends on held fixed. If the model
+    samples y given x, and the guide x given y, the KL of y depends on an x that is drawn after it.
+    """
+    in_guide = [name for name, _ in sample_sites(guide)]
+    in_model = [name for name, _ in sample_sites(model) if name in guide.nodes]
+    if in_guide != in_model:
+        raise InputError(
+            f"the guide samples {', '.join(in_guide)} in this order, and the model "
+            f"{', '.join(in_model)}. A KL in closed form needs the same order: change the order, "
+            "or use the objective ELBO",
+            "objective",
+        )
+
+
+def _common_scale(site: Site, prior_site: Site) -> Tensor | float:
+    """Return the scale that a site has in both programs."""
+    scale, other = site["scale"], prior_site["scale"]
+    if scale is not other and not bool((torch.as_tensor(scale) == torch.as_tensor(other)).all()):
+        raise InputError(
+            f"site '{site['name']}' has one scale in the guide and another in the model, and its "
+            "KL in closed form has only one: use the objective ELBO",
+            "objective",
+        )
+    return scale
 
 
 def _independent(name: str, distribution: Any) -> Any:

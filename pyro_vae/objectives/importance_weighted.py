@@ -18,6 +18,7 @@ the bound.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
@@ -48,8 +49,10 @@ class _ImportanceWeighted(Objective):
         InputError: in the first step, if the guide has a site that is not reparameterised.
     """
 
-    def __init__(self, num_particles: int, gradient: Gradient) -> None:
-        super().__init__(num_particles)
+    def __init__(
+        self, num_particles: int, gradient: Gradient, pyro_options: Mapping[str, Any]
+    ) -> None:
+        super().__init__(num_particles, pyro_options)
         self.gradient = gradient
 
     @abstractmethod
@@ -89,7 +92,7 @@ class _ImportanceWeighted(Objective):
                 "objective",
             )
         gain = draws.surrogate(weights.model, path_weights, score_weights)
-        return gain.detach() - gain - self.value(log_w).sum()
+        return draws.scaled(gain.detach() - gain - self.value(log_w).sum())
 
 
 class IWAE(_ImportanceWeighted):
@@ -104,8 +107,10 @@ class IWAE(_ImportanceWeighted):
             reparameterised).
     """
 
-    def __init__(self, num_particles: int = 5, gradient: Gradient = "plain") -> None:
-        super().__init__(num_particles, gradient)
+    def __init__(
+        self, num_particles: int = 5, gradient: Gradient = "plain", **pyro_options: Any
+    ) -> None:
+        super().__init__(num_particles, gradient, pyro_options)
 
     def weights(self, log_w: Tensor) -> Weights:
         """Return w_k / sum_j w_j, and its square."""
@@ -127,9 +132,13 @@ class MIWAE(_ImportanceWeighted):
     """
 
     def __init__(
-        self, num_particles: int = 5, groups: int = 2, gradient: Gradient = "plain"
+        self,
+        num_particles: int = 5,
+        groups: int = 2,
+        gradient: Gradient = "plain",
+        **pyro_options: Any,
     ) -> None:
-        super().__init__(num_particles, gradient)
+        super().__init__(num_particles, gradient, pyro_options)
         self.groups = int(check_range("groups", groups, 1, 1e6))
 
     @property
@@ -187,9 +196,13 @@ class CIWAE(_ImportanceWeighted):
     """
 
     def __init__(
-        self, num_particles: int = 5, beta: float = 0.5, gradient: Gradient = "plain"
+        self,
+        num_particles: int = 5,
+        beta: float = 0.5,
+        gradient: Gradient = "plain",
+        **pyro_options: Any,
     ) -> None:
-        super().__init__(num_particles, gradient)
+        super().__init__(num_particles, gradient, pyro_options)
         self.beta = check_range("beta", beta, 0, 1)
 
     def value(self, log_w: Tensor) -> Tensor:
@@ -220,9 +233,13 @@ class Renyi(_ImportanceWeighted):
     """
 
     def __init__(
-        self, num_particles: int = 5, alpha: float = 0.5, gradient: Gradient = "plain"
+        self,
+        num_particles: int = 5,
+        alpha: float = 0.5,
+        gradient: Gradient = "plain",
+        **pyro_options: Any,
     ) -> None:
-        super().__init__(num_particles, gradient)
+        super().__init__(num_particles, gradient, pyro_options)
         self.alpha = check_range("alpha", alpha, -100, 100)
 
     def value(self, log_w: Tensor) -> Tensor:
@@ -260,8 +277,8 @@ class CUBO(Objective):
         InputError: if an option is out of its range.
     """
 
-    def __init__(self, num_particles: int = 10, order: float = 2.0) -> None:
-        super().__init__(num_particles)
+    def __init__(self, num_particles: int = 10, order: float = 2.0, **pyro_options: Any) -> None:
+        super().__init__(num_particles, pyro_options)
         if num_particles < 2:
             raise InputError(
                 f"CUBO needs two particles or more, and num_particles is {num_particles}",
@@ -277,4 +294,4 @@ class CUBO(Objective):
         log_w = draws.log_w.detach()
         score_weights = (self.order - 1) / self.order * (self.order * log_w).softmax(0)
         gain = draws.surrogate(log_w.softmax(0), None, score_weights)
-        return gain.detach() - gain - bounds.iwae(log_w).sum()
+        return draws.scaled(gain.detach() - gain - bounds.iwae(log_w).sum())

@@ -1,6 +1,8 @@
 """The base class of all objectives."""
 
+import math
 from abc import abstractmethod
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import pyro.infer
@@ -19,8 +21,25 @@ from pyro_vae.programs.traces import Program
 class Objective(pyro.infer.ELBO):
     """A training objective. It may change in the course of training.
 
+    Every objective takes the keyword arguments of `pyro.infer.ELBO`, so that it can replace one of
+    Pyro's in a script. `vectorize_particles` says whether all draws are made at once (True), or by
+    one run for each (False). By default they are made at once if that gives the same
+    log-probabilities, whereas Pyro's default is False. `retain_graph` is that of `backward`.
+    `max_plate_nesting` is where enumerated sites begin; otherwise the plates are found by running
+    the programs. `strict_enumeration_warning`, `ignore_jit_warnings`, `jit_options` and
+    `tail_adaptive_beta` have no effect: there is one class for programs with and without enumerated
+    sites, and none for Pyro's JIT. `RenyiELBO(alpha, num_particles)` is
+    `Renyi(num_particles, alpha)`.
+
+    Model and guide are called with the positional and keyword arguments of `loss`,
+    `loss_and_grads` or `differentiable_loss`. Each time that these have another structure, the
+    programs are run a few times, to find out how they may be run. The structure is the nesting of
+    the arguments, the number of dimensions of each tensor, the values of flags and strings, and
+    whether modules are in training mode.
+
     Args:
         num_particles: the number of draws of z for each x.
+        pyro_options: the other arguments of `pyro.infer.ELBO`.
 
     Attributes:
         learns: whether a training step changes the objective itself. The compiled engine cannot
@@ -32,13 +51,27 @@ class Objective(pyro.infer.ELBO):
 
     learns: ClassVar[bool] = False
 
-    def __init__(self, num_particles: int) -> None:
+    def __init__(self, num_particles: int, pyro_options: Mapping[str, Any] | None = None) -> None:
         if num_particles < 1:
             raise InputError(
                 f"num_particles has to be at least 1, and {num_particles} is not", "num_particles"
             )
-        super().__init__(num_particles=num_particles, vectorize_particles=True)
-        self._pair: Pair | None = None  # the programs of the last draw
+        options = dict(pyro_options or {})
+        self._plates: float = options.get("max_plate_nesting", math.inf)
+        self._vectorize: bool | None = options.pop("vectorize_particles", None)
+        super().__init__(
+            num_particles=num_particles, vectorize_particles=self._vectorize is not False, **options
+        )
+        self._pairs: dict[Hashable, Pair] = {}  # by the structure of the arguments
+
+    @property
+    def linear(self) -> bool:
+        """Whether the objective is a mean of log-weights.
+
+        Then it may be used with a scale for each site, and with point estimates. The others are
+        not: log E[w^c] is not c log E[w], and the weight of a point is no density.
+        """
+        return False
 
     @property
     def num_draws(self) -> int:
@@ -75,15 +108,16 @@ class Objective(pyro.infer.ELBO):
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the negative of `bound`, summed over the examples."""
         with torch.no_grad():
-            return (
-                -self.bound(self.draw(model, guide, Arguments(*args, **kwargs)).log_w).sum().item()
-            )
+            draws = self.draw(model, guide, Arguments(*args, **kwargs))
+            return -draws.scaled(self.bound(draws.log_w).sum()).item()
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the training loss, and add its gradients to those of the parameters."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        return self._backward(self.differentiable_loss(model, guide, *args, **kwargs))
+
+    def _backward(self, loss: Tensor) -> float:
         if loss.requires_grad:
-            loss.backward()
+            loss.backward(retain_graph=self.retain_graph)
         return loss.item()
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,19 +132,42 @@ class Objective(pyro.infer.ELBO):
     ) -> TrainingDraws:
         """Draw from the guide, and compute the log-probabilities under both programs.
 
-        The first draw from a pair of programs runs them several times, to find out how they may be
-        run.
-
         Args:
             model: a Pyro program.
             guide: a Pyro program, the model's guide.
             arguments: what both are called with.
             path: whether gradients through z reach the guide.
+
+        Raises:
+            InputError: if the objective does not exist for such programs.
         """
-        pair = self._pair
-        if pair is None or pair.model is not model or pair.guide is not guide:
-            pair = self._pair = look_at_once(model, guide, arguments)
-        return TrainingDraws(pair, arguments, self.num_draws, path=path)
+        pair = self.pair(model, guide, arguments)
+        if pair.guide_enumerates:
+            raise InputError(
+                "a site of the guide is marked for enumeration, and only ELBO takes the "
+                "expectation over all its values: use ELBO, with the full weight of the KL, or "
+                "leave the mark out",
+                "objective",
+            )
+        return TrainingDraws(pair, arguments, self.num_draws, path=path, site_scales=self.linear)
+
+    def pair(self, model: Program, guide: Program, arguments: Arguments) -> Pair:
+        """Return how the programs may be run, which is found out once for each structure."""
+        for known in self._pairs.values():
+            if known.model != model or known.guide != guide:
+                self._pairs.clear()
+            break
+        modes = (getattr(model, "training", None), getattr(guide, "training", None))
+        structure = (*modes, arguments.structure())
+        if structure not in self._pairs:
+            self._pairs[structure] = look_at_once(
+                model,
+                guide,
+                arguments,
+                vectorize=self._vectorize if self.num_draws > 1 else False,
+                points=self.linear,
+            )
+        return self._pairs[structure]
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError("objectives work on all draws at once, not on a single trace")

@@ -36,8 +36,14 @@ class TargetKL(Objective):
 
     learns = True
 
-    def __init__(self, target: float = 20.0, num_particles: int = 1, rate: float = 0.01) -> None:
-        super().__init__(num_particles)
+    def __init__(
+        self,
+        target: float = 20.0,
+        num_particles: int = 1,
+        rate: float = 0.01,
+        **pyro_options: Any,
+    ) -> None:
+        super().__init__(num_particles, pyro_options)
         self.target = check_range("target", target, 1e-3, 1e6)
         self.rate = check_range("rate", rate, 1e-6, 1)
         self.kl_weight = torch.tensor(1.0)
@@ -55,11 +61,10 @@ class TargetKL(Objective):
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the training loss, add its gradients to the parameters', and move the weight."""
         loss, kl = self._loss_and_kl(model, guide, Arguments(*args, **kwargs))
-        if loss.requires_grad:
-            loss.backward()
+        value = self._backward(loss)
         excess = (kl / self.target - 1).clamp(-1, 1).nan_to_num(0.0)
         self.kl_weight.mul_((self.rate * excess).exp().to(self.kl_weight)).clamp_(1e-6, 1e6)
-        return loss.item()
+        return value
 
     def _loss_and_kl(
         self, model: Program, guide: Program, arguments: Arguments
@@ -69,7 +74,8 @@ class TargetKL(Objective):
         draws.require_reparameterised("TargetKL", "use the objective ELBO", "objective")
         kl = (draws.log_q - draws.log_prior).mean(0)
         log_likelihood = draws.log_likelihood.mean(0)
-        return self.kl_weight * kl.sum() - log_likelihood.sum(), kl.detach().mean()
+        loss = self.kl_weight * kl.sum() - log_likelihood.sum()
+        return draws.scaled(loss), kl.detach().mean()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the multiplier."""

@@ -36,8 +36,10 @@ class TVO(Objective):
         InputError: if an option is out of its range.
     """
 
-    def __init__(self, num_particles: int = 20, terms: int = 5, first: float = 0.05) -> None:
-        super().__init__(num_particles)
+    def __init__(
+        self, num_particles: int = 20, terms: int = 5, first: float = 0.05, **pyro_options: Any
+    ) -> None:
+        super().__init__(num_particles, pyro_options)
         if num_particles < 2:
             raise InputError(
                 f"the TVO needs two particles or more, and num_particles is {num_particles}",
@@ -65,4 +67,4 @@ class TVO(Objective):
             model_weights = model_weights + step * (w + t * covariance)
             score_weights = score_weights + step * ((1 - t) * covariance - w)
         gain = draws.surrogate(model_weights, None, score_weights)
-        return gain.detach() - gain - value
+        return draws.scaled(gain.detach() - gain - value)

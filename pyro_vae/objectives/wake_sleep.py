@@ -28,7 +28,8 @@ class RWS(Objective):
     Args:
         num_particles: number K of draws of z for each x; at least two, except in the sleep phase.
         guide: phase that trains the guide; `both` takes the mean of the two. For the sleep phase
-            the model has to draw when it is called as `model(size=n)`, and to return x.
+            the model has to draw when it is called as `model(size=n)`, and to return x, with which
+            the guide is called.
 
     Raises:
         InputError: if K is too small; in the first step, if the model cannot be called as
@@ -36,9 +37,12 @@ class RWS(Objective):
     """
 
     def __init__(
-        self, num_particles: int = 10, guide: Literal["wake", "sleep", "both"] = "wake"
+        self,
+        num_particles: int = 10,
+        guide: Literal["wake", "sleep", "both"] = "wake",
+        **pyro_options: Any,
     ) -> None:
-        super().__init__(num_particles)
+        super().__init__(num_particles, pyro_options)
         if guide != "sleep" and num_particles < 2:
             raise InputError(
                 f"the wake phase needs two particles or more, and num_particles is {num_particles}",
@@ -50,18 +54,21 @@ class RWS(Objective):
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return -IWAE_K, summed over the examples, with the gradients of both objectives."""
-        draws = self.draw(model, guide, Arguments(*args, **kwargs), path=False)
+        arguments = Arguments(*args, **kwargs)
+        draws = self.draw(model, guide, arguments, path=False)
         log_w = draws.log_w.detach()
         w = log_w.softmax(0)
         wake_share = {"wake": 1.0, "both": 0.5, "sleep": 0.0}[self.guide]
         gain = draws.surrogate(w, None, wake_share * w if wake_share else None)
         if wake_share < 1:
-            gain = gain + (1 - wake_share) * _sleep_log_q(model, guide, log_w.shape[1]).sum()
-        return gain.detach() - gain - bounds.iwae(log_w).sum()
+            size = len(arguments) if draws.pair.plate is None else log_w.shape[1]
+            log_q = _sleep_log_q(model, guide, size, draws.pair.plate)
+            gain = gain + (1 - wake_share) * log_q.sum()
+        return draws.scaled(gain.detach() - gain - bounds.iwae(log_w).sum())
 
 
-def _sleep_log_q(model: Program, guide: Program, size: int) -> Tensor:
-    """Return log q(z|x) for x and z drawn from the model, shape [size]."""
+def _sleep_log_q(model: Program, guide: Program, size: int, plate: str | None) -> Tensor:
+    """Return log q(z|x) for x and z drawn from the model, shape [size], or [1] without a plate."""
     if not _takes_size(model):
         raise InputError(
             "the sleep phase draws from the model by model(size=n), and this model has no argument "
@@ -73,7 +80,7 @@ def _sleep_log_q(model: Program, guide: Program, size: int) -> Tensor:
     guide_trace = poutine.trace(poutine.replay(guide, trace=drawn)).get_trace(
         drawn.nodes["_RETURN"]["value"]
     )
-    return log_prob_per_example(guide_trace, "data", 0)
+    return log_prob_per_example(guide_trace, plate, 0)
 
 
 def _takes_size(model: Program) -> bool:

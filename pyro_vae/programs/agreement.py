@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from pyro_vae.programs.sites import base, masked_values
 from pyro_vae.programs.traces import Site, plates, sample_sites
 
 PARTICLES_COMPARED = 2
+SAME_NOISE = 0  # a seed, for programs with noise of their own, such as a prior in training mode
 
 
 def between_particles(pair: Pair, arguments: Arguments) -> str | None:
@@ -33,22 +35,26 @@ def between_particles(pair: Pair, arguments: Arguments) -> str | None:
     """
     try:
         together = pair.draw(arguments, PARTICLES_COMPARED)
-        expected = together.log_p(), together.log_q()
+        one = pair.draw(arguments, 1, always_a_dimension=False).runs[0][1]
+        if one.nodes.keys() != together.runs[0][1].nodes.keys():
+            return "their sites change from one run to the next"
+        # All are replayed: a flow that is inverted has another rounding error than one that draws.
+        again = _replayed(pair, arguments, lambda _, value: value, together, SAME_NOISE, True)
+        for k in range(PARTICLES_COMPARED):
+
+            def of_draw(name: str, value: Tensor, k: int = k) -> Tensor:
+                return value[k].reshape(one.nodes[name]["value"].shape)
+
+            alone = _replayed(pair, arguments, of_draw, together, SAME_NOISE)
+            for all_values, values in (
+                (again.log_p(), alone.log_p()),
+                (again.log_q(), alone.log_q()),
+            ):
+                difference = _difference(all_values[k], values[0])
+                if difference:
+                    return f"a draw among others has a log-probability {difference:.3g} nats away"
     except Exception as error:  # programs raise errors of any type
         return _first_line(error)
-    one = pair.draw(arguments, 1, always_a_dimension=False).runs[0][1]
-    if one.nodes.keys() != together.runs[0][1].nodes.keys():
-        return "their sites change from one run to the next"
-    for k in range(PARTICLES_COMPARED):
-
-        def of_draw(name: str, value: Tensor, k: int = k) -> Tensor:
-            return value[k].reshape(one.nodes[name]["value"].shape)
-
-        alone = _replayed(pair, arguments, of_draw, together)
-        for all_values, values in zip(expected, (alone.log_p(), alone.log_q()), strict=True):
-            difference = _difference(all_values[k], values[0])
-            if difference:
-                return f"a draw among others has a log-probability {difference:.3g} nats away"
     return None
 
 
@@ -116,6 +122,61 @@ def between_neighbours(pair: Pair, arguments: Arguments, draw: Draws) -> str | N
     return None
 
 
+def between_enumerated(pair: Pair, arguments: Arguments) -> str | None:
+    """Compare the first value of enumerated sites, among all their values, with this value alone.
+
+    Args:
+        pair: the programs.
+        arguments: what they are called with.
+
+    Returns:
+        Why the sites cannot be enumerated; None if they can.
+    """
+    with _FirstValues():
+        guide = arguments.call(poutine.trace(pair.guide).get_trace)
+        model = arguments.call(poutine.trace(poutine.replay(pair.model, guide)).get_trace)
+    given = guide.copy()
+    for name, site in sample_sites(guide):
+        if _takes_all_values(site):
+            given.remove_node(name)
+    first_dim = -1 - pair.nesting
+    all_guide = poutine.enum(poutine.replay(pair.guide, given), first_available_dim=first_dim)
+    guide_of_all = arguments.call(poutine.trace(all_guide).get_trace)
+    all_model = poutine.enum(poutine.replay(pair.model, guide_of_all))
+    model_of_all = arguments.call(poutine.trace(all_model).get_trace)
+    for alone, of_all in ((guide, guide_of_all), (model, model_of_all)):
+        alone.compute_log_prob()
+        of_all.compute_log_prob()
+        for name, site in sample_sites(of_all):
+            if site["infer"].get("num_samples"):
+                continue
+            values = site["unscaled_log_prob"]
+            first = values[(0,) * max(values.dim() - pair.nesting, 0)]
+            difference = _difference(*torch.broadcast_tensors(first, _of(alone, name)))
+            if difference:
+                return f"site '{name}' has a log-probability {difference:.3g} nats away"
+    return None
+
+
+def _of(trace: poutine.Trace, name: str) -> Tensor:
+    return trace.nodes[name]["unscaled_log_prob"]
+
+
+class _FirstValues(Messenger):
+    """Gives each site that is marked for parallel enumeration the first of its values."""
+
+    def _pyro_sample(self, site: Site) -> None:
+        if site["value"] is None and _takes_all_values(site):
+            site["value"] = site["fn"].enumerate_support(expand=True)[0]
+            site["done"] = True
+
+
+def _takes_all_values(site: Site) -> bool:
+    infer = site["infer"] or {}
+    marked = infer.get("enumerate") == "parallel" and not infer.get("num_samples")
+    return marked and not site["is_observed"]
+
+
 def is_noisy(pair: Pair, arguments: Arguments, draw: Draws) -> bool:
     """Return whether the programs draw random numbers outside of their sample sites."""
     first, second = (_replayed(pair, arguments, lambda _, value: value, draw) for _ in range(2))
@@ -180,10 +241,12 @@ def _replayed(
     arguments: Arguments,
     change: Callable[[str, Tensor], Tensor],
     draw: Draws,
+    seed: int | None = None,
+    together: bool = False,
     *,
     other_examples: bool = False,
 ) -> Draws:
-    """Run the programs once, with the values of a draw after a change.
+    """Run the programs again, with the values of a draw after a change.
 
     Points are left out: the guide computes them from the other values.
 
@@ -192,6 +255,9 @@ def _replayed(
         arguments: what they are called with.
         change: a function of the name of a site and its value, which returns the new value.
         draw: the draw.
+        seed: a seed for the noise that the programs have outside of their sites; None for new
+            noise.
+        together: whether to run all draws at once, rather than one.
         other_examples: whether the draw was for other examples: then plates have their own indices.
     """
     guide = draw.runs[0][1]
@@ -202,8 +268,13 @@ def _replayed(
             given.nodes[name] = {**site, "value": change(name, site["value"])}
         elif other_examples or not poutine.util.site_is_subsample(site):
             given.remove_node(name)
+    if seed is not None:
+        torch.manual_seed(seed)
     return pair.draw(
-        arguments, 1, always_a_dimension=False, around_guide=lambda _: ReplayMessenger(given)
+        arguments,
+        draw.at_once or 1 if together else 1,
+        always_a_dimension=together,
+        around_guide=lambda _: ReplayMessenger(given),
     )
 
 

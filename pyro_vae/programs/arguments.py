@@ -1,6 +1,6 @@
 """What Pyro programs are called with: any arguments, and how examples are taken from them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
@@ -97,6 +97,16 @@ class Arguments:
         )
         return Arguments(*args, **kwargs)
 
+    def structure(self) -> Hashable:
+        """Return what the form of a program's run may depend on, and batches have in common.
+
+        That is the nesting, the number of dimensions of each tensor, and the values of flags and
+        strings. Programs that are called with other numbers, shapes or values have the same sites.
+        """
+        leaves = _leaves((self.args, self.kwargs))
+        shape = str(_map(lambda leaf: type(leaf).__name__, (self.args, self.kwargs)))
+        return shape, tuple(_structure_of(leaf) for leaf in leaves)
+
     @property
     def numel_per_example(self) -> int:
         """How many numbers an example has, over all tensors that are split; at least 1."""
@@ -129,6 +139,12 @@ def _leaves(nest: Any) -> list[Any]:
     leaves: list[Any] = []
     _map(leaves.append, nest)
     return leaves
+
+
+def _structure_of(leaf: Any) -> Hashable:
+    if isinstance(leaf, Tensor):
+        return leaf.dim()
+    return leaf if isinstance(leaf, bool | str | None) else None
 
 
 def _without_mark(leaf: Any) -> Any:

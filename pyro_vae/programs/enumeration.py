@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from pyro import poutine
 from pyro.ops.contract import contract_tensor_tree
-from pyro.ops.packed import unpack
+from pyro.ops.packed import scale_and_mask, unpack
 from torch import Tensor
 
 from pyro_vae.errors import InputError
@@ -64,25 +64,21 @@ def log_prob_summed_out(
 
     Returns:
         The terms of the log-probability, in nats. The dimensions of plates are in their usual
-        places, and those of plates that are not in `keep` are still to be added up.
-
-    Raises:
-        InputError: if a site has a scale: it would be inside the logarithm of a sum.
+        places, and those of plates that are not in `keep` are still to be added up. Scales do not
+        count: they would be inside the logarithm of a sum.
     """
-    for name, site in sample_sites(trace):
-        if isinstance(site["scale"], Tensor) or site["scale"] != 1:
-            raise InputError(
-                f"site '{name}' has a scale, by poutine.scale or a subsampled plate, which a sum "
-                "over enumerated sites does not allow: give the programs all data, without a scale"
-            )
     trace.compute_log_prob()
     trace.pack_tensors()
     factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
-    for _, site in sample_sites(trace):
+    for name, site in sample_sites(trace):
         symbols = frozenset(
             trace.plate_to_symbol[frame.name] for frame in plates(site) if frame.name not in keep
         )
-        factors.setdefault(symbols, []).append(site["packed"]["log_prob"])
+        packed = site["packed"]
+        # The probabilities of a site that is masked and summed out still add up to one.
+        mask = None if name in names else packed["mask"]
+        log_prob = scale_and_mask(packed["unscaled_log_prob"], mask=mask)
+        factors.setdefault(symbols, []).append(log_prob)
     summed = {trace.nodes[name]["infer"]["_enumerate_symbol"] for name in names}
     return [
         unpack(term, trace.symbol_to_dim)

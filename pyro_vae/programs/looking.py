@@ -13,11 +13,13 @@ from functools import partial
 
 import torch
 from pyro import poutine
+from pyro.infer.util import is_validation_enabled
 from torch import nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.programs.agreement import (
     between_batches,
+    between_enumerated,
     between_neighbours,
     between_particles,
     is_noisy,
@@ -79,6 +81,8 @@ def look_at(
     with torch.no_grad(), preserve_rng_state(arguments), _state_restored(model, guide):
         pair, whole = _sum_out_sites_of_guide(*_structure(model, guide, first, plate), first)
         _check_scales(pair, first, whole)
+        if pair.summed_out:
+            _check_enumeration(pair, first)
         site = on_masked_values(pair, first, whole)
         if site:
             raise InputError(
@@ -145,7 +149,10 @@ def look_at_once(
         _state_restored(model, guide),
         _dropout_off(model, guide),
     ):
-        pair, _ = _structure(model, guide, arguments, None, points=points)
+        pair, whole = _structure(model, guide, arguments, None, points=points)
+        _warn_of_plates(*whole.runs[0])
+        if pair.summed_out or pair.guide_enumerates:
+            _check_enumeration(pair, arguments)
         return _choose_vectorize(pair, arguments, vectorize)
 
 
@@ -246,6 +253,28 @@ def _check_neighbours(pair: Pair, arguments: Arguments) -> None:
         "there is no bound for each example: call eval() if modules use batch statistics",
         "model",
     )
+
+
+def _warn_of_plates(model: poutine.Trace, guide: poutine.Trace) -> None:
+    """Warn of plates that the guide alone has, as Pyro's ELBOs do: their scale is on one side."""
+    in_model, in_guide = (
+        {name for name, site in trace.nodes.items() if poutine.util.site_is_subsample(site)}
+        for trace in (model, guide)
+    )
+    if in_guide - in_model and is_validation_enabled():
+        names = ", ".join(sorted(in_guide - in_model))
+        warnings.warn(f"Found plate statements in guide but not model: {names}", stacklevel=5)
+
+
+def _check_enumeration(pair: Pair, arguments: Arguments) -> None:
+    """Refuse programs that are wrong if sites take all their values at once."""
+    difference = between_enumerated(pair, arguments)
+    if difference:
+        raise InputError(
+            f"with all values of the sites that are marked for enumeration, {difference} from that "
+            "of one value alone: index dimensions from the right, or do not mark them",
+            "model",
+        )
 
 
 def _choose_vectorize(pair: Pair, arguments: Arguments, wanted: bool | None) -> Pair:

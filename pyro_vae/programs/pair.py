@@ -197,6 +197,12 @@ class Draws:
         zeros = log_q.new_zeros(self.at_once or len(self.runs), 1)
         return zeros if include else zeros.expand_as(self.log_p())
 
+    def log_p_of_sites(self, model: poutine.Trace) -> Iterator[tuple[Site, Tensor]]:
+        """Yield the sites of the model in a run, with their log-probabilities, not summed."""
+        model.compute_log_prob()
+        for _, site in sample_sites(model):
+            yield site, scale_and_mask(site["unscaled_log_prob"], self._scale(site), site["mask"])
+
     def log_q_of_sites(
         self, model: poutine.Trace, guide: poutine.Trace
     ) -> Iterator[tuple[Site, Tensor]]:

@@ -33,6 +33,12 @@ def check_latent_sites(
     latent = {name: site for name, site in sample_sites(model) if not site["is_observed"]}
     guided = dict(sample_sites(guide))
     for name in latent.keys() - guided.keys() - summed_out:
+        if latent[name]["infer"].get("enumerate") == "sequential":
+            raise InputError(
+                f"At site '{name}', model-side sequential enumeration is not implemented: mark it "
+                "for parallel enumeration, or give the guide this site",
+                "model",
+            )
         raise InputError(f"the guide has no site '{name}', which the model samples", "guide")
     for name, site in guided.items():
         auxiliary = site["infer"].get("is_auxiliary")
@@ -83,14 +89,18 @@ def _check_shapes(name: str, model_site: Site, guide_site: Site) -> None:
     one, other = ([*site["fn"].batch_shape] for site in (model_site, guide_site))
     dims = max(len(one), len(other))
     padded = [[1] * (dims - len(shape)) + shape for shape in (one, other)]
-    if model_site["fn"].event_shape != guide_site["fn"].event_shape or padded[0] != padded[1]:
-        shapes = [
-            f"{list(site['fn'].batch_shape)} and {list(site['fn'].event_shape)}"
-            for site in (model_site, guide_site)
-        ]
+    events = [site["fn"].event_dim for site in (model_site, guide_site)]
+    if events[0] != events[1]:
         raise InputError(
-            f"Model and guide shapes disagree at site '{name}': batch and event shapes are "
-            f"{shapes[0]} in the model, {shapes[1]} in the guide",
+            f"Model and guide event_dims disagree at site '{name}': {events[0]} in the model, "
+            f"{events[1]} in the guide",
+            "guide",
+        )
+    if model_site["fn"].event_shape != guide_site["fn"].event_shape or padded[0] != padded[1]:
+        shapes = [list(site["fn"].shape()) for site in (model_site, guide_site)]
+        raise InputError(
+            f"Model and guide shapes disagree at site '{name}': {shapes[0]} in the model, "
+            f"{shapes[1]} in the guide",
             "guide",
         )
 
