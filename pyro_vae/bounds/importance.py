@@ -14,8 +14,8 @@ The first, log E[w^2] / 2, is estimated too low, because the part of the weights
 drawn is missing. The second is loose by many nats. `annealing` has upper bounds.
 
 The tail of the weights says how far all this can be trusted: see the Pareto k-hat of each example
-(Vehtari et al. 2024). Above 0.7, the Monte Carlo error of IWAE_K may be unknown (see `known_errors`),
-and IWAE_K may be far below log p(x).
+(Vehtari et al. 2024). Above 0.7, the Monte Carlo error of IWAE_K may be unknown (see
+`known_errors`), and IWAE_K may be far below log p(x).
 """
 
 import math

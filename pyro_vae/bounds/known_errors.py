@@ -12,10 +12,11 @@ that are not too small.
    weights are heavy can have a jackknife variance that is too small by chance.
 2. **The Poincare limit** c Var(log w) v. The derivative of L with respect to log w_k is the share
    p_k of the weight. Poincare's inequality gives Var(L) <= c Var(log w) E[sum_k p_k^2], with c = 1
-   if log w is normal and c = 4 if it is exponential (Pareto weights); sum p^2 is v + 1/K. Var(log w)
-   is known well even if one draw has nearly all the weight. For weights with light tails this limit
-   is far too large. So it is used, with c = 2 and at least 2 v, where k-hat is above its limit; and
-   with c = 1 where a jackknife is not enough and there are too few draws for a k-hat.
+   if log w is normal and c = 4 if it is exponential (Pareto weights); sum p^2 is v + 1/K. The
+   variance of log w is known well even if one draw has nearly all the weight. For weights with
+   light tails this limit is far too large. So it is used, with c = 2 and at least 2 v, where k-hat
+   is above its limit; and with c = 1 where a jackknife is not enough and there are too few draws
+   for a k-hat.
 
 The larger one is the limit of v. A single example's error is unknown if the limit is above
 `TOLERANCE` v, so always if its k-hat is above the limit. The error of a mean is unknown
