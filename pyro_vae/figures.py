@@ -1,5 +1,6 @@
 """Figures. Each function draws on a matplotlib axes and returns it; the caller saves the file."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pyro_vae.bounds import Annealed, Bounds, Comparison
+from pyro_vae.bounds.estimates import said
 from pyro_vae.diagnostics import Diagnosis, unit_means, unit_shares
 from pyro_vae.diagnostics.predictive import PredictiveChecks
 from pyro_vae.diagnostics.units import THRESHOLD
@@ -243,8 +245,9 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
     """Draw IWAE_K against K, with the ELBO and the bounds by annealing, and their errors.
 
     All bounds are for the same images. If only some images were annealed, all bounds are for
-    those images. The bars are 95 % Monte Carlo intervals over draws of z. The title has the
-    standard error over images, which moves all bounds together.
+    those images. The bars are 95 % Monte Carlo intervals over draws of z; where that error is
+    unknown, there is no bar. The title has the standard error over images, which moves all bounds
+    together.
     """
     count = len(importance.elbo.values) if annealed is None else annealed.log_w.shape[1]
     images = torch.arange(count)
@@ -262,9 +265,11 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
         if annealed.upper_flaw is None:
             sides.append(("upper", annealed.upper, "C3", "v"))
         for side, bound, colour, marker in sides:
-            low, high = bound.mean - 1.96 * bound.mc_se, bound.mean + 1.96 * bound.mc_se
-            ax.axhspan(low, high, color=colour, alpha=0.25, lw=0)
-            label = f"AIS, {side}: {bound.mean:.2f} ± {1.96 * bound.mc_se:.2f}"
+            label = f"AIS, {side}: {bound.mean:.2f}"
+            if math.isfinite(bound.mc_se):
+                low, high = bound.mean - 1.96 * bound.mc_se, bound.mean + 1.96 * bound.mc_se
+                ax.axhspan(low, high, color=colour, alpha=0.25, lw=0)
+                label += f" ± {1.96 * bound.mc_se:.2f}"
             ax.axhline(bound.mean, color=colour, lw=1)
             ax.plot(rungs[-1] * 3, bound.mean, color=colour, marker=marker, ls="", label=label)
     ax.set_xscale("log")
@@ -273,7 +278,8 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
     ax.set(
         xlabel="number of draws K, with the bound below", ylabel="bound on log p(x), nats per image"
     )
-    ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over images {best.se:.2f}", fontsize=10)
+    se = said(best.se, ".2f")
+    ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over images {se}", fontsize=10)
     ax.legend(loc="center right")
     return ax
 

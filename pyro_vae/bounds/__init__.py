@@ -9,6 +9,7 @@
 | `exact`, `grid` | exact log p(x), where it can be computed |
 | `elbo_gaps` | log p(x) - ELBO, split into approximation and amortisation gap |
 | `estimates`, `khat` | means with their errors; the Pareto k-hat of weights |
+| `known_errors` | when a Monte Carlo error can be stated |
 | `paired` | models, compared on the same examples |
 | `results` | the protocol that results of estimators share |
 | `batches`, `program_state` | work in batches, which can be interrupted and continued |

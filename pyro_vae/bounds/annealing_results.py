@@ -1,15 +1,24 @@
 """The results of annealed importance sampling: bounds from unbiased weights, and their quality."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vae.bounds.annealing_settings import Settings
-from pyro_vae.bounds.estimates import Estimate, Summary, certified, finite, leave_one_out
+from pyro_vae.bounds.estimates import (
+    Estimate,
+    EvidenceOf,
+    Summary,
+    certified,
+    finite,
+    leave_one_out,
+    said,
+)
 from pyro_vae.bounds.khat import good_k, pareto_k, tail_length
+from pyro_vae.bounds.known_errors import MANY, upper_spread, variance_limit
 
 
 @dataclass(frozen=True)
@@ -22,12 +31,15 @@ class Annealed:
         acceptance: the mean acceptance probability of the moves of each example, shape [N].
         iwae: another lower bound for the same examples, if there is one. Rows and verdict compare
             the annealed bounds with it.
+        evidence_of: what the bounds are for: the log-probability of each example, or of the data
+            set as a whole, which is one number (N = 1).
     """
 
     settings: Settings
     log_w: Tensor
     acceptance: Tensor
     iwae: Estimate | None = None
+    evidence_of: EvidenceOf = "each example"
 
     @property
     def lower(self) -> Estimate:
@@ -36,8 +48,14 @@ class Annealed:
 
     @property
     def upper(self) -> Estimate:
-        """An upper bound in expectation; look at `upper_flaw` before you believe it."""
-        return upper_bound(self.log_w)
+        """An upper bound in expectation; look at `upper_flaw` before you believe it.
+
+        Its Monte Carlo error is unknown if it has a flaw.
+        """
+        upper = upper_bound(self.log_w)
+        if self.upper_flaw is None:
+            return upper
+        return replace(upper, variance_limit=torch.full_like(upper.values, math.inf))
 
     @property
     def ess(self) -> Tensor:
@@ -63,7 +81,7 @@ class Annealed:
         k, good = self.upper_k, good_k(self.log_w.numel())
         if tail_length(self.log_w.numel()) < 5:
             return "there are too few weights to tell how heavy their tails are"
-        if not math.isfinite(self.upper.mean):
+        if not math.isfinite(upper_bound(self.log_w).mean):
             return "it is not finite"
         if k > good:
             return f"the weights' tails are too heavy (k-hat {k:.2f}, above {good:.2f})"
@@ -94,14 +112,18 @@ class Annealed:
     def verdict(self) -> str:
         """The settings, the certified bound, and how far both bounds can be trusted, in words."""
         chains = self.settings.chains
+        whole = self.evidence_of == "the data set"
+        of = "the data set as a whole" if whole else f"{self.log_w.shape[1]} examples"
+        ess = f"{self.ess.median():.1f}"
+        if not whole:
+            ess += f" (median) and {self.ess.min():.1f} (least)"
         lines = [
-            f"AIS bounds log p(x) of {self.log_w.shape[1]} examples from both sides, by {chains} "
+            f"AIS bounds log p(x) of {of} from both sides, by {chains} "
             f"chains of {self.settings.temperatures} temperatures from the {self.settings.start}.",
-            f"With 95 % confidence the mean of these is above {self.certified():.3f}, by Markov's "
-            "inequality alone.",
-            f"The effective number of chains is {self.ess.median():.1f} (median) and "
-            f"{self.ess.min():.1f} (least) of {chains}; {self.acceptance.mean():.0%} of moves are "
-            "accepted.",
+            f"With 95 % confidence {'it' if whole else 'the mean of these'} is above "
+            f"{self.certified():.3f}, by Markov's inequality alone.",
+            f"The effective number of chains is {ess} of {chains}; {self.acceptance.mean():.0%} of "
+            "moves are accepted.",
         ]
         flaw = self.upper_flaw or ("it is below IWAE" if self._is_upper_below_iwae() else None)
         if flaw:
@@ -116,7 +138,8 @@ class Annealed:
         """Whether the upper bound is below a lower bound by more than four of their errors."""
         if self.iwae is None:
             return False
-        error = math.hypot(self.upper.mc_se, self.iwae.mc_se)
+        difference = self.upper - self.iwae  # the error as the formula gives it, also if too small
+        error = difference.variance.sum().sqrt().item() / len(difference.values)
         return self.upper.mean < self.iwae.mean - 4 * error
 
     @property
@@ -132,6 +155,7 @@ class Annealed:
     def to_dict(self) -> dict[str, Any]:
         """Return what `bounds.json` holds of the result."""
         return {
+            **({"of": self.evidence_of} if self.evidence_of == "the data set" else {}),
             "num_examples": self.log_w.shape[1],
             **asdict(self.settings),
             "lower": self.lower.to_dict(),
@@ -180,7 +204,7 @@ class Bidirectional:
         """The gap, in words."""
         return (
             f"On {len(self.gap.values)} examples drawn from the model, chains in both directions "
-            f"give bounds that are {self.gap.mean:.3f} nats apart (se {self.gap.se:.3f})."
+            f"give bounds that are {self.gap.mean:.3f} nats apart (se {said(self.gap.se)})."
         )
 
     @property
@@ -211,13 +235,24 @@ def lower_bound(log_w: Tensor) -> Estimate:
 
     Returns:
         The bounds. Their Monte Carlo variance is the relative variance of the mean weight (the
-        delta method).
+        delta method), which is at most 1. The limit is from the jackknife: see `known_errors`.
     """
     log_w = log_w.double()
     count = len(log_w)
     values = log_w.logsumexp(0) - math.log(count)
     relative = (log_w - values.clamp(min=torch.finfo(values.dtype).min)).exp()
-    return Estimate(values, relative.var(0) / count)
+    variance = relative.var(0) / count
+    if count == 1:
+        return Estimate(values, variance)
+    jackknife = leave_one_out(log_w).var(0) * (count - 1) ** 2 / count
+    khat = torch.full_like(values, math.inf)
+    if tail_length(count) >= 5:
+        khat = pareto_k(log_w.T).to(values)
+    spread = log_w.var(0)
+    if tail_length(count) < 5:
+        spread = upper_spread(log_w) if len(values) < MANY else torch.zeros_like(values)
+    limit = variance_limit(variance, jackknife, spread, khat, count)
+    return Estimate(values, variance, limit, count - 1)
 
 
 def upper_bound(log_w: Tensor) -> Estimate:
@@ -235,4 +270,4 @@ def upper_bound(log_w: Tensor) -> Estimate:
     log_w = log_w.double()
     log_x = leave_one_out(log_w)
     terms = log_x + torch.expm1(log_w - log_x)
-    return Estimate(terms.mean(0), terms.var(0) / len(terms))
+    return Estimate(terms.mean(0), terms.var(0) / len(terms), freedom=len(terms) - 1)

@@ -5,19 +5,23 @@ Two errors are kept apart.
 - The standard error (`se`) is over examples: how far the mean may be from the mean over all
   examples of their kind.
 - The Monte Carlo error (`mc_se`) is over draws of z, for the given examples: the standard deviation
-  of the mean over reruns. It is estimated from the variance of the weights, and is too small if a
-  few draws have nearly all the weight: see the Pareto k-hat.
+  of the mean over reruns. It is unknown (NaN, "unknown" in tables, null in files) if a few draws
+  have nearly all the weight, or if there are too few draws: see `known_errors`.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from pyro_vae.bounds.known_errors import is_known, unknown
 from pyro_vae.errors import InputError
+
+# What a bound is for: each example, or the data set as a whole, which is one number.
+EvidenceOf = Literal["each example", "the data set"]
 
 
 class Summary(Protocol):
@@ -35,7 +39,7 @@ class Summary(Protocol):
 
     @property
     def mc_se(self) -> float:
-        """The Monte Carlo error of the mean, for the given examples."""
+        """The Monte Carlo error of the mean, for the given examples; NaN if it is unknown."""
         ...
 
     @property
@@ -50,19 +54,41 @@ class Estimate:
 
     Attributes:
         values: nats, `float64`, shape [N].
-        mc_variance: the Monte Carlo variance of each value, shape [N].
+        variance: the Monte Carlo variance of each value as the formula gives it, shape [N]; it may
+            be far too small, so use `mc_variance` for single examples.
+        variance_limit: a variance of each value that is not too small, shape [N]; None if that is
+            the one above.
+        freedom: the degrees of freedom with which each variance is estimated.
     """
 
     values: Tensor
-    mc_variance: Tensor
+    variance: Tensor
+    variance_limit: Tensor | None = None
+    freedom: float = math.inf
+
+    @property
+    def limit(self) -> Tensor:
+        """A Monte Carlo variance of each value that is not too small, shape [N]."""
+        return self.variance if self.variance_limit is None else self.variance_limit
+
+    @property
+    def mc_variance(self) -> Tensor:
+        """The Monte Carlo variance of each value, shape [N]; NaN where it is unknown."""
+        return self.variance.masked_fill(unknown(self.variance, self.limit), math.nan)
 
     def __sub__(self, other: "Estimate") -> "Estimate":
         """The paired difference of two independent estimates for the same examples."""
-        return Estimate(self.values - other.values, self.mc_variance + other.mc_variance)
+        return Estimate(
+            self.values - other.values,
+            self.variance + other.variance,
+            self.limit + other.limit,
+            min(self.freedom, other.freedom),
+        )
 
     def __getitem__(self, indices: Tensor) -> "Estimate":
         """The estimate for some of the examples."""
-        return Estimate(self.values[indices], self.mc_variance[indices])
+        limit = None if self.variance_limit is None else self.variance_limit[indices]
+        return Estimate(self.values[indices], self.variance[indices], limit, self.freedom)
 
     @property
     def mean(self) -> float:
@@ -76,8 +102,10 @@ class Estimate:
 
     @property
     def mc_se(self) -> float:
-        """The Monte Carlo error of the mean, for these examples; NaN if it cannot be estimated."""
-        return (self.mc_variance.sum().sqrt() / len(self.values)).item()
+        """The Monte Carlo error of the mean, for these examples; NaN if it is unknown."""
+        if not is_known(self.variance, self.limit, self.freedom):
+            return math.nan
+        return (self.variance.sum().sqrt() / len(self.values)).item()
 
     @property
     def ci95(self) -> tuple[float, float]:
@@ -140,12 +168,22 @@ class Corrected:
 
     @property
     def mc_se(self) -> float:
-        """The Monte Carlo error of the mean, for these examples; `subset_se` contains a part."""
+        """The Monte Carlo error of the mean, for these examples; NaN if it is unknown.
+
+        `subset_se` contains a part of it.
+        """
         size, count = len(self.cheap.values), len(self.subset)
-        weights = torch.full_like(self.cheap.mc_variance, 1 / size)
+        weights = torch.full_like(self.cheap.variance, 1 / size)
         weights[self.subset] -= 1 / count
-        variance = (self.cheap.mc_variance * weights.square()).sum()
-        return (variance + self.costly.mc_variance.sum() / count**2).sqrt().item()
+        cheap, costly = self.cheap, self.costly
+        if not is_known(
+            torch.cat([cheap.variance * weights.square(), costly.variance / count**2]),
+            torch.cat([cheap.limit * weights.square(), costly.limit / count**2]),
+            min(cheap.freedom, costly.freedom),
+        ):
+            return math.nan
+        variance = (cheap.variance * weights.square()).sum()
+        return (variance + costly.variance.sum() / count**2).sqrt().item()
 
     @property
     def se(self) -> float:
@@ -170,9 +208,10 @@ class Corrected:
     def verdict(self) -> str:
         """How the mean was estimated, in words."""
         size, count = len(self.cheap.values), len(self.subset)
+        se, subset_se = said(self.se), said(self.subset_se)
         return (
             f"The mean {self.costly_name} lower bound over all {size} examples is {self.mean:.3f} "
-            f"(se {self.se:.3f}, of which {self.subset_se:.3f} is from the choice of the subset): "
+            f"(se {se}, of which {subset_se} is from the choice of the subset): "
             f"it is the mean {self.cheap_name} bound of all, plus the mean difference on {count}."
         )
 
@@ -219,11 +258,22 @@ def certified(log_p: Tensor, delta: float) -> float:
 HEADER = f"{'nats':20} {'mean':>10} {'se':>8} {'95 % interval':>22} {'MC error':>9}"
 
 
+def said(number: float, form: str = ".3f") -> str:
+    """Return a number as text; "unknown" if it is NaN or infinite, as errors can be."""
+    return format(number, form) if math.isfinite(number) else "unknown"
+
+
+def said_interval(ends: tuple[float, float]) -> str:
+    """Return an interval as text; "unknown" if one of its ends is NaN or infinite."""
+    return "[{:.3f}, {:.3f}]".format(*ends) if all(map(math.isfinite, ends)) else "unknown"
+
+
 def row(name: str, estimate: Summary) -> str:
-    """Return a line of a table under `HEADER`; an unknown Monte Carlo error is a dash."""
-    ends = "[{:.3f}, {:.3f}]".format(*estimate.ci95)
-    mc_error = "-" if math.isnan(estimate.mc_se) else f"{estimate.mc_se:.4f}"
-    return f"{name:20} {estimate.mean:10.3f} {estimate.se:8.3f} {ends:>22} {mc_error:>9}"
+    """Return a line of a table under `HEADER`."""
+    return (
+        f"{name:20} {estimate.mean:10.3f} {said(estimate.se):>8} "
+        f"{said_interval(estimate.ci95):>22} {said(estimate.mc_se, '.4f'):>9}"
+    )
 
 
 def table(rows: Iterable[tuple[str, Summary]]) -> str:

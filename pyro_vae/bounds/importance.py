@@ -14,8 +14,8 @@ The first, log E[w^2] / 2, is estimated too low, because the part of the weights
 drawn is missing. The second is loose by many nats. `annealing` has upper bounds.
 
 The tail of the weights says how far all this can be trusted: see the Pareto k-hat of each example
-(Vehtari et al. 2024). Above 0.7, the Monte Carlo error is understated, and IWAE_K may be far below
-log p(x).
+(Vehtari et al. 2024). Above 0.7, the Monte Carlo error of IWAE_K may be unknown (see
+`known_errors`), and IWAE_K may be far below log p(x).
 """
 
 import math
@@ -30,7 +30,7 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_vae.bounds.batches import Results, fastest, in_batches
-from pyro_vae.bounds.estimates import Estimate, Summary, finite, leave_one_out, table
+from pyro_vae.bounds.estimates import Estimate, EvidenceOf, Summary, finite, leave_one_out, table
 from pyro_vae.bounds.khat import good_k, tail_length
 from pyro_vae.bounds.streaming import Stream
 from pyro_vae.errors import InputError
@@ -116,6 +116,8 @@ class Bounds:
             stated Monte Carlo error is that of IWAE_K: the two errors are equal to first order.
         ess: the effective sample size of each example's weights, (sum w)^2 / sum w^2, shape [N].
         khat: the Pareto k-hat of each example's weights, shape [N].
+        evidence_of: what the bounds are for: the log-probability of each example, or of the data
+            set as a whole, which is one number (N = 1).
     """
 
     num_samples: int
@@ -125,6 +127,7 @@ class Bounds:
     jackknife: Estimate
     ess: Tensor
     khat: Tensor
+    evidence_of: EvidenceOf = "each example"
 
     @property
     def good_k(self) -> float:
@@ -158,12 +161,19 @@ class Bounds:
     def verdict(self) -> str:
         """What the weights' tails say about the bound, in words."""
         name, limit = f"IWAE_{self.num_samples}", f"{self.good_k:.2g}"
+        whole = self.evidence_of == "the data set"
+        one = "The bounds are for the data set as a whole: one number. " if whole else ""
         if tail_length(self.num_samples) < 5:
-            return f"{self.num_samples} draws are too few to tell how loose {name} is."
-        share = f"{self.heavy:.0%} of the examples" if self.heavy else "none of the examples"
-        tails = f"k-hat is above {limit} on {share}"
-        if self.heavy >= 0.05:
-            return f"{tails}: {name} is loose, and its MC error too small."
+            return f"{one}{self.num_samples} draws are too few to tell how loose {name} is."
+        if whole:
+            tails = f"{one}k-hat is {self.khat.item():.2f} (reliable up to {limit})"
+        else:
+            share = f"{self.heavy:.0%} of the examples" if self.heavy else "none of the examples"
+            tails = f"k-hat is above {limit} on {share}"
+        known = not math.isnan(self.bound.mc_se)
+        if self.heavy >= 0.05 or not known:
+            error = "but its MC error can be relied on" if known else "and its MC error is unknown"
+            return f"{tails}: {name} is loose, {error}."
         return (
             f"{tails}: the MC error can be relied on, and {name} is about {self.looseness:.2g} "
             "nats below log p(x)."
@@ -183,6 +193,7 @@ class Bounds:
         """Return the entry for `bounds.json`. Its keys are strings, and its numbers are in nats."""
         return {
             "unit": "nats",
+            **({"of": self.evidence_of} if self.evidence_of == "the data set" else {}),
             "num_examples": len(self.elbo.values),
             "num_samples": self.num_samples,
             "elbo": {str(self.num_samples): self.elbo.to_dict()},
@@ -370,16 +381,20 @@ def _log_w(pair: Pair, batch: Arguments, count: int) -> Tensor:
 
 def _bounds(results: Results, rungs: list[int]) -> Bounds:
     """Make `Bounds` of what `Stream` returned for all batches."""
+    count = rungs[-1]
 
-    def estimate(name: str) -> Estimate:
-        return Estimate(results[name], results[f"{name}_variance"])
+    def estimate(name: str, groups: int = 1) -> Estimate:
+        freedom = (groups if groups > 1 else count) - 1
+        return Estimate(
+            results[name], results[f"{name}_variance"], results[f"{name}_limit"], freedom
+        )
 
     return Bounds(
-        num_samples=rungs[-1],
+        num_samples=count,
         elbo=estimate("elbo"),
-        iwae={k: estimate(f"iwae_{k}") for k in rungs},
+        iwae={k: estimate(f"iwae_{k}", count // k) for k in rungs},
         gap=estimate("gap"),
-        jackknife=Estimate(results["jackknife"], results[f"iwae_{rungs[-1]}_variance"]),
+        jackknife=estimate("jackknife"),
         ess=results["ess"],
         khat=results["khat"],
     )

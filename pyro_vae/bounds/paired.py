@@ -5,14 +5,13 @@ difficult for the other. So the mean of the paired differences has a much smalle
 difference of two means on different examples.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pyro_vae.bounds.estimates import Estimate
+from pyro_vae.bounds.estimates import Estimate, said, said_interval
 from pyro_vae.errors import InputError
 
 
@@ -32,16 +31,13 @@ class Comparison:
         first = next(iter(self.bounds))
         width = max(map(len, self.bounds))
         header = f"{'nats':{width}} {'mean':>10} {'se':>8}   {'difference':>10} {'se':>8}"
-        known = all(math.isfinite(bound.mc_se) for bound in self.bounds.values())
-        mc_error = f" {'MC error':>9}" if known else ""
-        lines = [f"{header} {'95 % interval':>22}{mc_error}"]
+        lines = [f"{header} {'95 % interval':>22} {'MC error':>9}"]
         for name, bound in self.bounds.items():
-            line = f"{name:{width}} {bound.mean:10.3f} {bound.se:8.3f}"
+            line = f"{name:{width}} {bound.mean:10.3f} {said(bound.se):>8}"
             if name != first:
                 difference = self.differences[name]
-                interval = "[{:.3f}, {:.3f}]".format(*difference.ci95)
-                line += f"   {difference.mean:+10.3f} {difference.se:8.3f} {interval:>22}"
-                line += f" {difference.mc_se:9.4f}" if known else ""
+                line += f"   {difference.mean:+10.3f} {said(difference.se):>8}"
+                line += f" {said_interval(difference.ci95):>22} {said(difference.mc_se, '.4f'):>9}"
             lines.append(line)
         return "\n".join(lines)
 

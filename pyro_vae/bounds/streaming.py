@@ -9,6 +9,10 @@ variance is that of the first-order terms (the delta method): draw k changes
     the ELBO by                          b_k / K,    b_k = log w_k - ELBO,
 
 and the gap by the difference of the two. A single draw has no spread: its variance is NaN.
+
+These variances are too small if a few draws have nearly all the weight. Beside them there is a
+limit from the jackknife and from the spread of log w: see `known_errors`. The variance between
+groups needs none: it is unbiased for all weights, and only the number of groups matters.
 """
 
 import math
@@ -18,6 +22,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.bounds.khat import pareto_k, tail_length
+from pyro_vae.bounds.known_errors import upper_spread, variance_limit
 
 
 class Rung:
@@ -124,10 +129,41 @@ class Stream:
         terms = not_stored - torch.log1p(-share).sum(0)
         return self.log_sum - k * math.log(k) + (k - 1) * (math.log(k - 1) + terms / k)
 
+    def jackknife_variances(self) -> tuple[Tensor, Tensor]:
+        """Return the jackknife variances of IWAE_K and of the gap, each of shape [batch].
+
+        Without draw k, the logarithm of the mean weight changes by a constant plus
+        l_k = log(1 - p_k), and the ELBO by -b_k / (K - 1). Hence they are (K - 1) / K times
+
+            sum_k (l_k - mean(l))^2    and    sum_k (l_k - mean(l) + b_k / (K - 1))^2.
+
+        For weights that are not stored, l is replaced by -p - p^2 / 2 in sums of l, by -p in sums
+        of l^2 and l b.
+        """
+        k, largest, elbo = self.num_samples, self._largest(), self.elbo.mean()
+        share = (largest - self.log_sum).exp()
+        logs = torch.log1p(-share.clamp(max=1))
+        if len(largest) > 1:  # the share may be 1 up to rounding: use the sum of the other weights
+            logs[0] = torch.maximum(logs[0], largest[1:].logsumexp(0) - self.log_sum)
+        p2 = (self.log_sum_of_squares - 2 * self.log_sum).exp()
+        p2 = (p2 - share.square().sum(0)).clamp(min=0)  # of those that are not stored
+        not_stored = (1 - share.sum(0)).clamp(min=0)
+        total = logs.sum(0) - not_stored - p2 / 2
+        p3 = torch.zeros_like(p2)  # at least that, and nearly that if these weights are similar
+        if k > len(largest):
+            p3 = torch.where(not_stored > 1e-9, p2.square() / not_stored, p3)
+        squares = (logs.square().sum(0) + p2 + p3 - total.square() / k).clamp(min=0)
+        products = torch.where(share > 0, (logs + share) * (largest - elbo), 0.0).sum(0)
+        products = products - (self.tilted - elbo)
+        bb = self.elbo.sum_of_squares - k * elbo.square()
+        gap = squares + 2 * products / (k - 1) + bb / (k - 1) ** 2
+        return squares * (k - 1) / k, gap.clamp(min=0) * (k - 1) / k
+
     def results(self) -> dict[str, Tensor]:
         """Return the estimates, their Monte Carlo variances, ESS and k-hat, each of shape [batch].
 
-        The variance of an estimate has the estimate's name, followed by `_variance`.
+        The variance of an estimate has the estimate's name, followed by `_variance`. The limit of
+        the variance has the name, followed by `_limit`.
         """
         count, elbo, top = self.num_samples, self.elbo.mean(), self.rungs[-1].mean()
         results = {"elbo": elbo, "gap": top - elbo, "ess": self.ess()}
@@ -135,18 +171,31 @@ class Stream:
         results["khat"] = pareto_k(self._largest().T, count)
         if count == 1:
             unknown = torch.full_like(elbo, math.nan)
-            names = ("elbo", "gap", "iwae_1")
-            return {**results, "jackknife": unknown, **{f"{n}_variance": unknown for n in names}}
+            names = ("elbo", "gap", "iwae_1", "jackknife")
+            results |= {f"{n}_{of}": unknown for n in names for of in ("variance", "limit")}
+            return {**results, "jackknife": unknown}
         # Sums of a_k^2, a_k b_k and b_k^2 over all draws.
         aa = (count**2 / self.ess() - count).clamp(min=0)
         ab = count * (self.tilted - elbo)
         bb = self.elbo.sum_of_squares - count * elbo.square()
+        of_iwae, of_gap = self.jackknife_variances()
+        spread = bb / (count - 1) if tail_length(count) >= 5 else upper_spread(self._largest())
+        tails = spread, results["khat"], count
+        first_order = aa / count**2
+        limit = variance_limit(first_order, of_iwae, *tails)
         for rung in self.rungs:
             variance = rung.mc_variance() if rung.groups > 1 else aa / count / rung.size
             results[f"iwae_{rung.size}_variance"] = variance
-        results["elbo_variance"] = self.elbo.mc_variance()
-        results["gap_variance"] = (aa - 2 * ab + bb).clamp(min=0) / count**2
+            scaled = variance if rung.groups > 1 else limit * count / rung.size
+            results[f"iwae_{rung.size}_limit"] = scaled
+        results["elbo_limit"] = results["elbo_variance"] = self.elbo.mc_variance()
+        variance = (aa - 2 * ab + bb).clamp(min=0) / count**2
+        results["gap_variance"] = variance
+        results["gap_limit"] = variance_limit(variance, of_gap, *tails)
         results["jackknife"] = self.jackknife()
+        results["jackknife_variance"] = results[f"iwae_{count}_variance"]
+        # In simulations the jackknife's variance was up to 2.8 times that of IWAE_K.
+        results["jackknife_limit"] = first_order + 3 * (limit - first_order)
         return results
 
     def _largest(self) -> Tensor:

@@ -212,13 +212,16 @@ def _old_conditions(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _estimate(content: dict[str, list[float | None]]) -> Estimate:
+def _estimate(content: dict[str, Any]) -> Estimate:
     """Make an estimate; null is a bound of minus infinity, or an unknown Monte Carlo error."""
     values, variance = (
         torch.tensor([missing if v is None else v for v in content[key]], dtype=torch.float64)
         for key, missing in (("values", -math.inf), ("mc_variance", math.nan))
     )
-    return Estimate(values, variance)
+    limit = variance.clone()
+    for index, numbers in content.get("heavy", {}).items():
+        variance[int(index)], limit[int(index)] = numbers
+    return Estimate(values, variance, limit)
 
 
 def compare_codes(folders: Sequence[str]) -> str:

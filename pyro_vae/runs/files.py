@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -172,10 +173,29 @@ def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _rounded(estimate: Estimate) -> dict[str, Any]:
-    return {
+    """Return the values and the Monte Carlo variances of a bound, in few digits.
+
+    Variances that are unknown are null, and so are all if the mean's error is unknown. If it is
+    known although a few examples' are not, `heavy` has what the mean's error needs of these: the
+    variance by the formula and its limit, by the number of the example.
+    """
+    variances, heavy = estimate.mc_variance, {}
+    if math.isnan(estimate.mc_se):
+        variances = torch.full_like(variances, math.nan)
+    else:
+        heavy = {
+            str(i): [_short(estimate.variance[i].item()), _short(estimate.limit[i].item())]
+            for i in variances.isnan().nonzero()[:, 0].tolist()
+        }
+    content: dict[str, Any] = {
         "values": [finite(round(value, 5)) for value in estimate.values.tolist()],
-        "mc_variance": [finite(float(f"{v:.4g}")) for v in estimate.mc_variance.tolist()],
+        "mc_variance": [_short(variance) for variance in variances.tolist()],
     }
+    return content | ({"heavy": heavy} if heavy else {})
+
+
+def _short(number: float) -> float | None:
+    return finite(float(f"{number:.4g}"))
 
 
 def _draw_figures(after: Literal["training", "evaluation"], run: Run, shown: Any) -> None:

@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -150,7 +150,7 @@ class Run:
 
     def on_base_measure(self, bound: Estimate) -> Estimate:
         """Return a bound on log p(x) as a bound on its logarithm on the run's base measure."""
-        return Estimate(self.base_measure.log_prob(bound.values, self.dims), bound.mc_variance)
+        return replace(bound, values=self.base_measure.log_prob(bound.values, self.dims))
 
     def observe(self, images: Tensor) -> Tensor:
         """Return stored images as the likelihood sees them, with fresh noise."""

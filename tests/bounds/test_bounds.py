@@ -20,7 +20,6 @@ from pyro_vae.bounds import importance, khat
 from pyro_vae.bounds.streaming import Stream
 
 REPETITIONS = 200
-COVERED = range(int(0.90 * REPETITIONS), int(0.99 * REPETITIONS) + 1)
 
 
 def assert_ladder(result: bounds.Bounds, exact: Tensor) -> None:
@@ -51,34 +50,36 @@ def test_nonlinear_ladder(nonlinear: VAE) -> None:
     assert_ladder(result, bounds.quadrature(nonlinear.model, x))
 
 
-def count_covered(
+def shares_covered(
     vae: VAE, draw: Callable[[int], Tensor], log_p: Callable[[Tensor], Tensor], population: float
-) -> tuple[int, int]:
-    """Count how often two intervals cover the mean log p(x).
+) -> tuple[float, float]:
+    """Return the shares of the repetitions in which two intervals cover the mean log p(x).
 
     The interval over examples should cover the mean of the population, the Monte Carlo interval the
-    mean of the given examples.
+    mean of the given examples. Where the Monte Carlo error is unknown, there is no such interval.
     """
     x = draw(REPETITIONS * 40)  # the draws for each example are independent
     together = bounds.evaluate(vae.model, vae.guide, x, 5000, ladder=[], compile=True).iwae[5000]
-    over_examples = over_draws = 0
+    over_examples = over_draws = stated = 0
     for index, exact in zip(torch.arange(len(x)).split(40), log_p(x).split(40), strict=True):
         estimate = together[index]
         low, high = estimate.ci95
         over_examples += low <= population <= high
+        stated += math.isfinite(estimate.mc_se)
         over_draws += abs(estimate.mean - exact.mean().item()) <= 1.96 * estimate.mc_se
-    return over_examples, over_draws
+    assert stated > REPETITIONS / 2
+    return over_examples / REPETITIONS, over_draws / stated
 
 
 def test_linear_gaussian_coverage(linear_gaussian: LinearGaussian) -> None:
     marginal = linear_gaussian.marginal
-    covered = count_covered(
+    covered = shares_covered(
         linear_gaussian.vae,
         lambda count: marginal.sample((count,)),
         marginal.log_prob,
         -marginal.entropy().item(),
     )
-    assert covered[0] in COVERED and covered[1] in COVERED, covered
+    assert all(0.90 <= share <= 0.99 for share in covered), covered
 
 
 def test_nonlinear_coverage(nonlinear: VAE) -> None:
@@ -91,8 +92,8 @@ def test_nonlinear_coverage(nonlinear: VAE) -> None:
         chosen = torch.randint(len(population), (count,))
         return population[chosen]
 
-    covered = count_covered(nonlinear, draw, lambda _: exact[chosen], exact.mean().item())
-    assert covered[0] in COVERED and covered[1] in COVERED, covered
+    covered = shares_covered(nonlinear, draw, lambda _: exact[chosen], exact.mean().item())
+    assert all(0.90 <= share <= 0.99 for share in covered), covered
 
 
 def softmax_weighted(log_w: Tensor) -> Tensor:
@@ -150,11 +151,11 @@ def test_evaluate_is_the_plain_reduction_of_the_same_weights() -> None:
         w_term = log_w.softmax(0) * 103 - 1
         l_term = log_w - log_w.mean(0)
         expected = w_term.square().sum(0) / 103**2
-        torch.testing.assert_close(result.iwae[103].mc_variance, expected)
+        torch.testing.assert_close(result.iwae[103].variance, expected)
         torch.testing.assert_close(result.iwae[60].values, bounds.iwae(log_w[:60]))
-        torch.testing.assert_close(result.iwae[60].mc_variance, expected * 103 / 60)
+        torch.testing.assert_close(result.iwae[60].variance, expected * 103 / 60)
         expected = (w_term - l_term).square().sum(0) / 103**2
-        torch.testing.assert_close(result.gap.mc_variance, expected)
+        torch.testing.assert_close(result.gap.variance, expected)
         torch.testing.assert_close(result.ess, 1 / log_w.softmax(0).square().sum(0))
         torch.testing.assert_close(result.gap.values, bounds.iwae(log_w) - log_w.mean(0))
 
@@ -487,7 +488,7 @@ def test_jackknife_of_a_stream(linear_gaussian: LinearGaussian, count: int) -> N
 
 def test_verdict(linear_gaussian: LinearGaussian) -> None:
     """The weights are heavy-tailed if q is too narrow, and not if it is too wide."""
-    for misfit, said in ((0.4, "is loose, and its MC error too small"), (1.3, "can be relied on")):
+    for misfit, said in ((0.4, "is loose, and its MC error is unknown"), (1.3, "can be relied on")):
         known = LinearGaussian(2, 4, misfit)
         x = known.marginal.sample((40,))
         result = bounds.evaluate(known.vae.model, known.vae.guide, x, 500)
