@@ -15,8 +15,9 @@ from pyro.poutine.replay_messenger import ReplayMessenger
 from torch import Tensor
 
 from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.masks import masked_values
 from pyro_vae.programs.pair import Draws, Pair
-from pyro_vae.programs.sites import base, masked_values
+from pyro_vae.programs.sites import base
 from pyro_vae.programs.traces import Site, plates, sample_sites
 
 PARTICLES_COMPARED = 2
@@ -214,7 +215,7 @@ def on_masked_values(pair: Pair, arguments: Arguments, draw: Draws) -> str | Non
     Returns:
         The name of a site on whose masked values the model depends; None if there is none.
     """
-    model, guide = draw.runs[0]
+    model = draw.runs[0][0]
     masks = masked_values(model)
     if not masks:
         return None
@@ -226,9 +227,8 @@ def on_masked_values(pair: Pair, arguments: Arguments, draw: Draws) -> str | Non
         def replace(site: str, value: Tensor, name: str = name, masked: Tensor = masked) -> Tensor:
             if site not in (name, pair.noise.get(name)):
                 return value
-            events = (1,) * guide.nodes[site]["fn"].event_dim
             new = other.nodes[site]["value"]
-            return torch.where(masked.reshape(masked.shape + events), new, value)
+            return torch.where(masked, new, value)
 
         changed = _replayed(pair, arguments, replace, draw)
         if _difference(draw.log_p(), changed.log_p()):

@@ -30,12 +30,12 @@ from pyro_vae.programs.agreement import (
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.change_of_variables import check_change_of_variables, find_points
 from pyro_vae.programs.enumeration import check_summed_out, enumerated_sites, is_enumerated
+from pyro_vae.programs.masks import check_masks
 from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.sites import (
     auxiliary_sites,
     check_latent_sites,
-    check_masks,
     check_precision,
     check_values,
     computed_sites,

@@ -1,6 +1,5 @@
 """A model and its guide, and how the two may be run: what `look_at` found by running them once."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,13 +7,13 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.enumeration import log_prob_summed_out
+from pyro_vae.programs.masks import counted, mask_of
 from pyro_vae.programs.traces import (
     PARTICLES,
     Program,
@@ -209,7 +208,7 @@ class Draws:
         """Yield the sites of the guide in a run, with their log-probabilities, not summed."""
         guide.compute_log_prob()
         for site, mask in self._with_masks(model, guide):
-            yield site, _masked(site, mask, self._scale(site))
+            yield site, counted(site, mask, self._scale(site))
 
     def log_q_with(self, change: Change) -> Tensor:
         """Return log q of the same values after a change that keeps them, shape [K, batch].
@@ -278,26 +277,12 @@ class Draws:
 
     def _with_masks(
         self, model: poutine.Trace, guide: poutine.Trace
-    ) -> Iterator[tuple[Site, Tensor | bool | None]]:
+    ) -> Iterator[tuple[Site, Tensor | None]]:
         """Yield the sites of the guide, with the model's mask of each of them."""
-        masks = {name: site["mask"] for name, site in sample_sites(model)}
+        masks = {name: mask_of(site) for name, site in sample_sites(model)}
         masks |= {noise: masks[latent] for latent, noise in self.pair.noise.items()}
         for name, site in sample_sites(guide):
             yield site, masks.get(name)
 
     def _scale(self, site: Site) -> Tensor | float:
         return site["scale"] if self.scaled else 1.0
-
-
-def _masked(site: Site, model_mask: Tensor | bool | None, scale: Tensor | float) -> Tensor:
-    """Return the log-probabilities of a guide's site, where the model has the latent variable.
-
-    A latent variable that a mask takes out of the model is no part of log p(x, z), so it may be no
-    part of log q(z|x) either. One that the model has and the guide masks has no density: NaN.
-    """
-    values, own = site["unscaled_log_prob"], site["mask"]
-    if own is not None and own is not True and own is not model_mask:
-        own = torch.as_tensor(own, device=values.device)
-        missing = ~own if model_mask is None else ~own & model_mask
-        values = torch.where(missing, math.nan, values)
-    return scale_and_mask(values, scale, model_mask)

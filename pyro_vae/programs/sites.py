@@ -8,6 +8,7 @@ from pyro.distributions import Delta, ImproperUniform, Unit
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.programs.masks import draws_that_count
 from pyro_vae.programs.traces import Site, plates, sample_sites
 
 
@@ -165,63 +166,16 @@ def check_values(model: poutine.Trace, first: int = 0) -> None:
             valid = fn.support.check(value)
         except NotImplementedError:  # the distribution says nothing about its support
             continue
-        if isinstance(site["mask"], Tensor):
-            valid = valid | ~site["mask"]
-        if site["mask"] is not False and not valid.all():
+        count = draws_that_count(site)
+        if count is not None:
+            valid = valid | ~count
+        if not valid.all():
             wrong = value[~valid.expand(value.shape[: valid.dim()])] if valid.dim() else value
             raise InputError(
                 f"site '{name}' observes {wrong.flatten()[0]:g}, which is not in the support of "
                 f"its distribution, {type(base(fn)).__name__}: {fn.support}",
                 "x",
             )
-
-
-def check_masks(
-    model: poutine.Trace, guide: poutine.Trace, noise: dict[str, str], computed: list[str]
-) -> None:
-    """Check that the guide has a density wherever the model has a latent variable.
-
-    Args:
-        model: a trace of the model.
-        guide: a trace of the guide.
-        noise: the auxiliary site of each computed site, where there is one.
-        computed: the names of the sites that the guide computes from noise.
-
-    Raises:
-        InputError: if the guide masks what the model does not, or the noise of a masked latent
-            variable cannot be told apart.
-    """
-    sites = dict(sample_sites(model))
-    for name, site in sample_sites(guide):
-        model_mask = sites[name]["mask"] if name in sites else None
-        if _hides(site["mask"], model_mask):
-            raise InputError(
-                f"the guide's site '{name}' is masked where the model's is not: mask both alike",
-                "guide",
-            )
-        if name in computed and _is_mask(model_mask) and name not in noise:
-            raise InputError(
-                f"the model masks site '{name}', and the guide computes its values from noise that "
-                "other values share: use a guide with noise for each value, such as AutoNormal",
-                "guide",
-            )
-
-
-def _hides(mask: Tensor | bool | None, model_mask: Tensor | bool | None) -> bool:
-    """Return whether a mask takes something out that the model's mask leaves in."""
-    if not _is_mask(mask):
-        return False
-    left_in = torch.as_tensor(True if model_mask is None else model_mask)
-    return bool((~torch.as_tensor(mask) & left_in).any())
-
-
-def masked_values(model: poutine.Trace) -> dict[str, Tensor]:
-    """Return, for each masked latent site, which of its values the mask takes out."""
-    return {
-        name: ~torch.as_tensor(site["mask"], device=site["value"].device)
-        for name, site in sample_sites(model)
-        if not site["is_observed"] and _is_mask(site["mask"])
-    }
 
 
 def check_precision(trace: poutine.Trace) -> None:
@@ -241,10 +195,6 @@ def check_precision(trace: poutine.Trace) -> None:
                 "coarse for a bound: convert the data and the programs to float32",
                 "x",
             )
-
-
-def _is_mask(mask: Tensor | bool | None) -> bool:
-    return mask is not None and mask is not True
 
 
 def plate_of_examples(sites: list[tuple[str, Site]], wanted: str | None, size: int) -> str | None:
