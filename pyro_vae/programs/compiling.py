@@ -11,7 +11,8 @@ imported inside the functions that use them.
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -42,11 +43,14 @@ class Compiled:
     """A compiled function of tensors.
 
     It is compiled at the first call with arguments of a new shape, memory layout, type or device;
-    new values do not compile it again. Each call uses the current values of the tensors that the
+    new values do not compile it again. Before it is compiled, it runs once, without effect: what
+    programs make when they first run, such as Pyro's parameters, is then made. Each call uses the current values of the tensors that the
     function closes over, such as parameters, provided they are changed in place. Each call draws
     new random numbers; after the same `torch.manual_seed` they are those of the function itself.
 
-    Non-tensors (numbers, modes, shapes) are fixed at compile time. The result of `item()` stays a
+    Arguments may be tensors nested in tuples, lists and dictionaries. Non-tensors among them
+    (numbers, strings, flags) are compiled for each of their values. Other non-tensors (modes,
+    shapes) are fixed at compile time. The result of `item()` stays a
     tensor in the graph. Pyro's validation and its warnings of NaN are off.
 
     The result cannot be differentiated, but the function may call `torch.autograd.grad`. The
@@ -59,18 +63,18 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self._graphs: dict[Any, Graph] = {}
+        self._graphs: dict[Hashable, Graph] = {}
 
-    def __call__(self, *args: Tensor) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function.
 
         Raises:
             CannotCompile: if the function depends on the values of tensors, or there is no C++
                 compiler. Nothing has been changed then.
         """
-        return self.prepare(*args)(args)
+        return self.prepare(*args, **kwargs)(tensors_in((args, kwargs)))
 
-    def prepare(self, *args: Tensor) -> "Graph":
+    def prepare(self, *args: Any, **kwargs: Any) -> "Graph":
         """Compile the function for arguments like these, unless that is done, without running it.
 
         Returns:
@@ -79,31 +83,36 @@ class Compiled:
         Raises:
             CannotCompile: as in `__call__`.
         """
-        key = (torch.get_num_threads(), *((x.shape, x.stride(), x.dtype, x.device) for x in args))
+        key = (torch.get_num_threads(), layout((args, kwargs)))
         graph = self._graphs.get(key)
         if graph is None:
-            graph = self._graphs[key] = Graph(self.function, args)
+            _run_without_effect(_on_tensors(self.function, args, kwargs), (args, kwargs))
+            graph = self._graphs[key] = Graph(self.function, *args, **kwargs)
         return graph
 
 
 class Graph:
-    """The function compiled for one shape, layout, type and device of its arguments.
+    """The function compiled for arguments of one shape, layout, type and device.
+
+    If the function runs Pyro programs that make parameters when they first run, it must have run.
 
     Args:
         function: as in `Compiled`.
         args: example arguments.
+        kwargs: example arguments by name.
 
     Raises:
         CannotCompile: as in `Compiled`.
     """
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Tensor, ...]) -> None:
+    def __init__(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         from torch._inductor import compile as inductor_compile
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-        graph, self.structure = _trace(function, args)
+        tensors = tensors_in((args, kwargs))
+        graph, self.structure = _trace(_on_tensors(function, args, kwargs), tensors)
         self.closed_over = _turn_closed_over_into_inputs(graph)
-        inputs: list[Any] = [x.detach() for x in [*args, *self.closed_over]]
+        inputs: list[Any] = [x.detach() for x in [*tensors, *self.closed_over]]
         # On a CPU, PyTorch draws normals faster than Inductor does. It also draws the same numbers
         # as the function that is not compiled.
         options: dict[str, Any] = {"fallback_random": True}
@@ -118,15 +127,77 @@ class Graph:
         except Exception as error:  # compilers raise errors of many types
             raise CannotCompile(_reason(error)) from error
 
-    def __call__(self, args: tuple[Tensor, ...]) -> Any:
-        """Run the graph on a tuple of arguments."""
+    def __call__(self, tensors: Sequence[Tensor]) -> Any:
+        """Run the graph on the tensors in the arguments, in the order of `tensors_in`."""
         with torch.no_grad():
-            results = self.compiled(*args, *self.closed_over)
+            results = self.compiled(*tensors, *self.closed_over)
         return pytree.tree_unflatten(results, self.structure)
 
 
+def tensors_in(nest: Any) -> list[Tensor]:
+    """Return the tensors that are nested in tuples, lists and dictionaries, in their order."""
+    return [leaf for leaf in pytree.tree_leaves(nest) if isinstance(leaf, Tensor)]
+
+
+def layout(nest: Any) -> Hashable:
+    """Return all but the values of the tensors: nests with the same layout share a graph.
+
+    Raises:
+        CannotCompile: if there is a value that can neither be traced nor compared.
+    """
+    leaves, structure = pytree.tree_flatten(nest)
+    parts = [
+        (leaf.shape, leaf.stride(), leaf.dtype, leaf.device)
+        if isinstance(leaf, Tensor)
+        else (type(leaf), leaf)
+        for leaf in leaves
+    ]
+    key = (structure, *parts)
+    try:
+        hash(key)
+    except TypeError as error:
+        raise CannotCompile(f"an argument is neither a tensor nor a constant: {error}") from error
+    return key
+
+
+def _on_tensors(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[..., Any]:
+    """Return the function of the tensors in the arguments, with the other arguments fixed."""
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    traced = object()
+    fixed = [traced if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+
+    def on_tensors(*tensors: Tensor) -> Any:
+        remaining = iter(tensors)
+        filled = [next(remaining) if leaf is traced else leaf for leaf in fixed]
+        new_args, new_kwargs = pytree.tree_unflatten(filled, structure)
+        return function(*new_args, **new_kwargs)
+
+    return on_tensors
+
+
+def _run_without_effect(function: Callable[..., Any], nest: Any) -> None:
+    """Run a function once on tensors, and undo what it writes to them and to others.
+
+    Raises:
+        CannotCompile: if the function raises an error.
+    """
+    tensors = [x.detach() for x in tensors_in(nest)]
+    undo_writes = _UndoWrites()
+    try:
+        with _global_state_kept(tensors), _checks_off(), undo_writes:
+            function(*tensors)
+    except InputError:
+        raise
+    except Exception as error:  # programs have errors of many types
+        raise CannotCompile(_reason(error)) from error
+    finally:
+        undo_writes.restore()
+
+
 def _trace(
-    function: Callable[..., Any], args: tuple[Tensor, ...]
+    function: Callable[..., Any], args: Sequence[Tensor]
 ) -> tuple[GraphModule, pytree.TreeSpec]:
     """Run the function once on tensors without values.
 
@@ -134,7 +205,7 @@ def _trace(
         The graph of the function, and how its results are nested.
 
     Raises:
-        CannotCompile: if the function reads values.
+        CannotCompile: if the function reads values, or makes a parameter of Pyro.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -147,9 +218,8 @@ def _trace(
             leaves, structure = pytree.tree_flatten(function(*tensors))
             return [leaf.detach() for leaf in leaves]
 
-    devices = {x.device for x in args if x.is_cuda}
     try:
-        with torch.random.fork_rng(devices), torch.enable_grad(), _values_hidden():
+        with _global_state_kept(args), _values_hidden(), _no_parameters_made():
             graph = make_fx(
                 flattened, CPU_DECOMPOSITIONS, tracing_mode="fake", _allow_non_fake_inputs=True
             )(*(x.detach() for x in args))
@@ -192,28 +262,44 @@ class _UndoWrites(TorchDispatchMode):
     """Remember the values of tensors that the function closes over, before it writes to them.
 
     Tracing computes shapes only; but an operation that has no traced input really runs, and may
-    write to a parameter. `restore` undoes this.
+    write to a parameter. `restore` undoes this. Tensors that the function makes are left alone.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.before: dict[Tensor, Tensor] = {}
+        self.made: set[int] = set()  # addresses of memory that the function allocates
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func._schema.is_mutable:
-            for argument, declared in zip(args, func._schema.arguments, strict=False):
-                written = declared.alias_info is not None and declared.alias_info.is_write
-                for tensor in pytree.tree_leaves(argument) if written else ():
-                    if not isinstance(tensor, FakeTensor) and tensor not in self.before:
+        for argument, declared in zip(args, func._schema.arguments, strict=False):
+            if _is_written(declared):
+                for tensor in _real(argument):
+                    known = tensor in self.before or tensor.untyped_storage().data_ptr() in self.made
+                    if not known:
                         with _disable_current_modes():
                             self.before[tensor] = tensor.detach().clone()
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if not any(returned.alias_info for returned in func._schema.returns):
+            self.made.update(tensor.untyped_storage().data_ptr() for tensor in _real(result))
+        return result
 
     def restore(self) -> None:
         """Write the remembered values back."""
         with torch.no_grad():
             for tensor, value in self.before.items():
                 tensor.copy_(value)
+
+
+def _is_written(argument: Any) -> bool:
+    """Return whether an operation writes to an argument, given its declaration."""
+    if argument.alias_info is None:  # batch normalisation does not declare that it writes
+        return argument.name in ("running_mean", "running_var")
+    return argument.alias_info.is_write
+
+
+def _real(nest: Any) -> list[Tensor]:
+    """Return the tensors in a nest that have values."""
+    return [x for x in tensors_in(nest) if x.layout == torch.strided and not isinstance(x, FakeTensor)]
 
 
 class _RefuseReadingValues(TorchFunctionMode):
@@ -238,10 +324,39 @@ class _RefuseReadingValues(TorchFunctionMode):
 
 
 @contextlib.contextmanager
+def _global_state_kept(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Compute gradients, and restore the global random state on exit."""
+    devices = {x.device for x in tensors if x.is_cuda}
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        yield
+
+
+@contextlib.contextmanager
+def _no_parameters_made() -> Iterator[None]:
+    """Refuse functions that make a parameter of Pyro: while they are traced it has no value."""
+    store = pyro.get_param_store()
+    made: list[str] = []
+    try:
+        yield
+    finally:
+        made += [name for name, p in store.named_parameters() if isinstance(p, FakeTensor)]
+        for name in made:
+            del store[name]
+    if made:
+        raise CannotCompile(f"it makes the Pyro parameter '{made[0]}' again after its first run")
+
+
+@contextlib.contextmanager
 def _values_hidden() -> Iterator[None]:
     """Refuse reading values, and switch off Pyro's own checks, which read them."""
+    with _RefuseReadingValues(), _checks_off():
+        yield
+
+
+@contextlib.contextmanager
+def _checks_off() -> Iterator[None]:
+    """Switch off Pyro's own checks."""
     with (
-        _RefuseReadingValues(),
         mock.patch("pyro.util.torch_isnan", lambda value: False),
         mock.patch("pyro.util.torch_isinf", lambda value: False),
         pyro.validation_enabled(False),

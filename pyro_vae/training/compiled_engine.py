@@ -1,27 +1,36 @@
 """The engine that takes each step as one compiled graph."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
 
-import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
-from pyro_vae.programs.compiling import CannotCompile, Compiled, Graph
+from pyro_vae.programs.compiling import CannotCompile, Graph, layout, tensors_in
+from pyro_vae.programs.observed_values import ObservedValues
 from pyro_vae.programs.random_streams import preserve_rng_state
-from pyro_vae.training.eager_engine import EagerEngine, Precision
-from pyro_vae.training.engine import Observe, unchanged
+from pyro_vae.training.eager_engine import EagerEngine, Precision, Program
+from pyro_vae.training.engine import Data, Observe, as_arguments, unchanged
+
+
+class _Step(NamedTuple):
+    """A compiled step."""
+
+    graph: Graph
+    states: list[Tensor]  # the tensors of Adam's state that it writes to
+    like: Tensor  # one of the parameters
+    sentences: list[str]  # what to say of each observed site with values outside the support
 
 
 class CompiledEngine(EagerEngine):
     """Takes the steps of `EagerEngine`, each as one compiled graph, with the same noise.
 
-    The graph holds `observe`, the loss, its gradients, and Adam. It is compiled for the size of the
-    first batch. Smaller batches, such as the last one of an epoch, are run eagerly, with the same
-    optimiser; `evaluate_loss` and all steps of objectives that learn are run eagerly, too. The
+    The graph holds `observe`, the loss, its gradients, and Adam. It is compiled for the layout of
+    the first batch: its shapes, and the values of arguments that are not tensors. Other batches,
+    such as a smaller one at the end of an epoch, are run eagerly, with the same optimiser; `evaluate_loss` and all steps of objectives that learn are run eagerly, too. The
     learning rate is the only setting of the optimiser that may change between steps.
 
     Args:
@@ -35,8 +44,8 @@ class CompiledEngine(EagerEngine):
 
     def __init__(
         self,
-        model: nn.Module,
-        guide: nn.Module,
+        model: Program,
+        guide: Program,
         objective: Objective,
         lr: float = 1e-3,
         precision: Precision = "float32",
@@ -45,71 +54,90 @@ class CompiledEngine(EagerEngine):
     ) -> None:
         super().__init__(model, guide, objective, lr, precision)
         self.fall_back = fall_back
-        # Compiled steps, each with the tensors of Adam's state that it writes to. They are keyed by
-        # the observe function, the number of threads, the batch's layout, and the parameters.
-        self._graphs: dict[Any, tuple[Graph, list[Tensor]]] = {}
-        self._compiled_shape: torch.Size | None = None
+        # They are keyed by the observe function, the number of threads, and the parameters.
+        self._steps: dict[Hashable, _Step] = {}
+        self._layout: Hashable = None  # that of the first batch
 
-    def step(self, x: Tensor, observe: Observe = unchanged) -> float:
+    def step(self, x: Data, observe: Observe = unchanged) -> float:
         """Take a gradient step; see `EagerEngine`.
 
         Raises:
-            InputError: if the step cannot be compiled, and `fall_back` is false.
+            InputError: as in `EagerEngine`; if the step cannot be compiled, and `fall_back` is
+                false.
         """
-        if self._compiled_shape is None:
-            self._compiled_shape = x.shape
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        trained = [parameter for parameter in trained if parameter.requires_grad]
-        if x.shape != self._compiled_shape or self.objective.learns or not trained:
-            return super().step(x, observe)
-        layout = (x.dtype, x.device, x.stride())
-        key = (observe, torch.get_num_threads(), layout, *map(id, trained))
         try:
-            if key not in self._graphs:
-                self._graphs[key] = self._compile(x, trained, observe)
-            graph, states = self._graphs[key]
-            return graph((x, self._step_sizes(states[::3], trained[0]), *states)).item()
+            if self._layout is None:
+                self._layout = layout(x)
+            if self._layout != layout(x) or self.objective.learns:
+                return super().step(x, observe)
+            tensors, key = tensors_in(x), self._key(observe)
+            if key not in self._steps:
+                with preserve_rng_state(next(iter(tensors), None)):
+                    self.check(observe(x))  # runs Pyro's checks: tracing skips them
+                trained = self._trained_now()
+                if not trained:
+                    return super().step(x, observe)
+                key = self._key(observe)
+                self._steps[key] = self._compile(x, trained, observe)
+            step = self._steps[key]
+            sizes = self._step_sizes(step.states[::3], step.like)
+            loss, valid, inside = step.graph((*tensors, sizes, *step.states))
+            if not valid:
+                raise InputError(step.sentences[inside.tolist().index(False)])
+            return loss.item()
         except CannotCompile as error:
             if not self.fall_back:
                 raise InputError(
                     f"the step cannot be compiled, {error}: use the eager engine", "engine"
                 ) from error
             warnings.warn(f"the eager engine is used instead: {error}", stacklevel=2)
-            self._compiled_shape = torch.Size()  # the shape of no batch: do not try again
+            self._layout = ()  # that of no batch: do not try again
             return super().step(x, observe)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self._graphs.clear()  # they hold the optimiser's old tensors
+        self._steps.clear()  # they hold the optimiser's old tensors
 
-    def _compile(
-        self, x: Tensor, trained: list[nn.Parameter], observe: Observe
-    ) -> tuple[Graph, list[Tensor]]:
-        """Return the compiled step, and the tensors of Adam's state that it writes to."""
-        with preserve_rng_state(x):
-            self.check(observe(x[:2]))  # runs Pyro's checks: tracing skips them
+    def _trained_now(self) -> list[Tensor]:
+        """Return the parameters that a step changes: callbacks hold others fixed."""
+        return [parameter for parameter in self.trained if parameter.requires_grad]
+
+    def _key(self, observe: Observe) -> Hashable:
+        """Return what a compiled step is for, or None if the parameters are not known yet."""
+        self.parameters.notice_replaced()
+        if self.parameters.changed:
+            return None
+        return observe, torch.get_num_threads(), *map(id, self._trained_now())
+
+    def _compile(self, x: Data, trained: list[Tensor], observe: Observe) -> "_Step":
+        """Return the compiled step."""
         states = [state for parameter in trained for state in self._adam_state(parameter)]
-        step = Compiled(self._step_function(trained, observe))
-        with self._own_store(training=True):
-            return step.prepare(x, self._step_sizes(states[::3], trained[0]), *states), states
+        sizes = self._step_sizes(states[::3], trained[0])
+        values = ObservedValues(refuse=False)
+        with self._running(training=True):
+            graph = Graph(self._step_function(trained, observe, values), x, sizes, *states)
+        return _Step(graph, states, trained[0], values.sentences)
 
     def _step_function(
-        self, trained: list[nn.Parameter], observe: Observe
-    ) -> Callable[..., Tensor]:
-        """Return a step as a function of examples, `_step_sizes`, and Adam's state."""
+        self, trained: list[Tensor], observe: Observe, values: ObservedValues
+    ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+        """Return a step as a function of examples, `_step_sizes`, and Adam's state.
+
+        It returns the loss, whether all observed values are in their supports, and the same for
+        each site. If one is not, parameters and Adam's state keep their values.
+        """
         group = self.optimizer.param_groups[0]
         (beta1, beta2), eps = group["betas"], group["eps"]
 
-        def step(
-            x: Tensor,
-            sizes: Tensor,
-            *states: Tensor,
-        ) -> Tensor:
-            with pyro.poutine.trace(param_only=True) as captured, self._training_precision():
-                loss = self.objective.differentiable_loss(self.model, self.guide, observe(x))
-            sites = captured.trace.nodes.values()
-            self._pyro_optimizer.refuse_others({site["value"].unconstrained() for site in sites})
+        def step(x: Data, sizes: Tensor, *states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            with values, self._training_precision(x):
+                arguments = as_arguments(observe(x))
+                loss = self.objective.differentiable_loss(self.model, self.guide, *arguments)
+            if self.parameters.changed:
+                raise CannotCompile("its parameters are not the same in all steps")
+            inside = torch.stack(values.inside) if values.inside else sizes.new_ones(1).bool()
+            valid = inside.all()
             gradients = torch.autograd.grad(loss, trained, allow_unused=True)
             with torch.no_grad():  # Adam (Kingma & Ba 2015, algorithm 1), as in torch.optim
                 rows = zip(states[::3], states[1::3], states[2::3], sizes, strict=True)
@@ -118,11 +146,14 @@ class CompiledEngine(EagerEngine):
                 ):
                     if gradient is None:
                         continue
-                    count.add_(1)
-                    mean.lerp_(gradient, 1 - beta1)
-                    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-                    parameter.sub_(size * mean / (square.sqrt() * correction + eps))
-            return loss
+                    new_mean = mean.lerp(gradient, 1 - beta1)
+                    new_square = (square * beta2).addcmul(gradient, gradient, value=1 - beta2)
+                    change = size * new_mean / (new_square.sqrt() * correction + eps)
+                    count.add_(valid)
+                    mean.copy_(torch.where(valid, new_mean, mean))
+                    square.copy_(torch.where(valid, new_square, square))
+                    parameter.sub_(torch.where(valid, change, 0.0))
+            return loss, valid, inside
 
         return step
 
@@ -147,7 +178,7 @@ class CompiledEngine(EagerEngine):
         ]
         return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
-    def _adam_state(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor, Tensor]:
+    def _adam_state(self, parameter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the optimiser's count of steps and running means of gradients and their squares.
 
         They are the optimiser's own tensors, not copies.

@@ -3,168 +3,261 @@
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pyro
 import torch
 from pyro.infer import SVI
+from pyro.infer.util import zero_grads
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
-from pyro_vae.training.engine import Observe, unchanged
+from pyro_vae.programs.compiling import tensors_in
+from pyro_vae.programs.observed_values import ObservedValues
+from pyro_vae.programs.parameters import OwnParameters, as_module, leaves
+from pyro_vae.programs.random_streams import preserve_rng_state
+from pyro_vae.training.engine import Data, Observe, as_arguments, unchanged
 
 Precision = Literal["float32", "bfloat16"]
+Program = Callable[..., Any]
 
 
 class _SharedOptimizer(PyroOptim):
     """One torch optimiser for all parameters. `PyroOptim` makes one optimiser per parameter."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        super().__init__(type(optimizer), {})
-        self.optimizer = optimizer
-        self.parameters = {
-            parameter for group in optimizer.param_groups for parameter in group["params"]
-        }
+    def __init__(self, engine: "EagerEngine") -> None:
+        super().__init__(type(engine.optimizer), {})
+        self.engine = engine
 
     def __call__(self, params: set[Tensor], *args: Any, **kwargs: Any) -> None:
-        self.refuse_others(params)
-        self.optimizer.step()
-
-    def refuse_others(self, params: set[Tensor]) -> None:
-        """Refuse parameters that the optimiser does not train."""
-        if params - self.parameters:
-            raise InputError(
-                "the programs have a pyro.param that is not a parameter of their modules, so it "
-                "would not be trained or saved: make it a torch.nn.Parameter"
-            )
+        self.engine.update_trained()
+        self.engine.optimizer.step()
+        # SVI does the same for the parameters that the programs register with Pyro.
+        zero_grads([parameter for parameter in self.engine.trained if parameter not in params])
 
 
 class EagerEngine:
     """Runs model and guide anew in every step, by `pyro.infer.SVI` with Adam.
 
-    Each engine has its own Pyro parameter store, so several engines can coexist in one process.
+    All parameters that the programs use are trained: those of modules, whether or not they are
+    registered with Pyro, and those that `pyro.param` makes, at the first run. Modules keep their
+    own parameters, so several engines can coexist in one process. What `pyro.param` makes from a
+    value is in Pyro's store by its name, as with `pyro.infer.SVI`, and is trained as it is stored,
+    without its constraint.
 
     Args:
-        model: a Pyro program that is a module and registers its parameters with Pyro.
-        guide: the same kind of program, the model's guide.
+        model: a Pyro program: a module, or any other callable.
+        guide: the same kind of program, the model's guide; Pyro's autoguides, too.
         objective: the training objective.
         lr: the learning rate of Adam.
         precision: the precision of matrix products in training. All other operations have the
             precision of the parameters.
+
+    Raises:
+        InputError: if model and guide have two parameters that Pyro would take for one.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        guide: nn.Module,
+        model: Program,
+        guide: Program,
         objective: Objective,
         lr: float = 1e-3,
         precision: Precision = "float32",
     ) -> None:
-        self.model = model
-        self.guide = guide
+        self.model = as_module(model)
+        self.guide = as_module(guide)
         self.objective = objective
         self.precision = precision
-        # A parameter that both programs have is in the list once, and the order stays.
-        shared = dict.fromkeys([*model.parameters(), *guide.parameters()])
-        parameters = [parameter for parameter in shared if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(parameters, lr=lr)
-        self._pyro_optimizer = _SharedOptimizer(self.optimizer)
-        self._svi = SVI(model, guide, self._pyro_optimizer, loss=objective)
-        self._store: dict[str, Any] = {"params": {}, "constraints": {}}
-        self._validated_by_pyro = False
+        self.parameters = OwnParameters(self.model, self.guide)
+        self.optimizer = torch.optim.Adam([{"params": self._to_train({})}], lr=lr)
+        self.optimizer.zero_grad()  # gradients of other work are not part of the first step
+        self._svi = SVI(self.model, self.guide, _SharedOptimizer(self), loss=objective)
+        self._looked = False
+        self._validated_modes: set[bool] = set()
 
-    def step(self, x: Tensor, observe: Observe = unchanged) -> float:
+    @property
+    def trained(self) -> list[Tensor]:
+        """The parameters that the optimiser trains, in its order."""
+        return self.optimizer.param_groups[0]["params"]
+
+    def step(self, x: Data, observe: Observe = unchanged) -> float:
         """Take a gradient step.
 
         Args:
-            x: a batch of stored examples, shape [batch, *event].
+            x: a batch of stored examples, a tensor of shape [batch, *event], or a nest of tensors;
+                a tuple holds the positional arguments of the programs.
             observe: a function that turns stored examples into what the likelihood sees.
 
         Returns:
             The objective before the step, summed over the batch, in nats.
 
         Raises:
-            InputError: if the programs have a `pyro.param` that is not a parameter of their
-                modules.
+            InputError: if values are outside the support of what observes them; in the first step,
+                if the programs use parameters that would not be trained. No parameter has been
+                changed then, but buffers, such as running means, may have been.
         """
-        with self._own_store(training=True), self._training_precision():
-            return self._svi.step(observe(x))
+        if not self._looked:
+            with preserve_rng_state(next(iter(tensors_in(x)), None)):
+                self._look(observe(x))
+        with self._running(training=True), ObservedValues(), self._training_precision(x):
+            return self._svi.step(*as_arguments(observe(x)))
 
-    def evaluate_loss(self, x: Tensor) -> float:
+    def evaluate_loss(self, x: Data) -> float:
         """Estimate the negative of the objective's bound on log p(x).
 
         The KL has its full weight in this bound, whatever weight the objective's schedule gives it.
 
         Args:
-            x: a batch of examples as the likelihood sees them, shape [batch, *event].
+            x: a batch of examples as the likelihood sees them, of any form that `step` takes.
 
         Returns:
             Nats, summed over the batch.
-        """
-        with self._own_store(training=False):
-            return self._svi.evaluate_loss(x)
 
-    def check(self, x: Tensor) -> None:
+        Raises:
+            InputError: if values are outside the support of what observes them.
+        """
+        with self._running(training=False), ObservedValues():
+            return self._svi.evaluate_loss(*as_arguments(x))
+
+    def check(self, x: Data) -> None:
         """Run the programs as in a step and as in an evaluation, once each, and change nothing.
 
+        Parameters that the programs make when they first run are made.
+
         Args:
-            x: a batch of examples as the likelihood sees them, shape [batch, *event].
+            x: a batch of examples as the likelihood sees them, of any form that `step` takes.
 
         Raises:
             InputError: if the programs and the objective do not go together.
         """
-        buffers = [*self.model.buffers(), *self.guide.buffers()]
-        before = [buffer.clone() for buffer in buffers]
-        with self._own_store(training=True), self._training_precision():
-            loss = self.objective.differentiable_loss(self.model, self.guide, x)
-        self._validated_by_pyro = False  # Pyro's checks are made in evaluation mode too
-        self.evaluate_loss(x)
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
-        if not math.isfinite(loss.item()):
+        self._validated_modes.clear()
+        with self._buffers_restored():
+            loss = self._look(x)
+            self.evaluate_loss(x)
+        if not math.isfinite(loss):
             raise InputError(
-                f"the loss is {loss.item():g} before the first step: some part of the model, or "
+                f"the loss is {loss:g} before the first step: some part of the model, or "
                 "the objective, has an argument that does not suit the data"
             )
 
-    @contextlib.contextmanager
-    def _own_store(self, training: bool) -> Iterator[None]:
-        """Put the programs into a mode, and use the engine's own parameter store.
+    def _look(self, x: Data) -> float:
+        """Run the programs as in a step, find the parameters that they use, and return the loss.
 
-        Pyro's checks are on the first time only.
+        Raises:
+            InputError: if a parameter would not be trained.
+        """
+        with (
+            self._buffers_restored(),
+            self._running(training=True),
+            ObservedValues(),
+            self._training_precision(x),
+        ):
+            loss = self.objective.differentiable_loss(self.model, self.guide, *as_arguments(x))
+        known = {*self.trained, *tensors_in(x)}
+        for leaf in leaves(loss):
+            if leaf not in known:
+                raise InputError(
+                    f"the programs use a parameter of shape {list(leaf.shape)} that would not be "
+                    "trained or saved: it is no parameter of their modules and no pyro.param, so "
+                    "register its module by pyro.module"
+                )
+        self._looked = True
+        return loss.item()
+
+    @contextlib.contextmanager
+    def _buffers_restored(self) -> Iterator[None]:
+        """Restore the buffers of the programs on exit."""
+        buffers = [*self.model.buffers(), *self.guide.buffers()]
+        before = [buffer.clone() for buffer in buffers]
+        try:
+            yield
+        finally:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+    @contextlib.contextmanager
+    def _running(self, training: bool) -> Iterator[None]:
+        """Put the programs into a mode, and let them use their own parameters.
+
+        Pyro's checks are on the first time only, in each mode.
         """
         for module in (self.model, self.guide):
             if module.training != training:
                 module.train(training)
         validation: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if self._validated_by_pyro:
+        if training in self._validated_modes:
             validation = pyro.validation_enabled(False)
-        with pyro.get_param_store().scope(self._store), validation:
+        with self.parameters.scope(), validation:
             yield
-        self._validated_by_pyro = True
+            self.update_trained()
+        self._validated_modes.add(training)
 
-    def _training_precision(self) -> contextlib.AbstractContextManager[None]:
+    def update_trained(self) -> None:
+        """Let the optimiser train all parameters that the programs have used so far."""
+        if self.parameters.changed:
+            self.trained[:] = self._to_train(self.parameters.others())
+
+    def _to_train(self, others: dict[str, Tensor]) -> list[Tensor]:
+        """Return the parameters to train: those of the modules, in their order, and others.
+
+        A parameter that is held fixed for the moment stays in the list, if it is there.
+        """
+        modules = [*self.model.parameters(), *self.guide.parameters()]
+        already = set(self.trained) if hasattr(self, "optimizer") else set()
+        # A parameter that both programs have is in the list once.
+        return [p for p in dict.fromkeys([*modules, *others.values()]) if p.requires_grad or p in already]
+
+    def _training_precision(self, x: Data) -> contextlib.AbstractContextManager[None]:
         """Compute matrix products in the precision of training."""
-        device = next(iter(self._pyro_optimizer.parameters)).device.type
+        device = next(iter([*self.trained, *tensors_in(x), torch.empty(0)])).device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of the model, the guide, the optimiser and the objective."""
-        return {
+        """Return the states of the model, the guide, the optimiser and the objective.
+
+        If there are trained parameters that are not those of modules, they are included, without
+        their constraints.
+        """
+        state = {
             "model": self.model.state_dict(),
             "guide": self.guide.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "objective": self.objective.state_dict(),
         }
+        others = self._others()
+        if others:
+            state["parameters"] = {name: value.detach() for name, value in others.items()}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            InputError: if the state has parameters that the programs make when they first run, and
+                they have not run yet.
+        """
+        saved, others = state.get("parameters", {}), self._others()
+        lazy = saved.keys() != others.keys() or (state["guide"] and not self.guide.state_dict())
+        if lazy and not self._looked:
+            raise InputError(
+                "the programs make parameters when they first run, and have not run yet: call the "
+                "engine's check with a batch before its state is restored"
+            )
         self.model.load_state_dict(state["model"])
         self.guide.load_state_dict(state["guide"])
+        with torch.no_grad():
+            for name, value in others.items():
+                value.copy_(saved[name])
         # torch would share the tensors of the state with the optimiser: copy them.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.objective.load_state_dict(state["objective"])
+
+    def _others(self) -> dict[str, Tensor]:
+        """Return the parameters that are trained and not those of modules, by their names."""
+        with self.parameters.scope():
+            self.update_trained()
+            return self.parameters.others()

@@ -3,23 +3,29 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_vae.objectives import Objective
 
-Observe = Callable[[Tensor], Tensor]
+Data = Any  # a tensor, or tensors in tuples, lists and dictionaries
+Observe = Callable[[Data], Data]
 
 
-def unchanged(images: Tensor) -> Tensor:
+def unchanged(images: Data) -> Data:
     """Return images unchanged: the likelihood sees them as they are stored."""
     return images
+
+
+def as_arguments(x: Data) -> tuple[Any, ...]:
+    """Return data as the arguments that programs are called with: a tuple is spread."""
+    return x if isinstance(x, tuple) else (x,)
 
 
 class Engine(Protocol):
     """What `fit` needs of an engine. Any class with these attributes and methods is one.
 
     Attributes:
-        model: the Pyro program that is trained.
+        model: the Pyro program that is trained, as a module.
         guide: its guide.
         objective: the training objective. `fit` moves its schedule before each step.
     """
@@ -28,13 +34,14 @@ class Engine(Protocol):
     guide: nn.Module
     objective: Objective
 
-    def step(self, x: Tensor, observe: Observe = unchanged) -> float:
+    def step(self, x: Data, observe: Observe = unchanged) -> float:
         """Take a gradient step.
 
         Only parameters with `requires_grad` may change: callbacks hold the others fixed.
 
         Args:
-            x: a batch of stored examples, shape [batch, *event].
+            x: a batch of stored examples, a tensor of shape [batch, *event], or a nest of tensors;
+                a tuple holds the positional arguments of the programs.
             observe: a function that turns stored examples into what the likelihood sees.
 
         Returns:
@@ -42,24 +49,26 @@ class Engine(Protocol):
         """
         ...
 
-    def evaluate_loss(self, x: Tensor) -> float:
+    def evaluate_loss(self, x: Data) -> float:
         """Estimate the negative of the objective's bound on log p(x).
 
         The KL has its full weight in this bound, whatever weight the objective's schedule gives it.
 
         Args:
-            x: a batch of examples as the likelihood sees them, shape [batch, *event].
+            x: a batch of examples as the likelihood sees them, of any form that `step` takes.
 
         Returns:
             Nats, summed over the batch.
         """
         ...
 
-    def check(self, x: Tensor) -> None:
+    def check(self, x: Data) -> None:
         """Run the programs as in a step and as in an evaluation, once each, and change nothing.
 
+        Parameters that the programs make when they first run are made.
+
         Args:
-            x: a batch of examples as the likelihood sees them, shape [batch, *event].
+            x: a batch of examples as the likelihood sees them, of any form that `step` takes.
 
         Raises:
             InputError: if the programs and the objective do not go together.

