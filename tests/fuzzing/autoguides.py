@@ -94,28 +94,31 @@ def _by_site(d: Description, scalars: Tensor, n: int) -> dict[str, Tensor]:
 
 
 def _set(d: Description, guide: Any, q: Law, n: int) -> None:
-    """Give the autoguide the law."""
+    """Give the autoguide the law; what `obs_mask` hides gets normals that are wide enough."""
     mean, cov = q.mean[0, 0], q.cov[0, 0]
-    sd = cov.diagonal().sqrt()
     if d.guide == "AutoNormal":
-        for name, value in _by_site(d, sd, n).items():
+        if d.observation == "obs_mask":
+            guide.scales.x_unobserved = torch.full_like(guide.scales.x_unobserved, 2.0)
+        for name, value in _by_site(d, cov.diagonal().sqrt(), n).items():
             old = getattr(guide.scales, name)
             setattr(guide.scales, name, value.to(old.dtype).reshape(old.shape))
         return
     if d.guide == "AutoIAFNormal":
         return
     order = torch.cat([v.flatten() for v in _by_site(d, torch.arange(len(mean)), n).values()])
-    dtype = guide.loc.dtype
-    guide.loc.copy_(mean[order])
+    hidden = len(guide.loc) - len(mean)
+    mean = torch.cat([mean[order], mean.new_zeros(hidden)])
+    cov = torch.block_diag(cov[order[:, None], order], 4 * torch.eye(hidden, dtype=cov.dtype))
+    sd, dtype = cov.diagonal().sqrt(), guide.loc.dtype
+    guide.loc.copy_(mean)
     if d.guide == "AutoDiagonalNormal":
-        guide.scale = sd[order].to(dtype)
+        guide.scale = sd.to(dtype)
     elif d.guide == "AutoMultivariateNormal":
-        tril = torch.linalg.cholesky(cov[order[:, None], order])
+        tril = torch.linalg.cholesky(cov)
         guide.scale = tril.diagonal().to(dtype)
         guide.scale_tril = (tril / tril.diagonal()[:, None]).to(dtype)
     else:
-        factor = low_rank_factor(len(mean))
-        guide.scale = (sd / (1 + factor[:, 0].square()).sqrt())[order].to(dtype)
-        guide.cov_factor.copy_(factor[order])
-
-
+        factor = low_rank_factor(len(order))[order]
+        factor = torch.cat([factor, factor.new_zeros(hidden, 1)])
+        guide.scale = (sd / (1 + factor[:, 0].square()).sqrt()).to(dtype)
+        guide.cov_factor.copy_(factor)

@@ -186,7 +186,7 @@ def _masks(d: Description, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     elif d.mask and d.observation in ("event", "factor"):
         observed = observed[:, :1].expand(shape)
     drawn = torch.ones(d.examples, d.latent_width, dtype=torch.bool)
-    if d.mask == "both sides":
+    if d.mask in ("both sides", "model only"):
         drawn = observed if d.in_features else observed[:, :1].expand(drawn.shape)
     return observed, drawn
 

@@ -360,9 +360,10 @@ class Guide(Program):
         """
         d, n = self.d, len(rows.x)
         double = {f.name: getattr(rows, f.name) for f in fields(rows)}
-        double = {k: v if v.dtype == torch.bool else v.double() for k, v in double.items()}
-        exact_rows = Rows(**{**double, "symbol": double["symbol"].clamp(0, 2).long()})
-        exact_rows = replace(exact_rows, x=exact_rows.x.nan_to_num())
+        double = {k: v if v.dtype == torch.bool else v.double().nan_to_num() for k, v in double.items()}
+        # A value outside the support is the model's to refuse.
+        symbol = double["symbol"].clamp(0, SYMBOLS[d.emission] - 1).long()
+        exact_rows = Rows(**{**double, "symbol": symbol})
         p = closed_forms.posterior(d, self.exact, exact_rows)
         mean, cov = p.mean, p.cov
         if not closed_forms.keeps_classes(d):
@@ -545,12 +546,19 @@ class Guide(Program):
 
 
 def make_pair(
-    d: Description, constants: Constants, rows: Rows
+    d: Description, constants: Constants, rows: Rows, given: Rows
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the model and the guide of a description."""
-    model = Model(d, constants, rows)
+    """Return the model and the guide of a description.
+
+    Args:
+        d: the description.
+        constants: its constants.
+        rows: the data; an autoguide has seen these.
+        given: the data that the programs are given, which may be outside the support.
+    """
+    model = Model(d, constants, given)
     if d.is_automatic:
         return model, automatic(d, constants, rows, model)
-    return model, Guide(d, constants, rows)
+    return model, Guide(d, constants, given)
 
 

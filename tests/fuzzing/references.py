@@ -38,7 +38,7 @@ class Case:
         pyro.clear_param_store()
         self.constants, self.rows = make(self.d)
         self.given = with_outside(self.d, self.rows)
-        self.model, self.guide = make_pair(self.d, self.constants, self.given)
+        self.model, self.guide = make_pair(self.d, self.constants, self.rows, self.given)
 
     @property
     def call(self) -> Call:

@@ -1,0 +1,425 @@
+"""What is asked of the library for each program, and how the answer is judged.
+
+Each call gives `right`, `refused: ..`, or what is wrong. A refusal is an `InputError` or a
+`ValueError` in one sentence. Any other error is a failure, unless Pyro's own ELBO raises one, too.
+
+Numbers are compared within `SIGMA` standard errors. The errors come from log-weights that are drawn
+from the closed forms; the results' own errors are used only where the guide's law is unknown.
+"""
+
+import inspect
+import math
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import closed_forms
+import pyro
+import torch
+from descriptions import Description
+from references import Case, quiet
+from torch import Tensor
+
+from pyro_vae import bounds, objectives
+
+SIGMA = 4.5
+SINGLE_SIGMA = 5.5  # for the largest of several numbers, or with an error from a few repeats
+DRAWS = 200
+LONGEST_SENTENCE = 400
+HAS_ARGUMENTS = hasattr(bounds, "Arguments")
+
+
+class Wrong(AssertionError):
+    """A number that is wrong."""
+
+
+class NotYet(Exception):
+    """A call that this version of the library cannot be asked."""
+
+
+@dataclass
+class Outcome:
+    """What came of a program.
+
+    Attributes:
+        d: the description.
+        calls: the judgement on each call.
+        pyro_takes: whether Pyro's own ELBO takes the program.
+    """
+
+    d: Description
+    calls: dict[str, str] = field(default_factory=dict)
+    pyro_takes: bool = True
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """The calls that are wrong, or raised what they should not."""
+        good = ("right", "refused", "not yet", "Pyro refuses")
+        return {k: v for k, v in self.calls.items() if not v.startswith(good)}
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """The calls that were refused."""
+        return {k: v for k, v in self.calls.items() if v.startswith("refused")}
+
+    @property
+    def counts_for_the_share(self) -> bool:
+        """Whether a refusal of this program is one too many."""
+        return self.pyro_takes and self.d.must_refuse is None and not self.d.has_no_right_number
+
+    def __str__(self) -> str:
+        lines = [repr(self.d)]
+        lines += [f"    {name}: {text}" for name, text in self.calls.items()]
+        return "\n".join(lines)
+
+
+def check(d: Description, only: tuple[str, ...] | None = None) -> Outcome:
+    """Ask the library everything about one program."""
+    outcome = Outcome(d)
+    with quiet(), pyro.validation_enabled(True):
+        case = Case(d)
+        outcome.pyro_takes = case.pyro_error is None
+        for name, call in CALLS.items():
+            if only is None or name in only:
+                outcome.calls[name] = _judge(case, call)
+    return outcome
+
+
+def _judge(case: Case, call: Callable[[Case], None]) -> str:
+    torch.manual_seed(case.d.seed)
+    try:
+        data_of(case)
+        call(case)
+    except NotYet:
+        return "not yet"
+    except Wrong as error:
+        return f"WRONG: {error}"
+    except ValueError as error:
+        text = str(error)
+        if "\n" in text or len(text) > LONGEST_SENTENCE:
+            if case.pyro_error is not None:
+                return f"Pyro refuses: {type(error).__name__}"
+            return f"NOT ONE SENTENCE: {type(error).__name__}: {text[:200]!r}"
+        return f"refused: {text}"
+    except Exception as error:
+        if case.pyro_error is not None:
+            return f"Pyro refuses: {type(error).__name__}"
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())[:160]
+        return f"ERROR: {type(error).__name__}: {text} ({where.filename}:{where.lineno})"
+    return "right"
+
+
+def data_of(case: Case) -> Any:
+    """Return the arguments of the programs, as `bounds` takes them."""
+    args, kwargs = case.call.args, case.call.kwargs
+    if not HAS_ARGUMENTS:
+        if kwargs or len(args) != 1 or not isinstance(args[0], Tensor):
+            raise NotYet
+        return args[0]
+    if kwargs or not args:
+        return bounds.Arguments(*args, **kwargs)
+    return args[0] if len(args) == 1 else args
+
+
+def options_of(case: Case, function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the optional arguments: the plate's name and the batch size."""
+    options: dict[str, Any] = {}
+    if case.d.named or not HAS_ARGUMENTS:
+        options["plate"] = case.d.plate
+    if case.d.batch_size and case.d.arguments != "none":
+        if "batch_size" in inspect.signature(function).parameters:
+            options["batch_size"] = case.d.batch_size
+        elif "chunk_size" in inspect.signature(function).parameters:
+            options["chunk_size"] = case.d.batch_size
+    return options
+
+
+def is_exact(case: Case) -> bool:
+    """Whether all log-weights are log p(x), but for rounding."""
+    return case.log_w is not None and bool((case.log_w.std(0) < 1e-5).all())
+
+
+def refuse_numbers(case: Case) -> None:
+    """Say that a number was returned where there is no right one."""
+    reason = case.d.must_refuse or case.d.has_no_right_number
+    if reason:
+        raise Wrong(f"a number, and there is none: {reason}")
+
+
+def near(name: str, found: Tensor, true: Tensor, error: Tensor, tolerance: float) -> None:
+    """Compare numbers, and their mean, with the true ones.
+
+    Args:
+        name: what they are.
+        found: numbers, [G].
+        true: the same.
+        error: their standard errors, [G].
+        tolerance: how far rounding may move a number.
+    """
+    found, true = found.double(), true.double()
+    away = (found - true).abs()
+    if not bool(torch.isfinite(found).all()):
+        raise Wrong(f"{name} {found.tolist()} for {true.tolist()}")
+    if (away > SINGLE_SIGMA * error + tolerance).any():
+        sigma = (away / (error + tolerance / SINGLE_SIGMA)).max()
+        raise Wrong(
+            f"{name} {_shown(found)} for {_shown(true)}, {sigma:.1f} standard errors away"
+        )
+    mean_error = error.square().sum().sqrt() / len(error)
+    if (found.mean() - true.mean()).abs() > SIGMA * mean_error + tolerance:
+        raise Wrong(f"{name}, mean {found.mean():.5g} for {true.mean():.5g} +- {mean_error:.2g}")
+
+
+def _shown(values: Tensor) -> str:
+    return "[" + ", ".join(f"{v:.5g}" for v in values.tolist()) + "]"
+
+
+def not_above(name: str, found: Tensor, true: Tensor, error: Tensor, tolerance: float) -> None:
+    """Say that lower bounds are above what they bound."""
+    if not bool(torch.isfinite(found).all()):
+        raise Wrong(f"{name} {found.tolist()} for {true.tolist()}")
+    if (found - true > SINGLE_SIGMA * error + tolerance).any():
+        raise Wrong(f"{name} {_shown(found)} above {_shown(true)} +- {_shown(error)}")
+
+
+def unbiased(name: str, case: Case, log_mean: Tensor, own_error: Tensor, count: int) -> None:
+    """Check that a mean weight has the expectation p(x).
+
+    Args:
+        name: what the mean is of.
+        case: the program.
+        log_mean: the logarithms of mean weights, [G].
+        own_error: their errors by the result itself, [G], used if no other is known.
+        count: the number of weights in a mean.
+    """
+    parts = len(log_mean)
+    true = case.evidence_of(parts)
+    if true is None:
+        raise Wrong(f"{name}: {parts} numbers, where there is evidence of {len(case.evidence)}")
+    ratio = (log_mean.double() - true).exp()
+    log_w = case.log_w_of(parts)
+    if log_w is not None:
+        error = (log_w - true).exp().std(0) / count**0.5
+    else:
+        error = own_error * ratio.clamp(min=1)
+    if (error > 0.25).any():  # too heavy a tail to judge by, but for numbers that are far away
+        not_above(name, log_mean.double(), true, 3 + 0 * error, case.tolerance)
+        return
+    near(f"{name}, on the scale of w / p(x),", ratio, torch.ones_like(ratio), error, case.tolerance)
+
+
+def check_elbo(name: str, case: Case, values: Tensor, own_error: Tensor, count: int) -> None:
+    """Check estimates of the ELBO from so many draws each."""
+    parts = len(values)
+    evidence = case.evidence_of(parts)
+    if evidence is None:
+        raise Wrong(f"{name}: {parts} numbers, where there is evidence of {len(case.evidence)}")
+    known, log_w = case.elbo_of(parts), case.log_w_of(parts)
+    if known is None or log_w is None:
+        not_above(name, values, evidence, own_error, case.tolerance)
+        return
+    error = (log_w.var(0) / count + known[1].square()).sqrt()
+    near(name, values, known[0], error, case.tolerance)
+
+
+def check_evaluate(case: Case) -> None:
+    """`bounds.evaluate`: the row of the ELBO, and the last rung."""
+    d = case.d
+    draws = 5 if is_exact(case) else DRAWS
+    result = bounds.evaluate(
+        case.model,
+        case.guide,
+        data_of(case),
+        draws,
+        ladder=(1,),
+        seed=d.seed,
+        **options_of(case, bounds.evaluate),
+    )
+    refuse_numbers(case)
+    top = result.iwae[draws]
+    own = _nan_to(top.mc_variance.sqrt(), 1.0)
+    said = getattr(result, "evidence_of", None)
+    if said is not None:
+        parts = "each example" if len(top.values) == d.examples and d.examples > 1 else None
+        if d.has_one_evidence and said == "each example":
+            raise Wrong("the evidence is said to be of each example, and is of the data set")
+        if parts and said != parts:
+            raise Wrong(f"{len(top.values)} numbers are said to be the evidence of {said}")
+    check_elbo("ELBO", case, result.elbo.values, _nan_to(result.elbo.mc_variance.sqrt(), 1.0), draws)
+    unbiased(f"IWAE_{draws}", case, top.values, own, draws)
+    _check_own_error(case, top, draws)
+
+
+def _nan_to(values: Tensor, number: float) -> Tensor:
+    return values.double().nan_to_num(number, posinf=number)
+
+
+def _check_own_error(case: Case, top: Any, draws: int) -> None:
+    """Check the Monte Carlo error that the result states, where it can be estimated well."""
+    log_w, true = case.log_w_of(len(top.values)), case.evidence_of(len(top.values))
+    if log_w is None or true is None or is_exact(case) or not math.isfinite(top.mc_se):
+        return
+    variances = (log_w - true).exp().var(0)
+    if variances.max() > 1:
+        return
+    error = (variances.sum() / draws).sqrt().item() / len(variances)
+    if not 0.5 < top.mc_se / (error + case.tolerance) < 2 and top.mc_se > case.tolerance:
+        raise Wrong(f"the stated Monte Carlo error is {top.mc_se:.3g} for {error:.3g}")
+
+
+def check_log_weights(case: Case) -> None:
+    """`bounds.log_weights`: the mean, and the mean of the weights."""
+    draws = 5 if is_exact(case) else DRAWS // 2
+    options = options_of(case, bounds.log_weights)
+    with torch.no_grad():
+        log_w = bounds.log_weights(case.model, case.guide, data_of(case), draws, **options)
+    refuse_numbers(case)
+    log_w = log_w.double()
+    if log_w.dim() != 2 or len(log_w) != draws:
+        raise Wrong(f"log-weights of shape {list(log_w.shape)} for {draws} draws")
+    own = log_w.std(0) / draws**0.5
+    check_elbo("the mean log-weight", case, log_w.mean(0), own, draws)
+    ratio_error = (log_w - log_w.logsumexp(0) + math.log(draws)).exp().std(0) / draws**0.5
+    unbiased("mean weight", case, bounds.iwae(log_w), ratio_error, draws)
+
+
+def check_anneal(case: Case) -> None:
+    """`bounds.anneal`: both bounds, and the mean weight of the chains."""
+    settings = bounds.Settings(temperatures=4, chains=40, leapfrog=2)
+    result = bounds.anneal(
+        case.model,
+        case.guide,
+        data_of(case),
+        settings,
+        seed=case.d.seed,
+        **options_of(case, bounds.anneal),
+    )
+    refuse_numbers(case)
+    log_w = result.log_w.double()
+    chains, parts = log_w.shape
+    true = case.evidence_of(parts)
+    if true is None:
+        raise Wrong(f"AIS: {parts} numbers, where there is evidence of {len(case.evidence)}")
+    weights = (log_w - true).exp()
+    error = weights.std(0) / chains**0.5
+    if (error > 0.2).any():
+        not_above("AIS, lower", result.lower.values, true, 3 + 0 * error, case.tolerance)
+        return
+    ratio = weights.mean(0)
+    near("AIS, on the scale of w / p(x),", ratio, torch.ones(parts), error, case.tolerance)
+    upper = result.upper
+    low = (upper.values - true) / (upper.mc_variance.sqrt() + case.tolerance)
+    if (low < -SINGLE_SIGMA).any():
+        raise Wrong(f"AIS, upper {_shown(upper.values)} below {_shown(true)}")
+
+
+def check_elbo_loss(case: Case) -> None:
+    """`objectives.ELBO`'s loss: minus the ELBO of all examples, or what Pyro's ELBO is."""
+    particles = 3 if is_exact(case) and case.scale else DRAWS
+    objective = objectives.ELBO(num_particles=particles)
+    loss = objective.loss(case.model, case.guide, *case.call.args, **case.call.kwargs)
+    if case.d.outside:
+        refuse_numbers(case)
+    log_w, known = case.log_w_of(1), case.elbo_of(1)
+    found = torch.tensor([-loss]).double()
+    has_reference = case.scale is None or case.d.point
+    if has_reference:
+        losses = torch.tensor([case.pyro_loss() for _ in range(60)]).double()
+        spread = losses.std()
+        error = (spread**2 / 60 + spread**2 / particles).sqrt()
+        near("ELBO", found, -losses.mean()[None], error[None], case.tolerance)
+        return
+    refuse_numbers(case)
+    scale = case.scale or 1.0
+    if log_w is None or known is None:
+        own = log_w.std() if log_w is not None else torch.tensor(5.0)
+        evidence = case.evidence.sum()[None]
+        error = own / particles**0.5
+        not_above("ELBO", found, scale * evidence, scale * error[None], case.tolerance)
+        return
+    error = (log_w.var(0) / particles + known[1].square()).sqrt()
+    near("ELBO", found, scale * known[0], scale * error, case.tolerance * scale)
+
+
+def check_iwae_loss(case: Case) -> None:
+    """`objectives.IWAE`'s loss, the mean over repeats, against log-weights of the closed forms."""
+    draws, repeats = 5, 1 if is_exact(case) else 30
+    objective = objectives.IWAE(num_particles=draws)
+    losses = [
+        objective.loss(case.model, case.guide, *case.call.args, **case.call.kwargs)
+        for _ in range(repeats)
+    ]
+    refuse_numbers(case)
+    if case.log_w is None or case.d.enumerate == "guide":
+        return
+    log_w = case.log_w
+    if case.d.is_automatic and not case.d.has_one_evidence:
+        # A bound for each example is above one for all of them; which of the two it is, is open.
+        iwae = None
+    else:
+        reference = log_w.reshape(-1, draws, log_w.shape[1]).logsumexp(1) - math.log(draws)
+        iwae = reference.sum(1)
+    found = -torch.tensor(losses).double()
+    if iwae is None:
+        error = found.std() / repeats**0.5 if repeats > 1 else torch.zeros(())
+        true = case.evidence.sum()[None]
+        not_above("IWAE", found.mean()[None], true, error[None], case.tolerance)
+        return
+    error = (iwae.var() / len(iwae) + iwae.var() / repeats).sqrt()
+    near("IWAE", found.mean()[None], iwae.mean()[None], error[None], case.tolerance)
+
+
+def check_gradient(case: Case) -> None:
+    """`objectives.ELBO`'s gradient, against that of the closed form."""
+    d = case.d
+    has_closed_form = (
+        case.scale and not d.is_automatic and d.guide == "mean field" and not d.enumerate
+    )
+    if d.must_refuse or d.has_no_right_number or not has_closed_form or not d.layers:
+        raise NotYet
+    bias = case.constants.bias.clone().requires_grad_()
+    shift, widen = case.parameters()
+    p = closed_forms.posterior(d, case.constants, case.rows, bias)
+    with torch.no_grad():
+        fixed = closed_forms.posterior(d, case.constants, case.rows)
+    value = closed_forms.elbo(d, case.constants, case.rows, p, case.law_of(fixed, shift, widen))
+    true = torch.autograd.grad(-(case.scale or 1) * value.sum(), [bias, shift, widen])
+    repeats, particles = 24, 8
+    objective = objectives.ELBO(num_particles=particles)
+    drawn = [_gradient(case, objective) for _ in range(repeats)]
+    for name, expected, found in zip(("bias", "shift", "widen"), true, zip(*drawn), strict=True):
+        found = torch.stack(found).double()
+        error = found.std(0) / repeats**0.5
+        away = (found.mean(0) - expected).abs()
+        if (away > 7 * error + 10 * case.tolerance).any():
+            raise Wrong(
+                f"gradient of {name} {_shown(found.mean(0))} for {_shown(expected)}, +- "
+                f"{_shown(error)}"
+            )
+
+
+def _gradient(case: Case, objective: Any) -> list[Tensor]:
+    """Return the gradients of bias, shift and widening of one call."""
+    objective.loss_and_grads(case.model, case.guide, *case.call.args, **case.call.kwargs)
+    if case.d.parameters == "pyro.param":
+        store = pyro.get_param_store()
+        owned = [store[name].unconstrained() for name in ("bias", "shift", "widen")]
+    else:
+        owned = [case.model.own_bias, case.guide.shift, case.guide.widen]
+    found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in owned]
+    for parameter in owned:
+        parameter.grad = None
+    return found
+
+
+CALLS: dict[str, Callable[[Case], None]] = {
+    "evaluate": check_evaluate,
+    "log_weights": check_log_weights,
+    "anneal": check_anneal,
+    "ELBO": check_elbo_loss,
+    "IWAE": check_iwae_loss,
+    "gradient": check_gradient,
+}
+
