@@ -5,7 +5,7 @@ from typing import Any
 import closed_forms
 import torch
 from closed_forms import Law, Posterior
-from calls import call_of
+from calls import Call, call_of
 from constants import Constants, Rows
 from descriptions import Description
 from pyro import poutine
@@ -55,7 +55,7 @@ def automatic(d: Description, c: Constants, rows: Rows, model: Any) -> Any:
             autoguide.AutoDelta(poutine.block(model, expose=["z1"]), init_loc_fn=where)
         )
     elif d.guide == "AutoIAFNormal":
-        guide = autoguide.AutoIAFNormal(inner, hidden_dim=[8], num_transforms=1)
+        guide = autoguide.AutoIAFNormal(inner, hidden_dim=[64], num_transforms=1)
     elif d.guide == "AutoLowRankMultivariateNormal":
         guide = autoguide.AutoLowRankMultivariateNormal(inner, init_loc_fn=where, rank=1)
     else:
@@ -66,6 +66,16 @@ def automatic(d: Description, c: Constants, rows: Rows, model: Any) -> Any:
         if d.point is None:
             _set(d, guide, q, len(rows.x))
     return guide
+
+
+def draws(d: Description, guide: Any, call: Call, count: int) -> tuple[Tensor, Tensor]:
+    """Draw latent scalars in the order of the closed forms, [count, M], and their log q, [count]."""
+    posterior = guide.get_posterior(*call.args, **call.kwargs)
+    z = posterior.sample((count,))
+    log_q = posterior.log_prob(z)
+    order = torch.arange(z.shape[1])
+    order = torch.cat([v.flatten() for v in _by_site(d, order, d.examples).values()])
+    return torch.empty_like(z).index_copy_(1, order, z).double(), log_q.double()
 
 
 def initial_values(d: Description, mean: Tensor, n: int, dtype: torch.dtype) -> dict[str, Tensor]:

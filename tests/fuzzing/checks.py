@@ -22,20 +22,20 @@ from references import Case, quiet
 from torch import Tensor
 
 from pyro_vae import bounds, objectives
+from pyro_vae.programs.arguments import Arguments
 
 SIGMA = 4.5
 SINGLE_SIGMA = 5.5  # for the largest of several numbers, or with an error from a few repeats
 DRAWS = 200
 LONGEST_SENTENCE = 400
-HAS_ARGUMENTS = hasattr(bounds, "Arguments")
 
 
 class Wrong(AssertionError):
     """A number that is wrong."""
 
 
-class NotYet(Exception):
-    """A call that this version of the library cannot be asked."""
+class NotAsked(Exception):
+    """A call for which there is no reference."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Outcome:
     @property
     def failures(self) -> dict[str, str]:
         """The calls that are wrong, or raised what they should not."""
-        good = ("right", "refused", "not yet", "Pyro refuses")
+        good = ("right", "refused", "not asked", "Pyro refuses")
         return {k: v for k, v in self.calls.items() if not v.startswith(good)}
 
     @property
@@ -89,10 +89,9 @@ def check(d: Description, only: tuple[str, ...] | None = None) -> Outcome:
 def _judge(case: Case, call: Callable[[Case], None]) -> str:
     torch.manual_seed(case.d.seed)
     try:
-        data_of(case)
         call(case)
-    except NotYet:
-        return "not yet"
+    except NotAsked:
+        return "not asked"
     except Wrong as error:
         return f"WRONG: {error}"
     except ValueError as error:
@@ -114,25 +113,19 @@ def _judge(case: Case, call: Callable[[Case], None]) -> str:
 def data_of(case: Case) -> Any:
     """Return the arguments of the programs, as `bounds` takes them."""
     args, kwargs = case.call.args, case.call.kwargs
-    if not HAS_ARGUMENTS:
-        if kwargs or len(args) != 1 or not isinstance(args[0], Tensor):
-            raise NotYet
-        return args[0]
     if kwargs or not args:
-        return bounds.Arguments(*args, **kwargs)
+        return Arguments(*args, **kwargs)
     return args[0] if len(args) == 1 else args
 
 
 def options_of(case: Case, function: Callable[..., Any]) -> dict[str, Any]:
     """Return the optional arguments: the plate's name and the batch size."""
     options: dict[str, Any] = {}
-    if case.d.named or not HAS_ARGUMENTS:
+    if case.d.named:
         options["plate"] = case.d.plate
     if case.d.batch_size and case.d.arguments != "none":
         if "batch_size" in inspect.signature(function).parameters:
             options["batch_size"] = case.d.batch_size
-        elif "chunk_size" in inspect.signature(function).parameters:
-            options["chunk_size"] = case.d.batch_size
     return options
 
 
@@ -203,7 +196,7 @@ def unbiased(name: str, case: Case, log_mean: Tensor, own_error: Tensor, count: 
     if log_w is not None:
         error = (log_w - true).exp().std(0) / count**0.5
     else:
-        error = own_error * ratio.clamp(min=1)
+        error = 0.1 + own_error * ratio.clamp(min=1)
     if (error > 0.25).any():  # too heavy a tail to judge by, but for numbers that are far away
         not_above(name, log_mean.double(), true, 3 + 0 * error, case.tolerance)
         return
@@ -304,7 +297,9 @@ def check_anneal(case: Case) -> None:
         raise Wrong(f"AIS: {parts} numbers, where there is evidence of {len(case.evidence)}")
     weights = (log_w - true).exp()
     error = weights.std(0) / chains**0.5
-    if (error > 0.2).any():
+    first = case.log_w_of(parts)  # the weights of chains without a move: their tails are heavier
+    rough = error if first is None else (first - true).exp().std(0) / chains**0.5
+    if (error > 0.2).any() or (rough > 0.3).any():
         not_above("AIS, lower", result.lower.values, true, 3 + 0 * error, case.tolerance)
         return
     ratio = weights.mean(0)
@@ -378,7 +373,7 @@ def check_gradient(case: Case) -> None:
         case.scale and not d.is_automatic and d.guide == "mean field" and not d.enumerate
     )
     if d.must_refuse or d.has_no_right_number or not has_closed_form or not d.layers:
-        raise NotYet
+        raise NotAsked
     bias = case.constants.bias.clone().requires_grad_()
     shift, widen = case.parameters()
     p = closed_forms.posterior(d, case.constants, case.rows, bias)

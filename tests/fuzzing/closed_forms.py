@@ -291,6 +291,12 @@ def _angle_kl(law: tuple[Tensor, Tensor], c: Constants, rows: Rows) -> Tensor:
     )
 
 
+def log_joint(p: Posterior, z: Tensor) -> Tensor:
+    """log p(x, z) of latent scalars z, [count, M], of all examples together, [count]."""
+    normal = MultivariateNormal(p.mean[0], p.cov[0])
+    return (p.log_joint[0] + normal.log_prob(z[:, None])).logsumexp(-1)
+
+
 def log_weights(
     d: Description, c: Constants, rows: Rows, p: Posterior, q: Law, count: int
 ) -> Tensor:

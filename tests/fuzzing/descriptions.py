@@ -264,7 +264,7 @@ def consistent(d: Description) -> Description:
         d = replace(d, outside=None)
     if d.scale == "subsample":
         d = replace(d, outside=None, batch_statistics=None, arguments="positional", circle=False)
-        if d.mask or d.global_width or d.guide_plate != "same":
+        if d.mask or d.global_width or d.examples < 2 or d.guide_plate != "same":
             d = replace(d, scale=None)
     if d.scale and d.point:
         d = replace(d, scale=None)

@@ -98,17 +98,23 @@ class Case:
     @cached_property
     def log_w(self) -> Tensor | None:
         """Reference log-weights, [DRAWS, groups]; None if the guide's law is not known."""
-        if self.d.guide == "AutoIAFNormal" or self._has_unknown_law:
+        if self._has_unknown_law:
             return None
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(self.d.seed + 1)
+            if self.d.guide == "AutoIAFNormal":
+                z, log_q = autoguides.draws(self.d, self.guide, self.call, DRAWS)
+                return (closed_forms.log_joint(self.laws[0], z) - log_q)[:, None]
             return closed_forms.log_weights(
                 self.d, self.constants, self.rows, *self._final_laws, DRAWS
             )
 
     @property
     def _has_unknown_law(self) -> bool:
-        return self.d.observation == "obs_mask" and self.d.is_automatic
+        d = self.d
+        if d.guide == "AutoIAFNormal" and d.mask in ("both sides", "model only"):
+            return True
+        return d.is_automatic and d.observation == "obs_mask"
 
     @cached_property
     def _final_laws(self) -> tuple[Posterior, Law]:
@@ -130,7 +136,7 @@ class Case:
         log_w = self.log_w_of(count)
         if log_w is None or self.d.enumerate == "guide":
             return None
-        if self.d.enumerate == "model":
+        if self.d.enumerate == "model" or self.d.guide == "AutoIAFNormal":
             return log_w.mean(0), log_w.std(0) / DRAWS**0.5
         p, q = self._final_laws
         with torch.no_grad():
