@@ -38,7 +38,7 @@ def low_rank_factor(size: int) -> Tensor:
 
 def automatic(d: Description, c: Constants, rows: Rows, model: Any) -> Any:
     """Make the autoguide of a description, and set its parameters."""
-    call = call_of(d, rows)
+    call = call_of(d, rows, c.noise)
     p, q = law(d, c, rows)
     start = initial_values(d, q.mean[0, 0], len(rows.x), model.dtype)
     hidden = ["c", *(f"c_{i}" for i in range(len(rows.x)))] if d.classes else []

@@ -19,9 +19,9 @@ class Call:
     kwargs: dict[str, Any]
 
 
-def call_of(d: Description, rows: Rows) -> Call:
-    """Return the arguments of the programs."""
-    parts = parts_of(d, rows)
+def call_of(d: Description, rows: Rows, noise: Tensor) -> Call:
+    """Return the arguments of the programs, for these examples and these scales of x."""
+    parts = parts_of(d, rows, noise)
     if d.arguments == "none":
         return Call((), {})
     if d.arguments == "dict":
@@ -31,10 +31,10 @@ def call_of(d: Description, rows: Rows) -> Call:
     return Call(tuple(parts.values()), {})
 
 
-def parts_of(d: Description, rows: Rows) -> dict[str, Tensor]:
+def parts_of(d: Description, rows: Rows, noise: Tensor) -> dict[str, Tensor]:
     """Return the tensors that the programs need, each with the examples along its first dimension.
 
-    The class's symbol and the angle are columns of x.
+    The class's symbol and the angle are columns of x. The scales of x belong to no example.
     """
     dtype = torch.bfloat16 if d.dtype.startswith("bfloat16") else DTYPES.get(d.dtype, torch.float32)
     x = rows.x
@@ -50,4 +50,8 @@ def parts_of(d: Description, rows: Rows) -> dict[str, Tensor]:
         parts["lengths"] = rows.observed.sum(1)
     elif d.mask and d.mask_from == "argument":
         parts["mask"] = rows.observed
+    if d.noise_argument:
+        noise = noise.to(DTYPES.get(d.dtype, torch.float32))
+        first, last = (parts, {"noise": noise})
+        parts = {**first, **last} if d.noise_argument == "last" else {**last, **first}
     return parts

@@ -104,7 +104,7 @@ def make(d: Description) -> tuple[Constants, Rows]:
         global_x=normal(d.global_width, features),
         class_logits=0.5 * normal(classes),
         emission=normal(classes, SYMBOLS[d.emission]),
-        table=2 * normal(d.examples),
+        table=2 * normal(d.examples) * _only_one(d),
         covariate=normal(width),
     )
     return constants, _data(d, constants, normal, generator)
@@ -154,6 +154,13 @@ def _rounded(d: Description, values: Tensor) -> Tensor:
 def batch_statistic(x: Tensor, observed: Tensor) -> Tensor:
     """What a program computes from its batch, if it has batch statistics: a scalar."""
     return 2 * x.where(observed, 0.0).mean()
+
+
+def _only_one(d: Description) -> Tensor:
+    """Return ones, or the unit vector of the last example but one."""
+    if d.covariates != "one":
+        return torch.ones(d.examples)
+    return (torch.arange(d.examples) == max(0, d.examples - 2)).double()
 
 
 def position_matrix(d: Description) -> Tensor:

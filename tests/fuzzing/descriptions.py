@@ -22,7 +22,7 @@ AUTOGUIDES = (
     "AutoLowRankMultivariateNormal",
     "AutoIAFNormal",
 )
-WRONG_AUXILIARIES = ("no jacobian", "unused", "two for one", "drawn from")
+WRONG_AUXILIARIES = ("no jacobian", "unused", "two for one", "drawn from", "folded")
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +51,9 @@ class Description:
         feature_dim: the dimension of the features' plate.
         sequential: whether the data plate is a Python loop.
         arguments: `positional`, `keyword`, `dict`, or `none` (the data are closed over).
-        covariates: an `argument`, or a table that is looked up by the plate's `index`.
+        covariates: an `argument`, or a table that is looked up by the plate's `index`; `one` is a
+            table that is zero but for one example.
+        noise_argument: whether the scales of x are an argument, the `first` or the `last`.
         batch_statistics: the program, `model` or `guide`, that uses the mean of its batch.
         position: what the model does that counts dimensions or sizes from the left.
         mask: what is masked: the `observed` sites, the latent and observed sites on `both sides`,
@@ -95,6 +97,7 @@ class Description:
     sequential: bool = False
     arguments: str = "positional"
     covariates: str | None = None
+    noise_argument: str | None = None
     batch_statistics: str | None = None
     position: str | None = None
     mask: str | None = None
@@ -148,6 +151,8 @@ class Description:
             return "latent sites are masked in the guide only"
         if self.outside:
             return "data are outside the support"
+        if self.auxiliary == "folded":
+            return "two values of the noise give the same value"
         return None
 
     @property
@@ -274,6 +279,10 @@ def consistent(d: Description) -> Description:
         d = replace(d, feature_dim=-2)
     if d.arguments == "none":
         d = replace(d, batch_size=None)
+    if d.arguments == "none" or d.is_automatic or d.outside:
+        d = replace(d, noise_argument=None)
+    if d.is_automatic and d.examples > 5:
+        d = replace(d, examples=5)
     if d.dtype.startswith("bfloat16"):
         d = replace(d, mask_from="argument")
         if d.guide == "full" or d.is_automatic:
@@ -301,7 +310,7 @@ def random_description(random: Random) -> Description:
     return consistent(
         Description(
             seed=random.randrange(10_000),
-            examples=random.randint(1, 5),
+            examples=rarely(random.randint(1, 5), 9, once_in=8),
             dtype=rarely("float64", "float32", "bfloat16 data", "bfloat16", once_in=4),
             global_width=rarely(0, 1, 2, once_in=5),
             classes=classes,
@@ -321,7 +330,8 @@ def random_description(random: Random) -> Description:
             feature_dim=random.choice((-1, -2, -3)),
             sequential=rarely(False, True, once_in=15),
             arguments=random.choice(("positional", "positional", "keyword", "dict", "none")),
-            covariates=rarely(None, "argument", "index", once_in=2),
+            covariates=rarely(None, "argument", "index", "index", "one", once_in=2),
+            noise_argument=rarely(None, "first", "last"),
             batch_statistics=rarely(None, "model", "guide"),
             position=position,
             mask=rarely(None, "observed", "both sides", "model only", "guide only", once_in=4),

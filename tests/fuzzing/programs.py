@@ -39,11 +39,12 @@ class Program(nn.Module):
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rows:
         """Read the examples off the arguments, without what is looked up by index."""
         d = self.d
-        parts = parts_of(d, self.rows)
+        parts = parts_of(d, self.rows, self.c.noise)
         if d.arguments == "dict":
             (parts,) = args
         elif d.arguments != "none":
             parts = {**dict(zip(parts, args, strict=False)), **kwargs}
+        self.noise = parts.get("noise", self.c.noise)
         x = parts["x"]
         if not d.dtype.startswith("bfloat16"):
             x = x.to(self.dtype)
@@ -80,7 +81,7 @@ class Program(nn.Module):
 
     def looked_up(self, rows: Rows, index: Any) -> Rows:
         """Add the covariates that are looked up by the plate's index."""
-        if self.d.covariates != "index":
+        if self.d.covariates not in ("index", "one"):
             return rows
         y = self.c.table[index].reshape(-1)
         return replace(rows, y=y, offset=rows.offset + y[:, None] * self.c.covariate)
@@ -279,7 +280,7 @@ class Model(Program):
         return z
 
     def observe(self, rows: Rows, suffix: str, mean: Tensor) -> None:
-        d, noise, name = self.d, self.c.noise, "x" + suffix
+        d, noise, name = self.d, self.noise, "x" + suffix
         x, seen = self.lay(rows.x, 1), self.lay(rows.observed, 1)
         with ExitStack() as stack:
             if d.scale == "observed":
@@ -341,7 +342,7 @@ class Guide(Program):
         self.whole = self.tables(whole)
 
     def read_own(self) -> Rows:
-        call = call_of(self.d, self.rows)
+        call = call_of(self.d, self.rows, self.c.noise)
         return self.read(call.args, call.kwargs)
 
     def own(self, name: str) -> Tensor:
@@ -451,7 +452,7 @@ class Guide(Program):
                     for layer in range(d.layers):
                         z = self.independent(layer, suffix, whole, kind, tables)
             if d.observation == "obs_mask":
-                mean, noise = self.mean_of_x(u, kind, z), self.c.noise
+                mean, noise = self.mean_of_x(u, kind, z), self.noise
                 with (
                     self.features_plate,
                     poutine.mask(mask=~self.place(self.lay(rows.observed, 1))),
@@ -497,6 +498,8 @@ class Guide(Program):
             more = self.sample_layer(name + "_more", zero, one, False, **how)
             noise = (noise + more) / 2**0.5
         z = loc + scale * noise
+        if d.auxiliary == "folded":
+            z = loc + scale * noise.abs()
         log_density = -scale.log() - (z if log else 0)
         return self.delta(name, z, 0 * z if d.auxiliary == "no jacobian" else log_density, log)
 

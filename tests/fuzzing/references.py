@@ -43,7 +43,7 @@ class Case:
     @property
     def call(self) -> Call:
         """The arguments of the programs."""
-        return call_of(self.d, self.given)
+        return call_of(self.d, self.given, self.constants.noise)
 
     @property
     def tolerance(self) -> float:
