@@ -12,6 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.bounds.densities import Densities, prior_of
+from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.looking import look_at
 from pyro_vae.programs.random_streams import preserve_rng_state
@@ -119,14 +120,15 @@ def gaussian(
         N is one, and this is the log p of all data together.
 
     Raises:
-        InputError: if a latent site is discrete, or has a support without unconstrained
-            coordinates.
+        InputError: if a latent site is discrete, or has a support without coordinates.
         ValueError: if the log-density is not quadratic, or has no maximum, or is not in double
             precision.
     """
     arguments = Arguments.of(x)
     pair = look_at(model, prior_of(model), arguments, plate=plate, most_at_once=100)
     densities = Densities(pair, arguments.take(slice(pair.batch_size)))
+    if densities.variables:
+        raise InputError("a latent site is discrete: sum it out by enumeration", "model")
     with preserve_rng_state(arguments):
         torch.manual_seed(0)
         parts = [_gaussian(densities, part, tolerance) for part in arguments.split(pair.batch_size)]
