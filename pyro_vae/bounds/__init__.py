@@ -5,7 +5,9 @@
 | `weights` | the log-weights, from which every bound is computed |
 | `importance`, `streaming` | ELBO, IWAE and the jackknife: `evaluate` |
 | `annealing`, and `annealing_*` | annealed importance sampling, from both sides: `anneal` |
-| `densities` | log q(z given x) and log p(x, z) with gradients, in unconstrained coordinates |
+| `densities` | log q(z given x) and log p(x, z) with gradients, in coordinates |
+| `coordinates`, `finite_values` | coordinates of lines, circles, spheres and discrete sites |
+| `discrete_moves` | proposals for discrete variables |
 | `exact`, `grid` | exact log p(x), where it can be computed |
 | `elbo_gaps` | log p(x) - ELBO, split into approximation and amortisation gap |
 | `estimates`, `khat` | means with their errors; the Pareto k-hat of weights |

@@ -4,8 +4,9 @@ A chain begins with a draw from f_0, which is q(z|x) or p(z), and moves to f_1 =
 
     f_t = f_0^(1 - b_t) f_1^(b_t),    0 = b_0 < b_1 < .. < b_T = 1,
 
-by Hamiltonian Monte Carlo moves that leave f_t invariant (Neal 2001; Wu, Burda, Salakhutdinov &
-Grosse 2017). Its weight
+by moves that leave f_t invariant (Neal 2001; Wu, Burda, Salakhutdinov & Grosse 2017): Hamiltonian
+Monte Carlo for continuous variables, on circles and spheres too, and proposals from gradients for
+discrete variables. Its weight
 
     log w = sum_t (b_t - b_(t-1)) (log f_1 - log f_0)(z_(t-1))
 
@@ -76,7 +77,7 @@ def anneal(
 
     Args:
         model: a Pyro program.
-        guide: a Pyro program, whose sites are continuous.
+        guide: a Pyro program.
         x: the data, which both programs are called with: a tensor, a tuple, which is spread into
             positional arguments, or `Arguments`.
         settings: the settings of the chains.
@@ -91,8 +92,8 @@ def anneal(
         progress: whether to show a progress bar.
 
     Raises:
-        InputError: if a site is discrete, or has a support without unconstrained coordinates, or
-            no bound follows from the programs.
+        InputError: if a site is discrete with infinitely many values, or has another support for
+            which there is no move, or no bound follows from the programs.
     """
     call = _Call(model, guide, x, settings, plate, vectorize, seed, batch_size, compile, keep)
     return _annealed(call, call.run("annealing", _forward, progress))
@@ -116,7 +117,7 @@ def bidirectional(
 
     Args:
         model: a Pyro program that observes its arguments as they are.
-        guide: a Pyro program, whose sites are continuous.
+        guide: a Pyro program.
         x: a template of the data: as many examples as are to be drawn, in their shape, with any
             values that the programs accept.
         settings: as in `anneal`.

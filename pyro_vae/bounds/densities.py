@@ -1,14 +1,15 @@
-"""The two ends of annealing, as densities in coordinates in which HMC can move.
+"""The two ends of annealing, as densities in coordinates in which chains can move.
 
     log f_0(u) = log q(z | x) + log |dz/du|,    log f_1(u) = log p(x, z) + log |dz/du|,   z = z(u)
 
-The coordinates u are unconstrained: a positive z is exp(u), and so on, by PyTorch's registered
-bijections. The Jacobian is in both densities, so f_1 / f_0 is the importance weight in any
-coordinates. All sites of a guide are laid out in one tensor, [chains, examples, D]. Sites that are
-points (`Delta`) are functions of the others, as in Pyro's autoguides: their log-density is
-subtracted from that of the target.
+The coordinates of each kind of site are in `coordinates`. The change from z to u is in both
+densities, so f_1 / f_0 is the importance weight in any coordinates. All sites of a guide are laid
+out in one tensor, [chains, examples, D]: first those that HMC moves, then the weights of discrete
+values. Sites that are points (`Delta`) are functions of the others, as in Pyro's autoguides: their
+log-density is subtracted from that of the target.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,11 +18,11 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import biject_to
-from torch.distributions.transforms import Transform
 
+from pyro_vae.bounds.coordinates import Circle, Coordinates, Values, check_model, coordinates
 from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.pair import Draws, Pair
@@ -34,7 +35,7 @@ class Point(NamedTuple):
     """A point u, with both log-densities and their gradients.
 
     Attributes:
-        u: the unconstrained coordinates, shape [chains, batch, D].
+        u: the coordinates, shape [chains, batch, D].
         log_q: log f_0, in nats, shape [chains, batch].
         log_p: log f_1, in nats, shape [chains, batch].
         grad_q: the gradient of log f_0, shape [chains, batch, D].
@@ -52,6 +53,7 @@ class Point(NamedTuple):
 class _Site:
     """The place of a site's coordinates: u[:, :, first:end], as [chains, batch, *shape]."""
 
+    coordinates: Coordinates
     first: int
     end: int
     shape: torch.Size
@@ -62,34 +64,71 @@ class Densities:
     """log q(z|x) and log p(x, z) of a Pyro model and guide, and their gradients.
 
     Args:
-        pair: the model and the guide. All sites of the guide are continuous.
+        pair: the model and the guide.
         arguments: some examples, from which the layout of the programs is read.
 
+    Attributes:
+        dims: D, the number of coordinates of an example.
+        continuous: the number of coordinates that HMC moves: u[:, :, :continuous].
+        variables: the places of the discrete variables in u. Each entry stands for u[:, :, a:b],
+            the weights of variables that have `count` values each, as (a, b, count).
+
     Raises:
-        InputError: if a site is discrete, or has a support without unconstrained coordinates.
+        InputError: if a site has no coordinates, or another support in the guide than in the model,
+            or a density that cannot be differentiated.
     """
 
     def __init__(self, pair: Pair, arguments: Arguments) -> None:
         self.pair = pair
-        self._sites: dict[str, _Site] = {}
-        first = 0
         with torch.no_grad(), preserve_rng_state(arguments):
-            draws = pair.draw(arguments, 2)
-        for name, node in sample_sites(draws.runs[0][1]):
-            if isinstance(base(node["fn"]), Delta):
-                continue
-            dims = [frame.dim for frame in plates(node) if frame.name == pair.plate]
-            dim = dims[0] if dims else None
-            u = _bijection(name, node["fn"]).inv(node["value"])
-            if draws.batch_dims == 0:
-                u = u.unsqueeze(0)
-            shape = self._examples_first(u, node, dim).shape[2:]
-            self._sites[name] = _Site(first, first + shape.numel(), shape, dim)
-            first += shape.numel()
-        self.dims = first
+            self._sites = self._layout(pair.draw(arguments, 2))
+        sites = self._sites.values()
+        self.dims = max((site.end for site in sites), default=0)
+        self.variables = [
+            (site.first, site.end, len(site.coordinates.values))
+            for site in sites
+            if isinstance(site.coordinates, Values)
+        ]
+        self.continuous = min((first for first, _, _ in self.variables), default=self.dims)
+        self._circles = [site for site in sites if isinstance(site.coordinates, Circle)]
         with preserve_rng_state(arguments):
             u = self.draw(2, arguments)
             self._log_densities(u, arguments)  # run once with Pyro's validation
+            try:
+                self.point(u, arguments)
+            except (NotImplementedError, RuntimeError) as error:
+                raise InputError(
+                    f"log q(z|x) or log p(x, z) cannot be differentiated: {error}"
+                ) from error
+
+    def _layout(self, draws: Draws) -> dict[str, _Site]:
+        """Lay the sites of the guide out, and check that those of the model have the same measure.
+
+        Args:
+            draws: two draws.
+        """
+        model, guide = draws.runs[0]
+        found = {
+            name: coordinates(name, node["fn"], node["value"])
+            for name, node in sample_sites(guide)
+            if not isinstance(base(node["fn"]), Delta)
+        }
+        for name, node in sample_sites(model):
+            if not node["is_observed"]:
+                check_model(found.get(name), name, node["fn"], node["value"])
+        sites: dict[str, _Site] = {}
+        first = 0
+        for name in sorted(found, key=lambda name: isinstance(found[name], Values)):
+            node = guide.nodes[name]
+            dims = [frame.dim for frame in plates(node) if frame.name == self.pair.plate]
+            dim = dims[0] if dims else None
+            u = found[name].of(node["fn"], node["value"])
+            if draws.batch_dims == 0:
+                u = u.unsqueeze(0)
+            shape = self._examples_first(u, node, dim).shape[2:]
+            sites[name] = _Site(found[name], first, first + shape.numel(), shape, dim)
+            first += shape.numel()
+        return sites
 
     def draw(self, num_chains: int, arguments: Arguments) -> Tensor:
         """Draw u from f_0, shape [num_chains, batch, D]."""
@@ -132,9 +171,36 @@ class Densities:
         with torch.enable_grad(), pyro.validation_enabled(False):
             u = u.detach().requires_grad_()
             log_q, log_p = self._log_densities(u, arguments)
-            (grad_q,) = torch.autograd.grad(log_q.sum(), u, retain_graph=True)
-            (grad_p,) = torch.autograd.grad(log_p.sum(), u)
+            grad_q, grad_p = _gradient(log_q, u), _gradient(log_p, u)
         return Point(u.detach(), log_q.detach(), log_p.detach(), grad_q, grad_p)
+
+    def add(self, u: Tensor, change: Tensor) -> Tensor:
+        """Add a change to the coordinates that HMC moves; an angle stays between -pi and pi.
+
+        Args:
+            u: the coordinates, shape [chains, batch, D].
+            change: what is added, shape [chains, batch, continuous].
+        """
+        moved = u[:, :, : self.continuous] + change
+        for site in self._circles:
+            angle = moved[:, :, site.first : site.end]
+            around = (angle + math.pi).remainder(2 * math.pi) - math.pi
+            moved[:, :, site.first : site.end] = torch.where(angle.abs() > math.pi, around, angle)
+        return torch.cat([moved, u[:, :, self.continuous :]], -1)
+
+    def scale(self, u: Tensor) -> Tensor:
+        """Return the scale of each coordinate that HMC moves, shape [batch, continuous].
+
+        Args:
+            u: draws, shape [draws, batch, D].
+        """
+        moving = u[:, :, : self.continuous]
+        scale = moving.std(0) if self.continuous else torch.zeros_like(moving[0])
+        for site in self._circles:  # the standard deviation, if angles are nearly normal
+            angle = moving[:, :, site.first : site.end]
+            length = torch.hypot(angle.cos().mean(0), angle.sin().mean(0)).clamp(0.05, 1)
+            scale[:, site.first : site.end] = (-2 * length.log()).sqrt()
+        return scale.clamp(min=torch.finfo(scale.dtype).tiny ** 0.5)
 
     def _log_densities(self, u: Tensor, arguments: Arguments) -> tuple[Tensor, Tensor]:
         """Return log f_0 and log f_1 at u, each of shape [chains, batch]."""
@@ -146,6 +212,8 @@ class Densities:
             return substitution
 
         draws = self.pair.draw(arguments, len(u), around_guide=substitute)
+        for substitution, run in zip(substitutions, draws.runs, strict=True):
+            substitution.set_log_probs(*run)
         log_q = draws.log_q(lambda site: not isinstance(base(site["fn"]), Delta))
         log_p = draws.log_p() - draws.log_q(lambda site: isinstance(base(site["fn"]), Delta))
         log_dets = [substitution.log_det for substitution in substitutions]
@@ -153,13 +221,13 @@ class Densities:
         return log_q + log_det, log_p + log_det
 
     def _gather(self, value: Callable[[str, poutine.Trace], Tensor], draws: Draws) -> Tensor:
-        """Return the u of the values of all sites, with the bijections of their traces."""
+        """Return the u of the values of all sites, with the distributions of their traces."""
         runs = []
         for _, trace in draws.runs:
             parts = []
             for name, site in self._sites.items():
                 node = trace.nodes[name]
-                u = _bijection(name, node["fn"]).inv(value(name, trace))
+                u = site.coordinates.of(node["fn"], value(name, trace))
                 u = u if draws.batch_dims else u.unsqueeze(0)
                 u = self._examples_first(u, node, site.dim)
                 parts.append(u.reshape(*u.shape[:2], -1))
@@ -175,7 +243,7 @@ class Densities:
 
 
 class _Substitution(Messenger):
-    """Gives the sites of a guide the values z(u), and sums the Jacobian's log-determinant.
+    """Gives the sites of a guide the values z(u), and sums the log-densities of the change.
 
     Args:
         sites: the places of the sites' coordinates.
@@ -192,21 +260,46 @@ class _Substitution(Messenger):
         site = self.sites.get(msg["name"])
         if site is None:
             return
-        chains = self.u.dim() - 2
-        part = self.u[..., site.first : site.end].reshape(*self.u.shape[:-1], *site.shape)
-        if site.dim is None:
-            part, axis = part.squeeze(chains), None
-        else:
-            axis = len(msg["fn"].batch_shape) + site.dim
-            part = part.movedim(chains, axis)
-        transform = _bijection(msg["name"], msg["fn"])
-        msg["value"] = transform(part)
+        part, axis = self._part(site, msg["fn"])
+        msg["value"], log_det = site.coordinates.value(msg["fn"], part)
         msg["done"] = True
-        log_det = transform.log_abs_det_jacobian(part, msg["value"])
-        kept = {*range(chains)} | ({axis} if axis is not None else set())
+        kept = {*range(self.u.dim() - 2)} | ({axis} if axis is not None else set())
         others = [dim for dim in range(log_det.dim()) if dim not in kept]
         log_det = log_det.sum(others) if others else log_det
         self.log_det = self.log_det + (log_det if axis is not None else log_det.unsqueeze(-1))
+
+    def set_log_probs(self, *traces: poutine.Trace) -> None:
+        """Set the log-probabilities of discrete sites, with gradients by the weights of values."""
+        for name, site in self.sites.items():
+            if not isinstance(site.coordinates, Values):
+                continue
+            part, _ = self._part(site, traces[-1].nodes[name]["fn"])
+            for node in (trace.nodes[name] for trace in traces if name in trace.nodes):
+                log_prob = site.coordinates.log_prob(node["fn"], node["value"], part)
+                node["unscaled_log_prob"] = log_prob
+                node["log_prob"] = scale_and_mask(log_prob, node["scale"], node["mask"])
+
+    def _part(self, site: _Site, fn: Any) -> tuple[Tensor, int | None]:
+        """Return the coordinates of a site, and their dimension of the examples, if there is one.
+
+        Args:
+            site: the site.
+            fn: its distribution in the guide.
+        """
+        chains = self.u.dim() - 2
+        part = self.u[..., site.first : site.end].reshape(*self.u.shape[:-1], *site.shape)
+        if site.dim is None:
+            return part.squeeze(chains), None
+        axis = len(fn.batch_shape) + site.dim
+        return part.movedim(chains, axis), axis
+
+
+def _gradient(log: Tensor, u: Tensor) -> Tensor:
+    """Return the gradient of log-densities, zero where they do not depend on u."""
+    if not log.requires_grad:
+        return torch.zeros_like(u)
+    (gradient,) = torch.autograd.grad(log.sum(), u, retain_graph=True, materialize_grads=True)
+    return gradient
 
 
 def prior_of(model: Program) -> Program:
@@ -259,16 +352,3 @@ def simulate(model: Program, arguments: Arguments) -> tuple[dict[str, Tensor], A
         raise InputError("data can be simulated from a model with an observed site", "model")
     latents = {n: node["value"] for n, node in sample_sites(trace) if n not in observed}
     return latents, arguments.with_tensors(tuple(tensors))
-
-
-def _bijection(name: str, fn: Any) -> Transform:
-    """Return the bijection from unconstrained coordinates to the support of a site."""
-    support = fn.support
-    if support.is_discrete:
-        raise InputError(f"site '{name}' is discrete, and HMC moves continuous variables only")
-    try:
-        return biject_to(support)
-    except NotImplementedError as error:
-        raise InputError(
-            f"site '{name}' is in {support}, for which there are no unconstrained coordinates"
-        ) from error

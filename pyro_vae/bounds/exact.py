@@ -47,6 +47,8 @@ def gaussian(
     arguments = Arguments.of(x)
     pair = look_at(model, prior_of(model), arguments, plate=plate, most_at_once=100)
     densities = Densities(pair, arguments.take(slice(pair.batch_size)))
+    if densities.variables:
+        raise InputError("a latent site is discrete: sum it out by enumeration", "model")
     with preserve_rng_state(arguments):
         torch.manual_seed(0)
         parts = [_gaussian(densities, part, tolerance) for part in arguments.split(pair.batch_size)]

@@ -11,7 +11,6 @@ imported inside the functions that use them.
 
 import contextlib
 import logging
-import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 from unittest import mock
@@ -274,7 +273,9 @@ class _UndoWrites(TorchDispatchMode):
         for argument, declared in zip(args, func._schema.arguments, strict=False):
             if _is_written(declared):
                 for tensor in _real(argument):
-                    known = tensor in self.before or tensor.untyped_storage().data_ptr() in self.made
+                    known = (
+                        tensor in self.before or tensor.untyped_storage().data_ptr() in self.made
+                    )
                     if not known:
                         with _disable_current_modes():
                             self.before[tensor] = tensor.detach().clone()
@@ -299,7 +300,9 @@ def _is_written(argument: Any) -> bool:
 
 def _real(nest: Any) -> list[Tensor]:
     """Return the tensors in a nest that have values."""
-    return [x for x in tensors_in(nest) if x.layout == torch.strided and not isinstance(x, FakeTensor)]
+    return [
+        x for x in tensors_in(nest) if x.layout == torch.strided and not isinstance(x, FakeTensor)
+    ]
 
 
 class _RefuseReadingValues(TorchFunctionMode):

@@ -11,7 +11,7 @@ import torch
 from pyro.infer import SVI
 from pyro.infer.util import zero_grads
 from pyro.optim import PyroOptim
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
@@ -209,7 +209,11 @@ class EagerEngine:
         modules = [*self.model.parameters(), *self.guide.parameters()]
         already = set(self.trained) if hasattr(self, "optimizer") else set()
         # A parameter that both programs have is in the list once.
-        return [p for p in dict.fromkeys([*modules, *others.values()]) if p.requires_grad or p in already]
+        return [
+            p
+            for p in dict.fromkeys([*modules, *others.values()])
+            if p.requires_grad or p in already
+        ]
 
     def _training_precision(self, x: Data) -> contextlib.AbstractContextManager[None]:
         """Compute matrix products in the precision of training."""

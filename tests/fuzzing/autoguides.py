@@ -4,8 +4,8 @@ from typing import Any
 
 import closed_forms
 import torch
-from closed_forms import Law, Posterior
 from calls import Call, call_of
+from closed_forms import Law, Posterior
 from constants import Constants, Rows
 from descriptions import Description
 from pyro import poutine
@@ -51,9 +51,7 @@ def automatic(d: Description, c: Constants, rows: Rows, model: Any) -> Any:
         guide.append(
             autoguide.AutoNormal(poutine.block(model, hide=["z1", *hidden]), init_loc_fn=where)
         )
-        guide.append(
-            autoguide.AutoDelta(poutine.block(model, expose=["z1"]), init_loc_fn=where)
-        )
+        guide.append(autoguide.AutoDelta(poutine.block(model, expose=["z1"]), init_loc_fn=where))
     elif d.guide == "AutoIAFNormal":
         guide = autoguide.AutoIAFNormal(inner, hidden_dim=[64], num_transforms=1)
     elif d.guide == "AutoLowRankMultivariateNormal":

@@ -159,9 +159,7 @@ def near(name: str, found: Tensor, true: Tensor, error: Tensor, tolerance: float
         raise Wrong(f"{name} {found.tolist()} for {true.tolist()}")
     if (away > SINGLE_SIGMA * error + tolerance).any():
         sigma = (away / (error + tolerance / SINGLE_SIGMA)).max()
-        raise Wrong(
-            f"{name} {_shown(found)} for {_shown(true)}, {sigma:.1f} standard errors away"
-        )
+        raise Wrong(f"{name} {_shown(found)} for {_shown(true)}, {sigma:.1f} standard errors away")
     mean_error = error.square().sum().sqrt() / len(error)
     if (found.mean() - true.mean()).abs() > SIGMA * mean_error + tolerance:
         raise Wrong(f"{name}, mean {found.mean():.5g} for {true.mean():.5g} +- {mean_error:.2g}")
@@ -200,7 +198,9 @@ def unbiased(name: str, case: Case, log_mean: Tensor, own_error: Tensor, count: 
     else:
         error = 0.1 + own_error * ratio.clamp(min=1)
     heavy = log_w is not None and bool(((log_w - true).exp().mean(0) - 1).abs().max() > 0.3)
-    if heavy or (error > 0.25).any():  # too heavy a tail to judge by, but for numbers that are far away
+    if (
+        heavy or (error > 0.25).any()
+    ):  # too heavy a tail to judge by, but for numbers that are far away
         not_above(name, log_mean.double(), true, 3 + 0 * error, case.tolerance)
         return
     near(f"{name}, on the scale of w / p(x),", ratio, torch.ones_like(ratio), error, case.tolerance)
@@ -246,7 +246,9 @@ def check_evaluate(case: Case) -> None:
             raise Wrong("the evidence is said to be of each example, and is of the data set")
         if parts and said != parts:
             raise Wrong(f"{len(top.values)} numbers are said to be the evidence of {said}")
-    check_elbo("ELBO", case, result.elbo.values, _nan_to(result.elbo.mc_variance.sqrt(), 1.0), draws)
+    check_elbo(
+        "ELBO", case, result.elbo.values, _nan_to(result.elbo.mc_variance.sqrt(), 1.0), draws
+    )
     unbiased(f"IWAE_{draws}", case, top.values, own, draws)
     _check_own_error(case, top, draws)
 
@@ -527,4 +529,3 @@ CALLS: dict[str, Callable[[Case], None]] = {
     "gaussian": check_gaussian,
     "bidirectional": check_bidirectional,
 }
-

@@ -33,9 +33,7 @@ class Affine(NamedTuple):
     coefficients: Tensor
 
     def times(self, matrix: Tensor) -> "Affine":
-        return Affine(
-            self.mean @ matrix, torch.einsum("nde,df->nfe", self.coefficients, matrix)
-        )
+        return Affine(self.mean @ matrix, torch.einsum("nde,df->nfe", self.coefficients, matrix))
 
     def plus(self, other: "Affine") -> "Affine":
         return Affine(self.mean + other.mean, self.coefficients + other.coefficients)
@@ -144,9 +142,7 @@ def _joint(
     x = x.plus_mean(bias).plus(fresh(n, c.noise))
     flat = [latent.flat() for latent in latents]
     return (
-        Affine(
-            torch.cat([f.mean for f in flat], -1), torch.cat([f.coefficients for f in flat], 0)
-        ),
+        Affine(torch.cat([f.mean for f in flat], -1), torch.cat([f.coefficients for f in flat], 0)),
         x.flat(),
     )
 
@@ -159,14 +155,14 @@ def angle_posterior(c: Constants, rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def angle_evidence(c: Constants, rows: Rows) -> Tensor:
-    """log p(angle), [n]: the integral of a product of two von Mises densities."""
+    """Log p(angle), [n]: the integral of a product of two von Mises densities."""
     _, concentration = angle_posterior(c, rows)
     scales = torch.tensor([c.prior_concentration, c.angle_concentration]).double()
     return i0(concentration).log() - math.log(2 * math.pi) - i0(scales).log().sum()
 
 
 def evidence(d: Description, c: Constants, rows: Rows) -> Tensor:
-    """log p(x): of each example, [n], or of the data set, [1], if a variable is global."""
+    """Log p(x): of each example, [n], or of the data set, [1], if a variable is global."""
     log_p = posterior(d, c, rows).log_joint.logsumexp(-1)
     return log_p + angle_evidence(c, rows) if d.circle else log_p
 
@@ -234,14 +230,14 @@ def covering(cov: Tensor) -> Tensor:
 
 
 def class_log_probs(d: Description, p: Posterior) -> Tensor:
-    """log q of the combinations, [G, Q]: independent classes, a little flatter than posterior."""
+    """Log q of the combinations, [G, Q]: independent classes, a little flatter than posterior."""
     marginal = class_marginals(d, p).log()  # [G, n, C]
     index = p.classes.T.expand(len(marginal), -1, -1)  # [G, n, Q]
     return marginal.gather(-1, index).sum(1)
 
 
 def class_marginals(d: Description, p: Posterior) -> Tensor:
-    """q of the class of each example, [G, n, classes]."""
+    """Q of the class of each example, [G, n, classes]."""
     count = max(d.classes, 1)
     one_hot = torch.nn.functional.one_hot(p.classes, count).double()  # [Q, n, C]
     exact = torch.einsum("gq,qnc->gnc", p.weights, one_hot)
@@ -292,7 +288,7 @@ def _angle_kl(law: tuple[Tensor, Tensor], c: Constants, rows: Rows) -> Tensor:
 
 
 def log_joint(p: Posterior, z: Tensor) -> Tensor:
-    """log p(x, z) of latent scalars z, [count, M], of all examples together, [count]."""
+    """Log p(x, z) of latent scalars z, [count, M], of all examples together, [count]."""
     normal = MultivariateNormal(p.mean[0], p.cov[0])
     return (p.log_joint[0] + normal.log_prob(z[:, None])).logsumexp(-1)
 

@@ -261,9 +261,7 @@ def consistent(d: Description) -> Description:
         d = replace(d, batch_statistics=None)
     if d.arguments == "none" or d.tables == "whole":
         d = replace(d, batch_statistics=None)
-    if d.outside == "coin" and (
-        d.emission != "coin" or (d.is_automatic and d.arguments == "none")
-    ):
+    if d.outside == "coin" and (d.emission != "coin" or (d.is_automatic and d.arguments == "none")):
         d = replace(d, outside=None)
     if d.outside == "nan" and (d.mask or (d.is_automatic and d.arguments == "none")):
         d = replace(d, outside=None)
@@ -365,7 +363,11 @@ def simplest(d: Description, fails: Callable[[Description], bool]) -> Descriptio
             values = [field.default] if field.name != "examples" else [1, 2, 3]
             for value in values:
                 simpler = consistent(replace(d, **{field.name: value}))
-                if repr(simpler) != repr(d) and len(repr(simpler)) <= len(repr(d)) and fails(simpler):
+                if (
+                    repr(simpler) != repr(d)
+                    and len(repr(simpler)) <= len(repr(d))
+                    and fails(simpler)
+                ):
                     d = simpler
                     break
         if repr(d) == repr(before):

@@ -10,8 +10,8 @@ import pyro
 import pyro.distributions as dist
 import torch
 from autoguides import automatic
-from constants import SYMBOLS, Constants, Rows, batch_statistic
 from calls import DTYPES, call_of, parts_of
+from constants import SYMBOLS, Constants, Rows, batch_statistic
 from descriptions import Description
 from pyro import poutine
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from torch.nn.functional import one_hot
 
 SCALE = 2.5
 SIZED = 10  # a plate of this many times the examples that it holds
-
 
 
 class Program(nn.Module):
@@ -114,9 +113,7 @@ class Program(nn.Module):
     @contextmanager
     def contexts(self, name: str) -> Iterator[None]:
         """The scale that this program has on all of its sites."""
-        scaled = self.d.scale == "both sides" or (
-            self.d.scale == "model only" and name == "model"
-        )
+        scaled = self.d.scale == "both sides" or (self.d.scale == "model only" and name == "model")
         with ExitStack() as stack:
             if scaled:
                 stack.enter_context(poutine.scale(scale=SCALE))
@@ -182,9 +179,7 @@ class Program(nn.Module):
             return z * (len(z) / d.examples)
         return z
 
-    def sample_layer(
-        self, name: str, loc: Tensor, scale: Tensor, log: bool, **how: Any
-    ) -> Tensor:
+    def sample_layer(self, name: str, loc: Tensor, scale: Tensor, log: bool, **how: Any) -> Tensor:
         """Sample a layer from normals, and return it (its logarithm), laid out, [.., width]."""
         d = self.d
         family = dist.LogNormal if log else dist.Normal
@@ -262,9 +257,7 @@ class Model(Program):
                     obs=n,
                 )
 
-    def layers(
-        self, rows: Rows, suffix: str, u: Tensor | None, kind: Tensor | None
-    ) -> Tensor:
+    def layers(self, rows: Rows, suffix: str, u: Tensor | None, kind: Tensor | None) -> Tensor:
         d, c = self.d, self.c
         loc = c.prior_mean[0] if kind is None else c.prior_mean[kind.long()]
         loc = loc + self.lay(rows.offset, 1)
@@ -361,7 +354,9 @@ class Guide(Program):
         """
         d, n = self.d, len(rows.x)
         double = {f.name: getattr(rows, f.name) for f in fields(rows)}
-        double = {k: v if v.dtype == torch.bool else v.double().nan_to_num() for k, v in double.items()}
+        double = {
+            k: v if v.dtype == torch.bool else v.double().nan_to_num() for k, v in double.items()
+        }
         # A value outside the support is the model's to refuse.
         symbol = double["symbol"].clamp(0, SYMBOLS[d.emission] - 1).long()
         exact_rows = Rows(**{**double, "symbol": symbol})
@@ -462,9 +457,7 @@ class Guide(Program):
                     pyro.sample("x_unobserved" + suffix, fn)
             if d.circle:
                 loc, concentration = tables["angle"].unbind(-1)
-                pyro.sample(
-                    "angle" + suffix, dist.VonMises(self.lay(loc), self.lay(concentration))
-                )
+                pyro.sample("angle" + suffix, dist.VonMises(self.lay(loc), self.lay(concentration)))
 
     def independent(
         self, layer: int, suffix: str, whole: Rows, kind: Tensor | None, tables: dict[str, Tensor]
@@ -563,5 +556,3 @@ def make_pair(
     if d.is_automatic:
         return model, automatic(d, constants, rows, model)
     return model, Guide(d, constants, given)
-
-

@@ -14,7 +14,7 @@ import pyro
 import torch
 from calls import Call, call_of
 from closed_forms import Law, Posterior
-from constants import Constants, Rows, batch_statistic, make, with_outside
+from constants import batch_statistic, make, with_outside
 from descriptions import Description
 from programs import SCALE, SIZED, make_pair
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
@@ -52,7 +52,7 @@ class Case:
 
     @cached_property
     def evidence(self) -> Tensor:
-        """log p(x), [n], or [1] where a variable is global."""
+        """Log p(x), [n], or [1] where a variable is global."""
         return closed_forms.evidence(self.d, self.constants, self.rows)
 
     def evidence_of(self, count: int) -> Tensor | None:
