@@ -104,7 +104,7 @@ class Arguments:
         strings. Programs that are called with other numbers, shapes or values have the same sites.
         """
         leaves = _leaves((self.args, self.kwargs))
-        shape = str(_map(lambda leaf: type(leaf).__name__, (self.args, self.kwargs)))
+        shape = str(_map(_name_of_type, (self.args, self.kwargs)))
         return shape, tuple(_structure_of(leaf) for leaf in leaves)
 
     @property
@@ -118,6 +118,10 @@ class Arguments:
     def device(self) -> torch.device:
         """The device of the first tensor; the CPU if there is none."""
         return next((tensor.device for tensor in self.tensors()), torch.device("cpu"))
+
+
+def _name_of_type(leaf: Any) -> str:
+    return "Tensor" if isinstance(leaf, Tensor) else type(leaf).__name__
 
 
 def _map(function: Callable[[Any], Any], nest: Any) -> Any:

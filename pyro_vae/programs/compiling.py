@@ -11,7 +11,7 @@ imported inside the functions that use them.
 
 import contextlib
 import logging
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -36,6 +36,11 @@ from pyro_vae.programs.kernels import CPU_DECOMPOSITIONS
 
 class CannotCompile(Exception):
     """The function cannot be compiled; the message says why. It can still be called directly."""
+
+
+def is_traced(tensors: Iterable[Tensor]) -> bool:
+    """Return whether a tensor has no value, because a function is being compiled."""
+    return any(isinstance(tensor, FakeTensor) for tensor in tensors)
 
 
 class Compiled:

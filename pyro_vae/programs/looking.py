@@ -29,6 +29,7 @@ from pyro_vae.programs.agreement import (
 )
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.change_of_variables import check_change_of_variables, find_points
+from pyro_vae.programs.compiling import CannotCompile, is_traced
 from pyro_vae.programs.enumeration import check_summed_out, enumerated_sites, is_enumerated
 from pyro_vae.programs.masks import check_masks
 from pyro_vae.programs.pair import Draws, Pair
@@ -143,6 +144,11 @@ def look_at_once(
     Raises:
         InputError: as `look_at`.
     """
+    if is_traced(arguments.tensors()):
+        raise CannotCompile(
+            "the programs have to be run before they are compiled: make the objective outside of "
+            "the function, and call it once"
+        )
     with (
         torch.no_grad(),
         preserve_rng_state(arguments),
