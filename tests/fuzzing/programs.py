@@ -41,8 +41,10 @@ class Program(nn.Module):
         parts = parts_of(d, self.rows, self.c.noise)
         if d.arguments == "dict":
             (parts,) = args
-        elif d.arguments != "none":
-            parts = {**dict(zip(parts, args, strict=False)), **kwargs}
+        elif d.arguments == "keyword":
+            parts = {**dict(zip(["x"], args, strict=False)), **kwargs}
+        elif d.arguments == "positional":
+            parts = dict(zip(parts, args, strict=True))
         self.noise = parts.get("noise", self.c.noise)
         x = parts["x"]
         if not d.dtype.startswith("bfloat16"):
