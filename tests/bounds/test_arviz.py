@@ -1,15 +1,21 @@
 """Draws, bounds and k-hat in ArviZ, whichever version is installed."""
 
+import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from test_bounds import robust_guide, robust_regression
+from torch import Tensor
 
-from pyro_vae import VAE, bounds
+from pyro_vae import VAE, InputError, bounds
 from pyro_vae.bounds import for_arviz, khat
 from pyro_vae.bounds.arviz_versions import load_arviz
 
@@ -129,3 +135,244 @@ def test_arviz_compares_as_we_do() -> None:
         difference.se, rel=0.01
     )  # ArviZ divides by N, not N - 1
     arviz.plot_khat(elpd["first"], **BACKEND)
+
+
+# Other programs.
+
+
+def factored(x: Tensor) -> None:
+    """The likelihood is a factor."""
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("f", dist.Normal(z, 1.0).log_prob(x))
+
+
+def half(x: Tensor) -> None:
+    with pyro.plate("rows", len(x)):
+        pyro.sample("z", dist.Normal(x / 2, 0.8))
+
+
+def normal(value: Any, loc: Any, scale: float) -> np.ndarray:
+    value, loc = np.asarray(value), np.asarray(loc)
+    return -0.5 * ((value - loc) / scale) ** 2 - math.log(scale * math.sqrt(2 * math.pi))
+
+
+def test_factors() -> None:
+    """A factor is a part of log p(x|z), and has no values."""
+    x = torch.randn(6)
+    data = for_arviz.inference_data(factored, half, x, 5)
+    z = data["posterior"]["z"].values
+    assert z.shape == (4, 5, 6)
+    np.testing.assert_allclose(
+        data["log_likelihood"]["log_p_x"], normal(x, z, 1.0), rtol=1e-4, atol=1e-4
+    )
+    log_w = normal(x, z, 1.0) + normal(z, 0.0, 1.0) - normal(z, x / 2, 0.8)
+    np.testing.assert_allclose(data["sample_stats"]["log_weight"], log_w, rtol=1e-4, atol=1e-4)
+    for group in ("observed_data", "posterior_predictive", "prior_predictive"):
+        assert not OLD or group not in data.groups() or "f" not in data[group]
+
+
+@pytest.mark.parametrize("dim", [-1, -2])
+@pytest.mark.parametrize("vectorize", [None, False])
+def test_several_observed_sites_and_arguments(
+    dim: int, vectorize: bool | None, tmp_path: Path
+) -> None:
+    """Two tensors, one in a dictionary; a plate inside; another name and dimension; a '/'."""
+    shape = (1,) * (-1 - dim)
+
+    def model(x: Tensor, others: dict[str, Tensor], scale: float) -> None:
+        with pyro.plate("rows", len(x), dim=dim):
+            z = pyro.sample("a/z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, scale), obs=x.reshape(-1, *shape))
+            with pyro.plate("parts", 3, dim=-3):
+                y = others["y"].T.reshape(3, *(1,) * (dim + 2), -1, *shape)
+                pyro.sample("y", dist.Normal(2 * z, 0.5), obs=y)
+
+    def guide(x: Tensor, others: dict[str, Tensor], scale: float) -> None:
+        with pyro.plate("rows", len(x), dim=dim):
+            pyro.sample("a/z", dist.Normal(x.reshape(-1, *shape) / 2, 0.8))
+
+    x, y = torch.randn(6), torch.randn(6, 3)
+    arguments = bounds.Arguments(x, {"y": y}, scale=0.7)
+    data = for_arviz.inference_data(model, guide, arguments, 5, vectorize=vectorize)
+    for_arviz.save(data, tmp_path / "bounds.nc")
+    data = arviz.from_netcdf(str(tmp_path / "bounds.nc"))
+    z = data["posterior"]["a.z"]
+    assert z.dims == ("chain", "draw", "example") and z.shape == (4, 5, 6)
+    np.testing.assert_array_equal(data["observed_data"]["x"], x)
+    np.testing.assert_array_equal(data["observed_data"]["y"], y)
+    assert data["posterior_predictive"]["y"].shape == (4, 5, 6, 3)
+    assert data["prior_predictive"]["x"].shape == (4, 5, 6)
+    z = z.values
+    log_p_x = normal(x, z, 0.7) + normal(y, 2 * z[..., None], 0.5).sum(-1)
+    log_w = log_p_x + normal(z, 0.0, 1.0) - normal(z, x / 2, 0.8)
+    np.testing.assert_allclose(data["log_likelihood"]["log_p_x"], log_p_x, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(data["sample_stats"]["log_weight"], log_w, rtol=1e-4, atol=1e-4)
+    # What is drawn for an example goes with its z: their correlation is that of the model.
+    drawn = data["prior_predictive"]["y"].values.mean(-1) - 2 * data["prior"]["a.z"].values
+    assert abs(drawn.std() - 0.5 / 3**0.5) < 0.06
+
+
+def test_all_data_as_one() -> None:
+    """A weight that all examples share: one log-weight for each draw."""
+
+    def model(x: Tensor) -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(w[..., :1], 1.0))
+            pyro.sample("x", dist.Normal(z + w[..., 1:], 0.5), obs=x)
+
+    def guide(x: Tensor) -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 0.9).to_event(1))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(x - w[..., 1:], 0.7))
+
+    x = torch.randn(6)
+    data = for_arviz.inference_data(model, guide, x, 5, khat=torch.tensor([0.3]))
+    w, z = data["posterior"]["w"].values, data["posterior"]["z"].values
+    assert w.shape == (4, 5, 2) and z.shape == (4, 5, 6)
+    assert data["sample_stats"]["log_weight"].shape == (4, 5, 1)
+    assert data["sample_stats"]["khat"].shape == (1,)
+    assert data["posterior_predictive"]["x"].shape == (4, 5, 6)
+    log_p_x = normal(x, z + w[..., 1:], 0.5).sum(-1, keepdims=True)
+    np.testing.assert_allclose(data["log_likelihood"]["log_p_x"], log_p_x, rtol=1e-4, atol=1e-4)
+    log_w = log_p_x + (normal(w, 0, 1) - normal(w, 0, 0.9)).sum(-1, keepdims=True)
+    log_w += (normal(z, w[..., :1], 1) - normal(z, x - w[..., 1:], 0.7)).sum(-1, keepdims=True)
+    np.testing.assert_allclose(data["sample_stats"]["log_weight"], log_w, rtol=1e-3, atol=1e-3)
+
+
+def test_programs_that_cannot_be_vectorised() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(6), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.view(-1, 6) * 2, 1.0).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.5).to_event(1))
+
+    x = torch.randn(8, 6)
+    with pytest.warns(UserWarning, match="run once for each draw"):
+        data = for_arviz.inference_data(model, guide, x, 5)
+    z = data["posterior"]["z"].values
+    assert z.shape == (4, 5, 8, 6) and data["prior_predictive"]["x"].shape == (4, 5, 8, 6)
+    log_p_x = normal(x, 2 * z, 1.0).sum(-1)
+    np.testing.assert_allclose(data["log_likelihood"]["log_p_x"], log_p_x, rtol=1e-4, atol=1e-4)
+
+
+def test_drawn_data_that_cannot_be_vectorised() -> None:
+    """The second pixel depends on the first by position, which given data do not show."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            first = pyro.sample("first", dist.Normal(z, 0.1), obs=x[:, 0])
+            rank = torch.zeros_like(first)
+            rank[0] = 100.0  # of the first example; of the first draw, if draws are vectorised
+            pyro.sample("second", dist.Normal(first + rank, 0.1), obs=x[:, 1])
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, 0], 0.5))
+
+    x = torch.randn(6, 2)
+    with pytest.warns(UserWarning, match="cannot draw several data sets"):
+        data = for_arviz.inference_data(model, guide, x, 5)
+    for group in ("prior_predictive", "posterior_predictive"):
+        drawn = data[group]["second"].values - data[group]["first"].values
+        assert (abs(drawn[..., 0] - 100) < 1).all() and (abs(drawn[..., 1:]) < 1).all()
+
+
+def test_autoguides() -> None:
+    """Auxiliary sites are no part of the posterior."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.LogNormal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    guide = pyro.infer.autoguide.AutoNormal(model)
+    x = torch.rand(6)
+    guide(x)
+    data = for_arviz.inference_data(model, guide, x, 5)
+    assert list(data["posterior"].data_vars) == ["z"]
+    z = data["posterior"]["z"].values
+    loc, scale = (v.detach().numpy() for v in (guide.locs.z, guide.scales.z))
+    log_q = -0.5 * ((np.log(z) - loc) / scale) ** 2 - np.log(scale * (2 * math.pi) ** 0.5 * z)
+    log_p = normal(np.log(z), 0.0, 1.0) - np.log(z)
+    expected = normal(x, z, 1.0) + log_p - log_q
+    np.testing.assert_allclose(data["sample_stats"]["log_weight"], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("vectorize", [None, False])
+def test_sites_that_are_summed_out_are_drawn_given_x(vectorize: bool | None) -> None:
+    """Labels of a mixture: their shares are p(k | x, z), and predictions follow them."""
+    means = torch.tensor([-3.0, 0.0, 3.0])
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 0.5))
+            k = pyro.sample(
+                "k",
+                dist.Categorical(torch.tensor([0.5, 0.3, 0.2])),
+                infer={"enumerate": "parallel"},
+            )
+            pyro.sample("x", dist.Normal(means[k] + z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 0.5))
+
+    x = torch.tensor([-1.4, 0.2, 1.6])
+    data = for_arviz.inference_data(model, guide, x, 500, vectorize=vectorize)
+    z, k = data["posterior"]["z"].values[..., None], data["posterior"]["k"].values
+    assert k.shape == (4, 500, 3)
+    log_p = np.log([0.5, 0.3, 0.2]) + normal(x[:, None], means + z, 1.0)
+    log_w = np.log(np.exp(log_p).sum(-1))
+    np.testing.assert_allclose(data["sample_stats"]["log_weight"], log_w, rtol=1e-3, atol=1e-3)
+    share = np.exp(log_p - log_w[..., None])
+    hits = k[..., None] == np.arange(3)
+    error = np.sqrt((share * (1 - share)).sum((0, 1))) / 2000
+    assert (abs((hits - share).mean((0, 1))) < 4.5 * error).all()
+    log_p_x = normal(x, means.numpy()[k] + z[..., 0], 1.0)
+    np.testing.assert_allclose(data["log_likelihood"]["log_p_x"], log_p_x, rtol=1e-3, atol=1e-3)
+    noise = data["posterior_predictive"]["x"].values - means.numpy()[k] - z[..., 0]
+    assert abs(noise.std() - 1) < 0.05
+
+
+def test_masked_values_are_missing() -> None:
+    """Sequences of different lengths."""
+
+    def model(x: Tensor, length: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            for t in range(3):
+                with poutine.mask(mask=length > t):
+                    z = pyro.sample(f"z_{t}", dist.Normal(0.0, 1.0))
+                    pyro.sample(f"x_{t}", dist.Normal(z, 1.0), obs=x[:, t])
+
+    def guide(x: Tensor, length: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            for t in range(3):
+                with poutine.mask(mask=length > t):
+                    pyro.sample(f"z_{t}", dist.Normal(x[:, t] / 2, 0.8))
+
+    x, length = torch.randn(4, 3), torch.tensor([1, 3, 2, 3])
+    data = for_arviz.inference_data(model, guide, (x, length), 5)
+    for t in range(3):
+        for group, name in (("posterior", "z"), ("prior", "z"), ("posterior_predictive", "x")):
+            missing = np.isnan(data[group][f"{name}_{t}"].values).all((0, 1))
+            np.testing.assert_array_equal(missing, (length <= t).numpy())
+    assert np.isfinite(data["sample_stats"]["log_weight"]).all()
+
+
+def test_sites_that_come_and_go_are_refused() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            if z.flatten()[0] > 0:
+                pyro.sample("y", dist.Normal(z, 1.0), obs=x)
+
+    with pytest.raises(InputError, match="'y' is missing in some runs"):
+        for seed in range(10):  # until the first run has y
+            for_arviz.inference_data(model, half, torch.zeros(3), 5, vectorize=False, seed=seed)

@@ -105,7 +105,8 @@ def test_the_shown_text_does_not_change_the_noise(capsys: pytest.CaptureFixture[
 
 
 def test_functions_with_a_state_keep_nothing(tmp_path: Path) -> None:
-    for program in (lambda: tmp_path, nn.Linear(2, 2).forward):
+    unknown = object()
+    for program in (lambda: unknown, nn.Linear(2, 2).forward):
         with pytest.raises(InputError, match="have to be modules"):
             run(torch.zeros(9), tmp_path / "kept.pt", depends_on=[program])
 

@@ -202,7 +202,7 @@ def by_columns(z: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["data", "batch", "examples"])
 @pytest.mark.parametrize("dim", [-1, -2])
 def test_exact_of_several_arguments_and_any_plate(name: str, dim: int) -> None:
-    """X = a z + noise, with a for each example; an argument that all share; None."""
+    """The slope a is given for each example; other arguments are shared, or None."""
 
     def model(x: Tensor, options: dict[str, Tensor], noise: float, nothing: None = None) -> None:
         assert nothing is None

@@ -5,19 +5,22 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from conftest import ROOT
 from pyro import poutine
+from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import Tensor, nn
 
 from pyro_vae import InputError, bounds
 from pyro_vae.bounds.densities import prior_of
 from pyro_vae.bounds.program_state import noise_key, state_hash
+from pyro_vae.programs.arguments import Shared
 
 LOC = torch.tensor(0.5)
 
@@ -54,12 +57,46 @@ class Instance:
         model(x)
 
 
-def closure(loc: float) -> Callable[[Tensor], None]:
+def closure(loc: Any) -> Callable[[Tensor], None]:
     def program(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(loc, 1.0))
 
     return program
+
+
+class WithPyroSample(PyroModule):
+    """A Bayesian regression, whose prior is an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = PyroSample(lambda self: dist.Normal(0.0, 2.0))
+        self.scale = PyroParam(torch.ones(()), dist.constraints.positive)
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(self.weight * x, self.scale), obs=x)
+
+
+class Named(NamedTuple):
+    first: Tensor
+    second: str
+
+
+def bayesian(scale: float, family: type = dist.Normal) -> PyroModule:
+    """A linear layer with a prior of its weights."""
+    module = PyroModule[nn.Linear](1, 1)
+    module.weight = nn.Parameter(torch.zeros(1, 1))
+    module.bias = PyroSample(family(torch.zeros(1), scale).to_event(1))
+    return module
+
+
+def with_forward(text: str) -> nn.Module:
+    """A module of a class of the same name, with other code."""
+    scope: dict[str, Any] = {"nn": nn, "torch": torch, "__name__": "programs_of_a_user"}
+    code = f"class Coded(nn.Module):\n    rate = 2.0\n    def forward(self, x):\n        {text}"
+    exec(code, scope)
+    return scope["Coded"]()
 
 
 def with_attribute(**attributes: Any) -> Program:
@@ -75,6 +112,33 @@ def with_buffer(value: float) -> Program:
     return program
 
 
+def prior_with(fn: Any) -> partial[Any]:
+    return partial(model, fn)
+
+
+# Pairs of distributions that differ in one number.
+PRIORS = [
+    (dist.Bernoulli(torch.tensor(0.2)), dist.Bernoulli(torch.tensor(0.3))),
+    (dist.Geometric(torch.tensor(0.2)), dist.Geometric(torch.tensor(0.3))),
+    (dist.Binomial(3, torch.tensor(0.2)), dist.Binomial(4, torch.tensor(0.2))),
+    (dist.LogNormal(0.0, 1.0), dist.LogNormal(0.0, 2.0)),
+    (
+        dist.TransformedDistribution(dist.Normal(0.0, 1.0), dist.transforms.AffineTransform(0, 2)),
+        dist.TransformedDistribution(dist.Normal(0.0, 1.0), dist.transforms.AffineTransform(0, 3)),
+    ),
+    (
+        dist.TransformedDistribution(dist.LogNormal(0.0, 1.0), dist.transforms.ExpTransform().inv),
+        dist.TransformedDistribution(
+            dist.LogNormal(0.0, 1.0), dist.transforms.SigmoidTransform().inv
+        ),
+    ),
+    (
+        dist.MultivariateNormal(torch.zeros(2), torch.eye(2)),
+        dist.MultivariateNormal(torch.zeros(2), 2 * torch.eye(2)),
+    ),
+]
+
+
 PROGRAMS: dict[str, Callable[[], Any]] = {
     "module": Program,
     "function": lambda: model,
@@ -84,6 +148,13 @@ PROGRAMS: dict[str, Callable[[], Any]] = {
     "mask": lambda: poutine.mask(Program(), mask=torch.tensor([True, False])),
     "condition": lambda: poutine.condition(model, data={"z": torch.ones(2)}),
     "plate": lambda: pyro.plate("particles", 3, dim=-2)(Program()),
+    "closure": lambda: closure(1.5),
+    "uncondition": lambda: poutine.uncondition(Program()),
+    "PyroModule": lambda: bayesian(1.0),
+    "random attributes": WithPyroSample,
+    "arguments": lambda: [(torch.ones(3), None), {"a": [1, 2.5, Shared(torch.zeros(2))]}],
+    "named tuple": lambda: Named(torch.ones(2), "b"),
+    "array": lambda: np.arange(3),
 }
 
 
@@ -107,12 +178,83 @@ def test_different_programs_have_different_states() -> None:
         (with_attribute(widths=(1, 2)), with_attribute(widths=(1, 3))),
         (with_attribute(act=torch.tanh), with_attribute(act=torch.relu)),
         (with_buffer(0.0), with_buffer(1.0)),
+        (with_attribute(_hidden=1.0), with_attribute(_hidden=2.0)),
+        (closure(1.0), closure(2.0)),
+        (bayesian(1.0), bayesian(2.0)),
+        (bayesian(1.0), bayesian(1.0, dist.Cauchy)),
+        (with_forward("return x + 1"), with_forward("return x + 2")),
+        (with_forward("return x.exp()"), with_forward("return x.log()")),
+        (with_forward("return x + self.rate"), with_forward("return x - self.rate")),
+        (nn.Sequential(with_forward("return x")), nn.Sequential(with_forward("return 2 * x"))),
+        (Shared(torch.zeros(2)), torch.zeros(2)),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.int32)),
+        (torch.zeros(2).bfloat16(), torch.ones(2).bfloat16()),
+        ((torch.zeros(2), None), (None, torch.zeros(2))),
+        ([torch.zeros(2), [1.0]], [torch.zeros(2), [2.0]]),
+        ({"a": torch.zeros(2)}, {"b": torch.zeros(2)}),
+        (np.zeros(2), np.ones(2)),
+        *[(prior_with(one), prior_with(other)) for one, other in PRIORS],
     ]
     for first, second in pairs:
         assert state_hash([first]) != state_hash([second])
     before = state_hash([Program()])
     pyro.param("used by a module", torch.ones(2))
     assert state_hash([Program()]) != before
+
+
+def test_a_sampled_distribution_keeps_its_state() -> None:
+    """Attributes that are computed when they are asked for change nothing."""
+    for fn, _ in PRIORS:
+        before = state_hash([prior_with(fn)])
+        fn.log_prob(fn.sample())
+        assert state_hash([prior_with(fn)]) == before
+
+
+def test_what_a_method_names_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A global variable of a method, and the functions that it calls."""
+
+    class Calls(nn.Module):
+        def forward(self, x: Tensor) -> None:
+            super().train()
+            calls_model(x)
+
+    before = state_hash([Calls()])
+    assert state_hash([Calls()]) == before
+    monkeypatch.setattr(sys.modules[__name__], "LOC", torch.tensor(0.6))
+    assert state_hash([Calls()]) != before
+
+
+def test_unreadable_parts_of_modules_are_left_out() -> None:
+    """As before: a module is taken, whatever its methods name."""
+    instance = Instance()
+
+    class Uses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = instance
+
+        def forward(self, x: Tensor) -> None:
+            instance(x)
+
+    assert state_hash([Uses()]) == state_hash([Uses()])
+
+
+def test_results_of_autoguides_are_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, keep = torch.randn(5), tmp_path / "kept.pt"
+    guide = pyro.infer.autoguide.AutoNormal(model)
+    guide(x)
+    first = bounds.evaluate(model, guide, bounds.Arguments(x=x), 20, keep=keep)
+
+    def drawing(*_: Any, **__: Any) -> Tensor:
+        raise AssertionError("draws are made again")
+
+    monkeypatch.setattr("pyro_vae.bounds.importance._log_w", drawing)
+    again = bounds.evaluate(model, guide, bounds.Arguments(x=x), 20, keep=keep)
+    assert torch.equal(first.elbo.values, again.elbo.values)
+    with pytest.raises(AssertionError, match="made again"):
+        bounds.evaluate(model, guide, bounds.Arguments(x=x + 1), 20, keep=keep)
 
 
 def test_global_variables_and_parameters_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,11 +273,11 @@ def test_global_variables_and_parameters_count(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     "program",
     [
-        closure(1.0),
+        closure(Instance()),
         Instance(),
         Program().forward,
-        prior_of(closure(1.0)),
-        partial(closure(1.0), 2),
+        prior_of(closure(Instance())),
+        partial(closure(Instance()), 2),
         poutine.trace(model),
         [1].append,
     ],
@@ -157,7 +299,7 @@ def test_a_program_in_an_effect_handler_is_continued(
     def drawing(*_: Any, **__: Any) -> Tensor:
         raise AssertionError("draws are made again")
 
-    monkeypatch.setattr("pyro_vae.bounds.importance.log_weights", drawing)
+    monkeypatch.setattr("pyro_vae.bounds.importance._log_w", drawing)
     again = bounds.evaluate(Program(), prior_of(Program()), x, 20, keep=keep)
     assert torch.equal(first.elbo.values, again.elbo.values)
     with pytest.raises(AssertionError, match="made again"):
