@@ -53,6 +53,8 @@ class PathWeights:
         if self.factor is None:
             return gradient
         missing_dims = gradient.dim() - self.factor.dim()
+        if missing_dims < 0:  # a number, in a run of its own, outside of all plates
+            return gradient * self.factor.reshape(gradient.shape)
         return gradient * self.factor.reshape(self.factor.shape + (1,) * missing_dims)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pyro_vae import VAE, InputError, likelihoods, networks, objectives, posteriors, priors
 from pyro_vae.objectives import ELBO, IWAE, TVO, AnalyticELBO
 from pyro_vae.objectives.elbo import scheduled_weight
+from pyro_vae.programs.arguments import Arguments
 
 
 @pytest.fixture
@@ -144,18 +145,16 @@ def test_free_bits_of_several_draws_and_sites() -> None:
         objective = ELBO(3, free_bits=free, group=0)
         objective.loss(vae.model, vae.guide, x)  # the first call runs the programs once more
         torch.manual_seed(4)
-        draws = objective.draw(vae.model, vae.guide, x)
+        draws = objective.draw(vae.model, vae.guide, Arguments(x))
         torch.manual_seed(4)
         loss = objective.differentiable_loss(vae.model, vae.guide, x)
         price = 0.0
         for name in ("z", "z_top"):
             of_site = partial(lambda name, site: site["name"] == name, name)
-            kl = draws.log_prob(draws.guide, of_site) - draws.log_prob(draws.model, of_site)
+            kl = draws.draws.log_q(of_site) - draws.draws.log_p(of_site)
             assert kl.shape == (3, 30)
             price += 30 * max(kl.mean().item(), free)
-        expected = (
-            price - draws.log_prob(draws.model, lambda s: s["is_observed"]).mean(0).sum().item()
-        )
+        expected = price - draws.log_likelihood.mean(0).sum().item()
         assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 

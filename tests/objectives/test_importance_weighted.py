@@ -23,6 +23,7 @@ from pyro_vae.objectives import (
     AnalyticELBO,
     Renyi,
 )
+from pyro_vae.programs.arguments import Arguments
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_weights_that_vanish_keep_their_gradients() -> None:
     gradients = []
     for objective in (MIWAE(2, 4, "plain"), PIWAE(2, 4, "plain")):
         torch.manual_seed(3)
-        log_w = objective.draw(vae.model, vae.guide, x).log_w
+        log_w = objective.draw(vae.model, vae.guide, Arguments(x)).log_w
         assert (log_w.max(0).values - log_w[-2:].max(0).values).max() > 200
         torch.manual_seed(3)
         loss = objective.differentiable_loss(vae.model, vae.guide, x)
