@@ -190,7 +190,7 @@ def test_bounds_in_more_dimensions(latent_dim: int) -> None:
     assert lower[-1].mean < exact + 4.5 * error
     assert bounds.certified(lower[-1].values, 1e-6) < exact
     # The jackknife is closer than IWAE at equal K.
-    assert abs(result.jackknife.mean - exact) < abs(lower[-1].mean - exact) + error
+    assert abs(result.jackknife.mean - exact) < abs(lower[-1].mean - exact) + 3 * error
 
 
 # Programs that are not VAEs: arguments, plates, supports, single runs, all data as one.
