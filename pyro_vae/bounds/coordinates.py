@@ -73,11 +73,11 @@ class Line(Coordinates):
 
     def of(self, fn: Any, value: Tensor) -> Tensor:
         """Return the inverse of the bijection."""
-        return _bijection(self.name, fn).inv(value)
+        return bijection(self.name, fn).inv(value)
 
     def value(self, fn: Any, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return z(u) and log |dz/du|."""
-        transform = _bijection(self.name, fn)
+        transform = bijection(self.name, fn)
         value = transform(u)
         return value, transform.log_abs_det_jacobian(u, value)
 
@@ -157,7 +157,7 @@ def coordinates(name: str, fn: Any, value: Tensor) -> Coordinates:
         return Sphere(name)
     if is_circle(name, fn, value):
         return Circle(name)
-    _bijection(name, fn)
+    bijection(name, fn)
     return Line(name)
 
 
@@ -237,7 +237,10 @@ def _support(fn: Any) -> Any:
 
 def _without_mixtures(support: Any) -> Any:
     if isinstance(support, constraints.MixtureSameFamilyConstraint):
-        return _without_mixtures(support.base_constraint)
+        of_components = _without_mixtures(support.base_constraint)
+        # Components with ends of their own, such as those of Uniform, have no common bijection.
+        own_ends = any(isinstance(end, Tensor) for end in vars(_entry(of_components)).values())
+        return support if own_ends else of_components
     if isinstance(support, constraints.independent):
         base = _without_mixtures(support.base_constraint)
         return constraints.independent(base, support.reinterpreted_batch_ndims)
@@ -267,7 +270,7 @@ def _described(kind: Coordinates | None) -> str:
     return {Line: "is on a line", Circle: "is on a circle", Sphere: "is on a sphere"}[type(kind)]
 
 
-def _bijection(name: str, fn: Any) -> Transform:
+def bijection(name: str, fn: Any) -> Transform:
     """Return the bijection from unconstrained coordinates to the support of a site."""
     support = _support(fn)
     try:

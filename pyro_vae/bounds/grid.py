@@ -4,11 +4,9 @@ import math
 from typing import Any
 
 import torch
-from pyro.distributions import SineBivariateVonMises, SineSkewed, VonMises
 from torch import Tensor
-from torch.distributions import biject_to, constraints
-from torch.distributions.transforms import Transform
 
+from pyro_vae.bounds.coordinates import bijection, is_circle
 from pyro_vae.bounds.densities import prior_of
 from pyro_vae.bounds.given_values import MAX_BATCH, axis_of_examples, latent_sites, with_latents
 from pyro_vae.errors import InputError
@@ -16,10 +14,7 @@ from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.looking import look_at
 from pyro_vae.programs.pair import Pair
 from pyro_vae.programs.random_streams import preserve_rng_state
-from pyro_vae.programs.sites import base
 from pyro_vae.programs.traces import Program
-
-CIRCULAR = (VonMises, SineBivariateVonMises, SineSkewed)  # angles: their supports are called real
 
 
 def quadrature(
@@ -128,8 +123,8 @@ class _Grid:
         fn, value = site["fn"], site["value"]
         if fn.support.is_discrete:
             raise InputError(f"site '{self.name}' is discrete: use enumeration", "model")
-        self.transform = _bijection(self.name, fn)
-        self.is_circular = isinstance(base(fn), CIRCULAR)
+        self.transform = bijection(self.name, fn)
+        self.is_circular = is_circle(self.name, fn, value)
         u = self.transform.inv(value)
         self.is_real = bool((u.shape == value.shape) and (u == value).all())
         self.axis = axis_of_examples(site, pair.plate)
@@ -181,32 +176,3 @@ class _Grid:
         except Exception:  # programs raise errors of any type
             return False
         return shared.shape == copied.shape and torch.allclose(shared, copied, 1e-5, 1e-5)
-
-
-def _bijection(name: str, fn: Any) -> Transform:
-    """Return the bijection from unconstrained coordinates to the support of a site."""
-    support = _without_mixtures(fn.support)
-    try:
-        return biject_to(support)
-    except NotImplementedError as error:
-        raise InputError(
-            f"site '{name}' is in {support}, for which there are no unconstrained coordinates",
-            "model",
-        ) from error
-
-
-def _without_mixtures(support: Any) -> Any:
-    """Return a support, that of the components for a mixture."""
-    if isinstance(support, constraints.MixtureSameFamilyConstraint):
-        of_components = _without_mixtures(support.base_constraint)
-        entry = of_components
-        while isinstance(entry, constraints.independent):
-            entry = entry.base_constraint
-        # Components with ends of their own, such as those of Uniform, have no common bijection.
-        own_ends = any(isinstance(end, Tensor) for end in vars(entry).values())
-        return support if own_ends else of_components
-    if isinstance(support, constraints.independent):
-        return constraints.independent(
-            _without_mixtures(support.base_constraint), support.reinterpreted_batch_ndims
-        )
-    return support

@@ -68,7 +68,7 @@ def test_what_is_not_gaussian_is_refused(nonlinear: VAE) -> None:
         bounds.gaussian(copy.deepcopy(nonlinear).double().model, nonlinear.model(size=3).double())
     with pytest.raises(ValueError, match="single precision"):
         bounds.gaussian(LinearGaussian(2).vae.float().model, torch.zeros(3, 4))
-    with pytest.raises(InputError, match="'wild' is discrete"):
+    with pytest.raises(InputError, match="is discrete"):
         bounds.gaussian(robust_regression, torch.zeros(4, 3), plate="examples")
 
     def flat(x: Tensor) -> None:
@@ -171,7 +171,8 @@ def test_bounds_of_discrete_codes() -> None:
     for low, high in pairwise(lower):
         assert high.mean - low.mean > 3 * math.hypot(low.mc_se, high.mc_se)
     top = result.iwae[2000]
-    assert abs(top.mean - exact.mean().item()) < 4.5 * top.mc_se + result.looseness
+    error = result.iwae[500].mc_se  # of groups of the same draws: that of all may be unknown
+    assert abs(top.mean - exact.mean().item()) < 4.5 * error + result.looseness
     assert bounds.certified(top.values, 1e-6) < exact.mean().item()
 
 
@@ -185,10 +186,11 @@ def test_bounds_in_more_dimensions(latent_dim: int) -> None:
     lower = [result.elbo, *(result.iwae[k] for k in (5, 50, 500, 5000))]
     for low, high in pairwise(lower):
         assert low.mean < high.mean
-    assert lower[-1].mean < exact + 4.5 * lower[-1].mc_se
+    error = result.iwae[500].mc_se  # of groups of the same draws: that of all is unknown
+    assert lower[-1].mean < exact + 4.5 * error
     assert bounds.certified(lower[-1].values, 1e-6) < exact
     # The jackknife is closer than IWAE at equal K.
-    assert abs(result.jackknife.mean - exact) < abs(lower[-1].mean - exact) + lower[-1].mc_se
+    assert abs(result.jackknife.mean - exact) < abs(lower[-1].mean - exact) + 3 * error
 
 
 # Programs that are not VAEs: arguments, plates, supports, single runs, all data as one.
