@@ -68,7 +68,8 @@ class Outcome:
     @property
     def counts_for_the_share(self) -> bool:
         """Whether a refusal of this program is one too many."""
-        return self.pyro_takes and self.d.must_refuse is None and not self.d.has_no_right_number
+        whole = bool(self.d.batch_size) and (self.d.needs_the_whole or self.d.is_automatic)
+        return self.pyro_takes and self.d.may_refuse is None and not whole
 
     def __str__(self) -> str:
         lines = [repr(self.d)]
@@ -475,7 +476,9 @@ def check_later_batch(case: Case) -> None:
         first = call_of(d, Rows(**last), case.constants.noise)
     objective = objectives.ELBO(num_particles=DRAWS)
     objective.loss(case.model, case.guide, *first.args, **first.kwargs)
-    check_elbo_loss(case, objective)
+    loss = objective.loss(case.model, case.guide, *case.call.args, **case.call.kwargs)
+    if not math.isnan(loss):  # a loss that is not finite stops training, with a message
+        check_elbo_loss(case, objective)
 
 
 def check_other_objectives(case: Case) -> None:

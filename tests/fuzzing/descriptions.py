@@ -163,6 +163,31 @@ class Description:
         return None
 
     @property
+    def may_refuse(self) -> str | None:
+        """Why a refusal is as good as a number, although Pyro's own ELBO takes the program."""
+        if self.must_refuse or self.has_no_right_number:
+            return "no right number"
+        if self.auxiliary in WRONG_AUXILIARIES:
+            return "the guide's density is not that of its values"
+        if self.mask == "model only" or (self.is_automatic and self.mask == "both sides"):
+            return "a mask on one side"
+        if self.is_automatic and self.observation == "obs_mask":
+            return "a mask on one side"
+        if self.scale and self.scale != "sized":
+            return "a scale, and no bound"
+        if self.dtype == "bfloat16":
+            return "half precision"
+        if self.position and self.enumerate:
+            return "dimensions from the left, and enumeration"
+        return None
+
+    @property
+    def needs_the_whole(self) -> bool:
+        """Whether examples in a batch are other than among all: a batch size may be refused."""
+        by_index = self.covariates in ("index", "one") or self.tables != "arguments"
+        return by_index or self.batch_statistics is not None or self.position == "len"
+
+    @property
     def kinds(self) -> list[str]:
         """The names by which results are counted."""
         shown = [
