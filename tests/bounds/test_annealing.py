@@ -388,6 +388,7 @@ def test_what_is_refused(nonlinear: VAE) -> None:
             Settings(**wrong)
     with pytest.raises(InputError, match="no examples"):
         bounds.anneal(model, guide, x[:0])
+
     def unobserved(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(0.0, 1.0))
