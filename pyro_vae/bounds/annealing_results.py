@@ -245,13 +245,8 @@ def lower_bound(log_w: Tensor) -> Estimate:
     if count == 1:
         return Estimate(values, variance)
     jackknife = leave_one_out(log_w).var(0) * (count - 1) ** 2 / count
-    khat = torch.full_like(values, math.inf)
-    if tail_length(count) >= 5:
-        khat = pareto_k(log_w.T).to(values)
-    spread = log_w.var(0)
-    if tail_length(count) < 5:
-        spread = upper_spread(log_w) if len(values) < MANY else torch.zeros_like(values)
-    limit = variance_limit(variance, jackknife, spread, khat, count)
+    factor = upper_spread(log_w) if len(values) < MANY else torch.zeros_like(values)
+    limit = variance_limit(variance, jackknife, factor)
     return Estimate(values, variance, limit, count - 1)
 
 

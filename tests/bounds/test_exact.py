@@ -170,7 +170,9 @@ def test_bounds_of_discrete_codes() -> None:
     for low, high in pairwise(lower):
         assert high.mean - low.mean > 3 * math.hypot(low.mc_se, high.mc_se)
     top = result.iwae[2000]
-    assert abs(top.mean - exact.mean().item()) < 4.5 * top.mc_se + result.looseness
+    off = top.values - exact  # the Monte Carlo error of the mean is unknown
+    assert math.isnan(top.mc_se)
+    assert abs(off.mean()) < 4.5 * off.std() / 10 + result.looseness
     assert bounds.certified(top.values, 1e-6) < exact.mean().item()
 
 
@@ -179,12 +181,16 @@ def test_bounds_in_more_dimensions(latent_dim: int) -> None:
     """In 10 and 50 dimensions each rung is below the next, and all are below log p(x)."""
     known = LinearGaussian(latent_dim, 2 * latent_dim)
     x = known.marginal.sample((100,))
-    exact = bounds.gaussian(known.vae.model, x).mean().item()
+    each = bounds.gaussian(known.vae.model, x)
+    exact = each.mean().item()
     result = bounds.evaluate(known.vae.model, known.vae.guide, x, 5000)
     lower = [result.elbo, *(result.iwae[k] for k in (5, 50, 500, 5000))]
     for low, high in pairwise(lower):
         assert low.mean < high.mean
-    assert lower[-1].mean < exact + 4.5 * lower[-1].mc_se
+    # The Monte Carlo error is unknown: use the spread over examples.
+    assert math.isnan(lower[-1].mc_se)
+    error = (lower[-1].values - each).std().item() / len(each) ** 0.5
+    assert lower[-1].mean < exact + 4.5 * error
     assert bounds.certified(lower[-1].values, 1e-6) < exact
     # The jackknife is closer than IWAE at equal K.
-    assert abs(result.jackknife.mean - exact) < abs(lower[-1].mean - exact) + lower[-1].mc_se
+    assert abs(result.jackknife.mean - exact) < abs(lower[-1].mean - exact) + error
