@@ -3,7 +3,7 @@
 | file | content |
 |---|---|
 | `weights` | the log-weights, from which every bound is computed |
-| `importance`, `streaming` | ELBO, IWAE and the jackknife: `evaluate` |
+| `importance`, `importance_results`, `streaming` | ELBO, IWAE and the jackknife: `evaluate` |
 | `annealing`, and `annealing_*` | annealed importance sampling, from both sides: `anneal` |
 | `densities` | log q(z given x) and log p(x, z) with gradients, in coordinates |
 | `coordinates`, `finite_values` | coordinates of lines, circles, spheres and discrete sites |
@@ -35,7 +35,8 @@ from pyro_vae.bounds.estimates import Corrected, Estimate, certified
 from pyro_vae.bounds.exact import enumeration, gaussian
 from pyro_vae.bounds.for_arviz import elpd_data, inference_data
 from pyro_vae.bounds.grid import quadrature
-from pyro_vae.bounds.importance import LADDER, Bounds, elbo, evaluate, iwae, jackknife
+from pyro_vae.bounds.importance import LADDER, elbo, evaluate, iwae, jackknife
+from pyro_vae.bounds.importance_results import Bounds
 from pyro_vae.bounds.paired import Comparison, compare
 from pyro_vae.bounds.results import Result
 from pyro_vae.bounds.weights import log_weights

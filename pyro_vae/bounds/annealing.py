@@ -223,4 +223,9 @@ def _both_ways(call: _Call, x: Arguments, advance: Callable[[int], Any]) -> Resu
 
 
 def _annealed(call: _Call, results: Results) -> Annealed:
-    return Annealed(call.settings, results["log_w"].T, results["acceptance"])
+    return Annealed(
+        call.settings,
+        results["log_w"].T,
+        results["acceptance"],
+        evidence_of=call.pair.evidence_of,
+    )

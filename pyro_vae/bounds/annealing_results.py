@@ -10,7 +10,6 @@ from torch import Tensor
 from pyro_vae.bounds.annealing_settings import Settings
 from pyro_vae.bounds.estimates import (
     Estimate,
-    EvidenceOf,
     Summary,
     certified,
     finite,
@@ -19,6 +18,7 @@ from pyro_vae.bounds.estimates import (
 )
 from pyro_vae.bounds.khat import good_k, pareto_k, tail_length
 from pyro_vae.bounds.known_errors import MANY, upper_spread, variance_limit
+from pyro_vae.programs.pair import EvidenceOf
 
 
 @dataclass(frozen=True)
@@ -245,13 +245,8 @@ def lower_bound(log_w: Tensor) -> Estimate:
     if count == 1:
         return Estimate(values, variance)
     jackknife = leave_one_out(log_w).var(0) * (count - 1) ** 2 / count
-    khat = torch.full_like(values, math.inf)
-    if tail_length(count) >= 5:
-        khat = pareto_k(log_w.T).to(values)
-    spread = log_w.var(0)
-    if tail_length(count) < 5:
-        spread = upper_spread(log_w) if len(values) < MANY else torch.zeros_like(values)
-    limit = variance_limit(variance, jackknife, spread, khat, count)
+    factor = upper_spread(log_w) if len(values) < MANY else torch.zeros_like(values)
+    limit = variance_limit(variance, jackknife, factor)
     return Estimate(values, variance, limit, count - 1)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from pyro_vae.bounds.annealing_results import Annealed
 from pyro_vae.bounds.estimates import Estimate, Summary
-from pyro_vae.bounds.importance import Bounds
+from pyro_vae.bounds.importance_results import Bounds
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,13 @@ Two errors are kept apart.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pyro_vae.bounds.known_errors import is_known, unknown
 from pyro_vae.errors import InputError
-
-# What a bound is for: each example, or the data set as a whole, which is one number.
-EvidenceOf = Literal["each example", "the data set"]
 
 
 class Summary(Protocol):

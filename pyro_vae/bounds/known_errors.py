@@ -15,8 +15,8 @@ that are not too small.
    if log w is normal and c = 4 if it is exponential (Pareto weights); sum p^2 is v + 1/K. The
    variance of log w is known well even if one draw has nearly all the weight. For weights with
    light tails this limit is far too large. So it is used, with c = 2 and at least 2 v, where k-hat
-   is above its limit; and with c = 1 where a jackknife is not enough and there are too few draws
-   for a k-hat.
+   is above its limit. With c = 1 it is used for the weights of fewer than 26 draws, which have no
+   k-hat, and for annealed weights of fewer than 30 examples, whose log w is a sum of many terms.
 
 The larger one is the limit of v. A single example's error is unknown if the limit is above
 `TOLERANCE` v, so always if its k-hat is above the limit. The error of a mean is unknown
@@ -36,31 +36,34 @@ the error is stated, and may be several times too small. And no sample shows dra
 import torch
 from torch import Tensor
 
-from pyro_vae.bounds.khat import good_k, tail_length
+from pyro_vae.bounds.khat import good_k
 
 TOLERANCE = 1.3**2  # of a variance
 FREEDOM = 9
 MANY = 30  # examples, over which the noise of jackknife variances averages out
 
 
-def variance_limit(
-    variance: Tensor, jackknife: Tensor, spread: Tensor, khat: Tensor, num_samples: int
-) -> Tensor:
+def variance_limit(variance: Tensor, jackknife: Tensor, factor: Tensor) -> Tensor:
     """Return a variance of a log-mean weight that is not too small, for each example.
 
     Args:
         variance: the variance by the delta method, shape [N].
         jackknife: the jackknife variance, shape [N].
-        spread: the variance of the log-weights of an example, shape [N]; `upper_spread` if there
-            are too few weights for a k-hat; 0 for the jackknife alone.
+        factor: the Poincare limit over the variance, shape [N]; 0 for the jackknife alone.
+    """
+    return torch.stack([variance, jackknife, factor * variance]).amax(0)
+
+
+def tail_factor(spread: Tensor, khat: Tensor, num_samples: int) -> Tensor:
+    """Return the factor of the Poincare limit where k-hat is above its limit, else 0, shape [N].
+
+    Args:
+        spread: the variance of the log-weights of an example, shape [N].
         khat: the Pareto k-hat of each example's weights, shape [N].
         num_samples: the number of weights of an example.
     """
-    heavy = (khat > good_k(num_samples)).to(variance.device)
-    poincare = torch.where(heavy, 2 * spread.clamp(min=1) * variance, 0.0)
-    if tail_length(num_samples) < 5:  # there is no k-hat
-        poincare = spread * variance
-    return torch.stack([variance, jackknife, poincare]).amax(0)
+    heavy = (khat > good_k(num_samples)).to(spread.device)
+    return torch.where(heavy, 2 * spread.clamp(min=1), 0.0)
 
 
 def upper_spread(log_w: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.bounds.khat import pareto_k, tail_length
-from pyro_vae.bounds.known_errors import upper_spread, variance_limit
+from pyro_vae.bounds.known_errors import tail_factor, upper_spread, variance_limit
 
 
 class Rung:
@@ -179,10 +179,11 @@ class Stream:
         ab = count * (self.tilted - elbo)
         bb = self.elbo.sum_of_squares - count * elbo.square()
         of_iwae, of_gap = self.jackknife_variances()
-        spread = bb / (count - 1) if tail_length(count) >= 5 else upper_spread(self._largest())
-        tails = spread, results["khat"], count
+        factor = tail_factor(bb / (count - 1), results["khat"], count)
+        if tail_length(count) < 5:
+            factor = upper_spread(self._largest())
         first_order = aa / count**2
-        limit = variance_limit(first_order, of_iwae, *tails)
+        limit = variance_limit(first_order, of_iwae, factor)
         for rung in self.rungs:
             variance = rung.mc_variance() if rung.groups > 1 else aa / count / rung.size
             results[f"iwae_{rung.size}_variance"] = variance
@@ -191,7 +192,7 @@ class Stream:
         results["elbo_limit"] = results["elbo_variance"] = self.elbo.mc_variance()
         variance = (aa - 2 * ab + bb).clamp(min=0) / count**2
         results["gap_variance"] = variance
-        results["gap_limit"] = variance_limit(variance, of_gap, *tails)
+        results["gap_limit"] = variance_limit(variance, of_gap, factor)
         results["jackknife"] = self.jackknife()
         results["jackknife_variance"] = results[f"iwae_{count}_variance"]
         # In simulations the jackknife's variance was up to 2.8 times that of IWAE_K.

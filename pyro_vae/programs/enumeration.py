@@ -52,6 +52,18 @@ def check_summed_out(trace: poutine.Trace, names: frozenset[str]) -> None:
             )
 
 
+def without_enumeration(trace: poutine.Trace) -> poutine.Trace:
+    """Copy a trace, without what an earlier enumeration noted at its sites.
+
+    Pyro gives replayed sites the same notes, and the next enumeration would add its own to them.
+    """
+    copy = trace.copy()
+    for name, site in sample_sites(trace):
+        kept = {k: v for k, v in site["infer"].items() if not k.startswith(("_dim", "_enumerate"))}
+        copy.nodes[name] = {**site, "infer": kept}
+    return copy
+
+
 def log_prob_summed_out(
     trace: poutine.Trace, names: frozenset[str], keep: frozenset[str]
 ) -> list[Tensor]:

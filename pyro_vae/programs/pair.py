@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments
-from pyro_vae.programs.enumeration import log_prob_summed_out
+from pyro_vae.programs.enumeration import log_prob_summed_out, without_enumeration
 from pyro_vae.programs.masks import counted, mask_of
 from pyro_vae.programs.traces import (
     PARTICLES,
@@ -27,6 +27,7 @@ from pyro_vae.programs.traces import (
 )
 
 Change = Callable[[Tensor], Tensor]
+EvidenceOf = Literal["each example", "the data set"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Pair:
     noise: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 0
     guide_enumerates: bool = False
+
+    @property
+    def evidence_of(self) -> EvidenceOf:
+        """What log p is: that of each example, or of the data set as a whole."""
+        return "each example" if self.plate else "the data set"
 
     def draw(
         self,
@@ -111,6 +117,7 @@ class Pair:
         guide_trace = arguments.call(poutine.trace(guide).get_trace)
         replayed = guide_trace if change is None else with_values(guide_trace, change(number))
         if self.summed_out:
+            replayed = without_enumeration(replayed)
             model = self._enumerated(model, particles=count is not None)
         model = poutine.replay(model, trace=replayed)
         return arguments.call(poutine.trace(model).get_trace), guide_trace

@@ -1,6 +1,5 @@
 """Discrete sites that are marked for enumeration: objectives against closed forms."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
