@@ -57,7 +57,7 @@ def count_covered(
     """Count how often two intervals cover the mean log p(x).
 
     The interval over examples should cover the mean of the population, the Monte Carlo interval the
-    mean of the given examples. With 1,000 draws the bias of IWAE is a tenth of the Monte Carlo error.
+    mean of the given examples. With 1,000 draws the bias of IWAE is a tenth of that error.
     """
     x = draw(REPETITIONS * 40)  # the draws for each example are independent
     together = bounds.evaluate(vae.model, vae.guide, x, 1000, ladder=[], compile=True).iwae[1000]

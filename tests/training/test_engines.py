@@ -18,7 +18,6 @@ from pyro_vae.networks import MLP, Linear, Network
 from pyro_vae.objectives import ELBO, IWAE, Objective
 from pyro_vae.training import CompiledEngine, EagerEngine
 
-
 SMALL = partial(MLP, widths=[4])
 
 
