@@ -1,5 +1,6 @@
 """A training that takes a second, for tests of the loop and of its callbacks."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from pyro_vae import VAE, likelihoods, posteriors, priors
 from pyro_vae.kinds import Binary
+from pyro_vae.networks import MLP, Linear
 from pyro_vae.objectives import ELBO
 from pyro_vae.training import (
     Callback,
@@ -28,7 +30,9 @@ VALIDATION = Binary().observe_once(IMAGES[:20], 0)
 def make_engine(kind: type[EagerEngine] = EagerEngine) -> EagerEngine:
     torch.manual_seed(2)
     vae = VAE(
-        priors.StandardNormal(2), likelihoods.Bernoulli(2, [4, 3]), posteriors.Normal([4, 3], 2)
+        priors.StandardNormal(2),
+        likelihoods.Bernoulli(2, [4, 3], Linear),
+        posteriors.Normal([4, 3], 2, partial(MLP, widths=[8])),
     )
     return kind(vae.model, vae.guide, ELBO(warmup=2.5), lr=1e-2)
 

@@ -1,6 +1,7 @@
 """The engines: steps are those of `pyro.infer.SVI`, states round-trip, compiled steps are equal."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyro
@@ -13,14 +14,19 @@ from torch.utils._pytree import tree_leaves
 
 from pyro_vae import VAE, InputError, likelihoods, posteriors, priors
 from pyro_vae.kinds import Binary
-from pyro_vae.networks import Network
+from pyro_vae.networks import MLP, Linear, Network
 from pyro_vae.objectives import ELBO, IWAE, Objective
 from pyro_vae.training import CompiledEngine, EagerEngine
 
+SMALL = partial(MLP, widths=[4])
 
-def make(prior: type[priors.Prior] = priors.StandardNormal) -> VAE:
+
+def make(
+    prior: type[priors.Prior] = priors.StandardNormal,
+    network: Callable[..., Network] = SMALL,
+) -> VAE:
     torch.manual_seed(2)
-    return VAE(prior(2), likelihoods.Bernoulli(2, [5]), posteriors.Normal([5], 2))
+    return VAE(prior(2), likelihoods.Bernoulli(2, [5], network), posteriors.Normal([5], 2, network))
 
 
 def engine_of(vae: VAE) -> EagerEngine:
@@ -149,12 +155,25 @@ def test_fixed_parameters_stay(x: Tensor) -> None:
     assert likelihood.log_scale.item() == before
 
 
+# Compiled steps. To compile one takes a second for each of its kernels, and there are some for each
+# layer: most tests have linear networks. Several compile the same step, which Inductor then finds
+# on disk.
+
+
 @pytest.mark.parametrize(
-    ("objective", "dtype", "tolerance", "steps"),
-    [(lambda: ELBO(warmup=4), torch.double, 1e-10, 12), (lambda: IWAE(3), torch.float, 1e-5, 1)],
+    ("objective", "prior", "network", "dtype", "tolerance", "steps"),
+    [
+        (lambda: ELBO(warmup=4), priors.Vamp, Linear, torch.double, 1e-10, 12),
+        (lambda: IWAE(3), priors.StandardNormal, SMALL, torch.float, 1e-5, 1),
+    ],
 )
 def test_compiled_steps_are_the_eager_ones(
-    objective: Callable[[], Objective], dtype: torch.dtype, tolerance: float, steps: int
+    objective: Callable[[], Objective],
+    prior: type[priors.Prior],
+    network: Callable[..., Network],
+    dtype: torch.dtype,
+    tolerance: float,
+    steps: int,
 ) -> None:
     """Given the same noise, the losses and the whole state are equal up to rounding.
 
@@ -168,7 +187,7 @@ def test_compiled_steps_are_the_eager_ones(
         return Binary().observe(batch).to(dtype)
 
     for kind in (EagerEngine, CompiledEngine):
-        vae = make(priors.Vamp).to(dtype)
+        vae = make(prior, network).to(dtype)
         engine = kind(vae.model, vae.guide, objective(), lr=1e-2)
         torch.manual_seed(0)
         losses.append([])
@@ -194,7 +213,7 @@ def tensors(state: Any) -> list[Tensor]:
 
 def test_compiled_state_round_trip(x: Tensor) -> None:
     """Both engines have the same state, and each loads the other's."""
-    vaes = make(priors.Vamp), make(priors.Vamp)
+    vaes = make(network=Linear), make(network=Linear)
     compiled = CompiledEngine(vaes[0].model, vaes[0].guide, ELBO(), lr=1e-2)
     eager = engine_of(vaes[1])
     for first, second in ((compiled, eager), (eager, compiled)):
@@ -245,7 +264,7 @@ def test_what_cannot_be_compiled(x: Tensor) -> None:
 
 def test_fixed_parameters_stay_unchanged_in_compiled_steps(x: Tensor) -> None:
     """Which parameters are trained may change from step to step, as with `GuideFirst`."""
-    vae = make()
+    vae = make(network=Linear)
     engine = CompiledEngine(vae.model, vae.guide, ELBO(), lr=1e-2)
     engine.step(x)
     vae.model.requires_grad_(False)
@@ -258,7 +277,7 @@ def test_fixed_parameters_stay_unchanged_in_compiled_steps(x: Tensor) -> None:
 def test_lower_precision_is_near(x: Tensor) -> None:
     losses = {}
     for precision in ("float32", "bfloat16"):
-        vae = make()
+        vae = make(network=Linear)
         engine = CompiledEngine(vae.model, vae.guide, ELBO(), lr=1e-2, precision=precision)
         torch.manual_seed(0)
         losses[precision] = [engine.step(x) for _ in range(5)]
