@@ -357,9 +357,11 @@ def check_iwae_loss(case: Case) -> None:
         for _ in range(repeats)
     ]
     refuse_numbers(case)
-    if case.log_w is None or case.d.enumerate == "guide":
+    if case.scale is None and case.d.scale != "sized":
+        raise Wrong("a number, where the scales of sites differ")
+    if case.log_w is None or case.d.enumerate == "guide" or case.scale is None:
         return
-    found = -torch.tensor(losses).double()
+    found = -torch.tensor(losses).double() / case.scale
     of_parts, of_whole = (_iwae(log_w, draws) for log_w in (case.log_w, case.log_w_of(1)))
     whole_error = (of_whole.var() / len(of_whole) + of_whole.var() / repeats).sqrt()
     if case.d.is_automatic and not case.d.has_one_evidence:
@@ -412,7 +414,7 @@ def check_iwae_gradient(case: Case) -> None:
         fixed = closed_forms.posterior(d, case.constants, case.rows)
     law = case.law_of(fixed, shift, widen)
     log_w = closed_forms.log_weights(d, case.constants, case.rows, p, law, 4000)
-    losses = [-_iwae(part, draws).mean() for part in log_w.chunk(25)]
+    losses = [-(case.scale or 1) * _iwae(part, draws).mean() for part in log_w.chunk(25)]
     true = [torch.autograd.grad(x, [bias, shift, widen], retain_graph=True) for x in losses]
     objective = objectives.IWAE(num_particles=draws)
     _compare_gradients(case, objective, true, 30)
