@@ -41,16 +41,14 @@ def between_particles(pair: Pair, arguments: Arguments) -> str | None:
             return "their sites change from one run to the next"
         # All are replayed: a flow that is inverted has another rounding error than one that draws.
         again = _replayed(pair, arguments, lambda _, value: value, together, SAME_NOISE, True)
+        expected = again.log_p(), again.log_q()
         for k in range(PARTICLES_COMPARED):
 
             def of_draw(name: str, value: Tensor, k: int = k) -> Tensor:
                 return value[k].reshape(one.nodes[name]["value"].shape)
 
             alone = _replayed(pair, arguments, of_draw, together, SAME_NOISE)
-            for all_values, values in (
-                (again.log_p(), alone.log_p()),
-                (again.log_q(), alone.log_q()),
-            ):
+            for all_values, values in zip(expected, (alone.log_p(), alone.log_q()), strict=True):
                 difference = _difference(all_values[k], values[0])
                 if difference:
                     return f"a draw among others has a log-probability {difference:.3g} nats away"
@@ -265,7 +263,8 @@ def _replayed(
     drawn = {name for name, site in sample_sites(guide) if not isinstance(base(site["fn"]), Delta)}
     for name, site in guide.nodes.items():
         if name in drawn:
-            given.nodes[name] = {**site, "value": change(name, site["value"])}
+            infer = dict(site["infer"])  # enumeration writes into it
+            given.nodes[name] = {**site, "value": change(name, site["value"]), "infer": infer}
         elif other_examples or not poutine.util.site_is_subsample(site):
             given.remove_node(name)
     if seed is not None:

@@ -1,11 +1,6 @@
-"""Objectives on programs that were written for Pyro's own: arguments, plates, scales, points.
-
-Where Pyro's ELBO is right, ours has the same loss and the same gradients for the same seed.
-"""
+"""Objectives on programs that were written for Pyro's own: arguments, plates, shapes, keywords."""
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pyro
@@ -13,75 +8,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from conftest import LinearGaussian
-from pyro import poutine
+from like_pyro import Program, Score, assert_pyros, gradients, locals_and_globals
 from pyro.distributions import constraints
-from pyro.distributions.testing.rejection_gamma import RejectionStandardGamma
-from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
-from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoMultivariateNormal, AutoNormal
+from pyro.infer import SVI, Trace_ELBO
 from test_contracts import OBJECTIVES
 from torch import Tensor, nn
 
 from pyro_vae import InputError, objectives
-from pyro_vae.objectives import CUBO, ELBO, IWAE, RWS, TVO, AnalyticELBO, Renyi, TargetKL
-
-Program = Callable[..., Any]
-
-
-class Score(dist.Normal):
-    """A normal distribution that is not reparameterised."""
-
-    has_rsample = False
-
-
-def gradients(
-    objective: pyro.infer.ELBO, model: Program, guide: Program, *args: Any, **kwargs: Any
-) -> tuple[float, dict[str, Tensor]]:
-    """The loss and the gradients of all parameters, for one seed."""
-    for value in pyro.get_param_store().values():
-        value.unconstrained().grad = None
-    torch.manual_seed(7)
-    loss = objective.loss_and_grads(model, guide, *args, **kwargs)
-    parameters = dict(pyro.get_param_store().named_parameters())
-    return loss, {n: p.grad.clone() for n, p in parameters.items() if p.grad is not None}
-
-
-def assert_pyros(
-    model: Program, guide: Program, *args: Any, theirs: Any = Trace_ELBO, ours: Any = ELBO, **k: Any
-) -> None:
-    """Ours and Pyro's agree: one draw, several runs, and several draws at once."""
-    for options in ({}, {"num_particles": 3, "vectorize_particles": False}):
-        reference = theirs(**options)
-        reference.loss(model, guide, *args, **k)  # makes the parameters
-        expected = gradients(reference, model, guide, *args, **k)
-        found = gradients(ours(**options), model, guide, *args, **k)
-        assert found[0] == pytest.approx(expected[0], rel=1e-5)
-        assert found[1].keys() == expected[1].keys() and found[1]
-        for name, gradient in expected[1].items():
-            torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5)
-
-
-def locals_and_globals(family: type[dist.Normal]) -> tuple[Program, Program]:
-    """A mean outside the plate, two variables inside, and a second plate."""
-
-    def model(x: Tensor) -> None:
-        mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(mean, 1.0))
-            with pyro.plate("inner", 2, dim=-2):
-                w = pyro.sample("w", dist.Normal(z, 0.7))
-            pyro.sample("x", dist.Normal(z + w.sum(-2), 1.0), obs=x)
-
-    def guide(x: Tensor) -> None:
-        loc = pyro.param("loc", lambda: torch.tensor(0.3))
-        slope = pyro.param("slope", lambda: torch.tensor(0.4))
-        scale = pyro.param("scale", lambda: torch.tensor(0.8), constraint=constraints.positive)
-        mean = pyro.sample("mean", family(loc, scale))
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", family(mean + slope * x, scale))
-            with pyro.plate("inner", 2, dim=-2):
-                pyro.sample("w", family(slope * z, scale))
-
-    return model, guide
+from pyro_vae.objectives import ELBO, IWAE, AnalyticELBO, TargetKL
 
 
 @pytest.mark.parametrize("family", [dist.Normal, Score])
@@ -120,112 +54,6 @@ def test_scores_within_plates_have_no_noise_of_other_elements() -> None:
         assert ((each.mean(0) + 1).abs() < 4.5 * each.std(0) / 10).all()
         variances.append(each.var(0).mean().item())
     assert variances[1] < 1.5 * variances[0]
-
-
-def scaled(family: type[dist.Normal], subsample: bool, tensor: bool) -> tuple[Program, Program]:
-    data = torch.linspace(-1, 2, 6)
-
-    def scale() -> poutine.messenger.Messenger:
-        return poutine.scale(scale=torch.tensor(0.7) if tensor else 0.7)
-
-    def model() -> None:
-        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
-        with pyro.plate("data", 6, 3 if subsample else None) as rows:
-            z = pyro.sample("z", dist.Normal(mean, 1.0))
-            with poutine.scale(scale=torch.tensor([0.5, 1.5, 2.5])) if subsample else scale():
-                pyro.sample("x", dist.Normal(z, 1.0), obs=data[rows])
-
-    def guide() -> None:
-        loc = pyro.param("loc", lambda: torch.tensor(0.2))
-        with scale():
-            mean = pyro.sample("mean", family(loc, 0.5))
-        with pyro.plate("data", 6, 3 if subsample else None):
-            locs = pyro.param("locs", lambda: torch.zeros(6), event_dim=0)
-            pyro.sample("z", family(locs + mean, 0.9))
-
-    return model, guide
-
-
-@pytest.mark.parametrize("family", [dist.Normal, Score])
-@pytest.mark.parametrize("subsample", [False, True])
-@pytest.mark.parametrize("tensor", [False, True])
-def test_scales_are_pyros(family: type[dist.Normal], subsample: bool, tensor: bool) -> None:
-    """Site by site: a number, a tensor for each example, a random part of the data."""
-    assert_pyros(*scaled(family, subsample, tensor))
-
-
-def test_scales_of_a_closed_form() -> None:
-    model, guide = scaled(dist.Normal, subsample=False, tensor=False)
-    with pytest.raises(InputError, match="one scale in the guide and another in the model"):
-        AnalyticELBO().loss(model, guide)
-    model = poutine.scale(locals_and_globals(dist.Normal)[0], 2.0)
-    guide = poutine.scale(locals_and_globals(dist.Normal)[1], 2.0)
-    x = torch.randn(4)
-    assert_pyros(model, guide, x, theirs=TraceMeanField_ELBO, ours=AnalyticELBO)
-
-
-def part_of(data: Tensor, size: int = 3) -> tuple[Program, Program]:
-    """A model and a guide that take some of the examples at random, or those that are given."""
-
-    def model(rows: Tensor | None = None) -> None:
-        with pyro.plate("data", len(data), size, subsample=rows) as rows:
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=data[rows])
-
-    def guide(rows: Tensor | None = None) -> None:
-        loc = pyro.param("loc", lambda: torch.tensor(0.1))
-        with pyro.plate("data", len(data), size, subsample=rows):
-            pyro.sample("z", dist.Normal(loc, 1.1))
-
-    return model, guide
-
-
-@pytest.mark.parametrize("make", [partial(f, 3) for f in (IWAE, Renyi, CUBO, TVO, RWS)])
-def test_a_scale_of_all_sites_is_outside_of_the_logarithm(
-    make: Callable[[], objectives.Objective],
-) -> None:
-    """Half of the examples with scale 2 have, in the mean, the objective of all of them."""
-    data = torch.randn(6)
-    model, guide = part_of(data)
-
-    def all_of(program: Program) -> Program:
-        return lambda rows: poutine.scale(program, 0.5)(rows) if rows is None else program(rows)
-
-    unscaled = poutine.scale(model, 0.5), poutine.scale(guide, 0.5)  # 0.5 times 6 / 3 is 1
-    rows = torch.tensor([0, 2, 5])
-    expected = gradients(make(), *unscaled, rows)
-    found = gradients(make(), model, guide, rows)
-    assert found[0] == pytest.approx(2 * expected[0], rel=1e-5)
-    torch.testing.assert_close(found[1]["loc"], 2 * expected[1]["loc"], rtol=1e-5, atol=1e-6)
-    torch.manual_seed(1)
-    loss = make().loss(*unscaled, rows)
-    torch.manual_seed(1)
-    assert make().loss(model, guide, rows) == pytest.approx(2 * loss, rel=1e-5)
-
-
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_scales_inside_a_logarithm_are_refused(name: str) -> None:
-    objective = OBJECTIVES[name][0]()
-    if objective.linear:
-        return
-    model, guide = scaled(dist.Normal, subsample=False, tensor=False)
-    with pytest.raises(InputError, match="has a scale of its own"):
-        objective.loss(model, guide)
-    with pytest.raises(InputError, match="has a scale of its own"):
-        objective.differentiable_loss(poutine.scale(model, 2.0), guide)
-
-
-def test_a_random_part_of_the_data_has_the_objective_of_all() -> None:
-    """In the mean over the parts that are drawn."""
-    data, objective = torch.randn(6), IWAE(4)
-    draws = torch.tensor(
-        [
-            [objective.loss(*programs) for _ in range(500)]
-            for programs in map(partial(part_of, data), (3, 6))
-        ]
-    )
-    error = (draws.var(1).sum() / 500).sqrt()
-    assert abs(draws[0].mean() - draws[1].mean()) < 4.5 * error < 0.1 * draws[1].mean()
 
 
 def test_arguments_of_all_kinds() -> None:
@@ -380,101 +208,6 @@ def test_global_variables_in_importance_weighted_gradients(
         means.append(draws.mean())
         errors.append(draws.std() / count**0.5)
     assert abs(means[0] - means[1]) < 4.5 * (errors[0] ** 2 + errors[1] ** 2) ** 0.5
-
-
-def test_points_are_trained_to_the_mode() -> None:
-    """The loss is -log p(x, z); the mode of a normal mean is known. All others refuse points."""
-    x = torch.tensor([1.0, 2.0, 4.0])
-
-    def model(x: Tensor) -> None:
-        z = pyro.sample("z", dist.Normal(0.0, 1.0))
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    guide = AutoDelta(model)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), ELBO())
-    for _ in range(300):
-        loss = svi.step(x)
-    mode = x.sum() / 4
-    assert guide.median(x)["z"].item() == pytest.approx(mode.item(), abs=1e-3)
-    log_p = dist.Normal(0.0, 1.0).log_prob(mode) + dist.Normal(mode, 1.0).log_prob(x).sum()
-    assert loss == pytest.approx(-log_p.item(), rel=1e-4)
-    assert svi.evaluate_loss(x) == pytest.approx(-log_p.item(), rel=1e-4)
-    assert_pyros(model, guide, x)
-    for objective in (make() for make, _ in OBJECTIVES.values()):
-        if not isinstance(objective, ELBO) or objective.free_bits:
-            with pytest.raises(InputError, match=r"point estimate|has no KL of its own"):
-                objective.loss_and_grads(model, guide, x)
-
-
-def test_points_beside_draws() -> None:
-    """Some latent variables are points, and others are drawn, with and without auxiliary noise."""
-
-    def model(x: Tensor) -> None:
-        mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-        spread = pyro.sample("spread", dist.LogNormal(0.0, 1.0))
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(mean.sum(), spread), obs=x)
-
-    x = torch.randn(5)
-    for automatic in (AutoNormal, AutoMultivariateNormal):
-        pyro.clear_param_store()
-        guide = AutoGuideList(model)
-        guide.append(automatic(poutine.block(model, hide=["spread"])))
-        guide.append(AutoDelta(poutine.block(model, expose=["spread"])))
-        assert_pyros(model, guide, x)
-        with pytest.raises(InputError, match="'spread' is a point estimate"):
-            IWAE(3).loss(model, guide, x)
-
-
-def test_factors_of_a_guide() -> None:
-    def model() -> None:
-        z = pyro.sample("z", dist.Normal(0.0, 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(1.0))
-
-    def guide(has_rsample: bool | None = True) -> None:
-        loc = pyro.param("loc", lambda: torch.tensor(0.1))
-        z = pyro.sample("z", dist.Normal(loc, 1.0))
-        pyro.factor("f", -z * loc, has_rsample=has_rsample)
-
-    assert_pyros(model, guide)
-    assert math.isfinite(ELBO().loss_and_grads(model, partial(guide, False)))
-    with pytest.raises(InputError, match="missing specification of has_rsample"):
-        ELBO().loss(model, partial(guide, None))
-    with pytest.raises(InputError, match="factor 'f' is no density"):
-        IWAE(2).loss(model, guide)
-
-
-def test_rejection_samplers_have_a_score() -> None:
-    """They are reparameterised in part. The exact gradient in their shape is known."""
-    size = 20_000
-    wraps: list[Callable[[Any], Any]] = [lambda d: d, lambda d: d.expand([size, 1]).to_event(1)]
-    for wrap in wraps:
-        pyro.clear_param_store()
-
-        def model(wrap: Any = wrap) -> None:
-            with pyro.plate("data", size):
-                x = pyro.sample("x", wrap(dist.Gamma(2.0, 1.0)))
-                pyro.factor("f", -x.reshape(-1))
-
-        def guide(wrap: Any = wrap) -> None:
-            shapes = pyro.param("shapes", lambda: torch.full((size, 1), 1.5))
-            shapes = shapes if wrap is wraps[1] else shapes.squeeze(-1)
-            with pyro.plate("data", size):
-                pyro.sample("x", wrap(RejectionStandardGamma(shapes)))
-
-        shape = torch.tensor(1.5, requires_grad=True)
-        # E_q[log q - log Gamma(2, 1) + x] in closed form.
-        kl = torch.distributions.kl_divergence(
-            torch.distributions.Gamma(shape, 1.0), torch.distributions.Gamma(2.0, 1.0)
-        )
-        (exact,) = torch.autograd.grad(kl + shape, shape)
-        ELBO().loss_and_grads(model, guide)
-        found = pyro.param("shapes").grad
-        error = found.std() / size**0.5
-        assert abs(found.mean() - exact) < 4.5 * error < 0.15 * abs(exact)
-        with pytest.raises(InputError, match="'x' of the guide is not reparameterised"):
-            IWAE(2, vectorize_particles=False).loss_and_grads(model, guide)
 
 
 def test_orders_of_sites_that_have_no_closed_form() -> None:

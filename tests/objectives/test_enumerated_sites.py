@@ -7,8 +7,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from like_pyro import gradients
 from pyro.infer import SVI, TraceEnum_ELBO, config_enumerate
-from test_any_programs import gradients
 from test_contracts import OBJECTIVES
 from torch import Tensor
 
