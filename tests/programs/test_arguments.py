@@ -129,6 +129,6 @@ def test_containers_with_constructors_of_their_own() -> None:
     arguments = Arguments(values, packed, values.shape)
     _, kept, shape = arguments.take(slice(0, 2)).args
     assert type(kept) is nn.utils.rnn.PackedSequence and kept.data.equal(packed.data)
-    assert shape is values.shape
+    assert type(shape) is torch.Size and shape == values.shape
     again = arguments.with_tensors(tuple(2 * tensor for tensor in arguments.tensors())).args[1]
     assert type(again) is nn.utils.rnn.PackedSequence and again.data.equal(2 * packed.data)
