@@ -184,7 +184,9 @@ def evaluate(
         batch_size=batch_size,
         most_at_once=min(50, chunk_size),
     )
-    evaluator = _Evaluator(pair, adapt, rungs, max(1, chunk_size // max(1, pair.batch_size)))
+    # One draw at a time: a graph of many runs would take minutes to compile, and gain nothing.
+    chunk = chunk_size // max(1, pair.batch_size) if pair.vectorize else 1
+    evaluator = _Evaluator(pair, adapt, rungs, max(1, chunk))
     numbers = num_samples * max(1, len(arguments)) * arguments.numel_per_example
     evaluator.prepare(arguments.take(slice(pair.batch_size)), numbers, compile)
     results = in_batches(

@@ -133,8 +133,8 @@ def _map(function: Callable[[Any], Any], nest: Any) -> Any:
         return {key: _map(function, item) for key, item in nest.items()}
     if type(nest) in (tuple, list):
         return type(nest)(_map(function, item) for item in nest)
-    if isinstance(nest, tuple):  # a named tuple
-        return type(nest)(*(_map(function, item) for item in nest))
+    if isinstance(nest, tuple) and hasattr(nest, "_make"):  # a named tuple: PackedSequence is one
+        return nest._make(_map(function, item) for item in nest)
     return function(nest)
 
 

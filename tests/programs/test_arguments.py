@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.programs.arguments import Arguments, Shared
 
@@ -120,3 +120,15 @@ def test_other_containers_are_single_items() -> None:
     things = {1, 2}
     args, _ = Arguments(torch.zeros(3), things).take(slice(1)).call(returned)
     assert args[1] is things
+
+
+def test_containers_with_constructors_of_their_own() -> None:
+    """A packed sequence is a named tuple whose constructor takes no fields; a shape is a tuple."""
+    values, lengths = torch.arange(24.0).reshape(3, 4, 2), torch.tensor([4, 2, 1])
+    packed = nn.utils.rnn.pack_padded_sequence(values, lengths, batch_first=True)
+    arguments = Arguments(values, packed, values.shape)
+    _, kept, shape = arguments.take(slice(0, 2)).args
+    assert type(kept) is nn.utils.rnn.PackedSequence and kept.data.equal(packed.data)
+    assert type(shape) is torch.Size and shape == values.shape
+    again = arguments.with_tensors(tuple(2 * tensor for tensor in arguments.tensors())).args[1]
+    assert type(again) is nn.utils.rnn.PackedSequence and again.data.equal(2 * packed.data)

@@ -250,19 +250,20 @@ def test_importance_weights(name: str, batch_size: int | None) -> None:
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_annealing(name: str) -> None:
     kind = KINDS[name]
-    settings = bounds.Settings(temperatures=30, chains=32)
+    settings = bounds.Settings(temperatures=12, chains=32)
     result = bounds.anneal(kind.model, kind.guide, kind.arguments, settings)
     for bound in (result.lower, result.upper):
         assert abs(bound.mean - kind.exact.mean().item()) < 4.5 * bound.mc_se + 0.003
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_objective_agrees_with_bound(name: str) -> None:
+def test_objectives_agree_with_bounds(name: str) -> None:
+    """The objectives draw in other ways: their losses are the same bounds, within both errors."""
     kind = KINDS[name]
     result = bounds.evaluate(kind.model, kind.guide, kind.arguments, K)
-    torch.manual_seed(1)
-    loss = objectives.ELBO(K).differentiable_loss(
-        kind.model, kind.guide, *kind.arguments.args, **kind.arguments.kwargs
-    )
     count = len(result.elbo.values)
-    assert abs(loss.item() / count + result.elbo.mean) < 4.5 * 2**0.5 * result.elbo.mc_se
+    torch.manual_seed(1)
+    for objective, bound in ((objectives.ELBO(K), result.elbo), (objectives.IWAE(K), result.bound)):
+        args, kwargs = kind.arguments.args, kind.arguments.kwargs
+        loss = objective.differentiable_loss(kind.model, kind.guide, *args, **kwargs)
+        assert abs(loss.item() / count + bound.mean) < 4.5 * 2**0.5 * bound.mc_se
