@@ -263,8 +263,7 @@ def _replayed(
     drawn = {name for name, site in sample_sites(guide) if not isinstance(base(site["fn"]), Delta)}
     for name, site in guide.nodes.items():
         if name in drawn:
-            infer = dict(site["infer"])  # enumeration writes into it
-            given.nodes[name] = {**site, "value": change(name, site["value"]), "infer": infer}
+            given.nodes[name] = {**site, "value": change(name, site["value"])}
         elif other_examples or not poutine.util.site_is_subsample(site):
             given.remove_node(name)
     if seed is not None:
