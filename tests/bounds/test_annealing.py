@@ -319,6 +319,7 @@ def test_bidirectional_with_constrained_sites() -> None:
     assert -4.5 * result.gap.se < result.gap.mean < 0.1 + 4.5 * result.gap.se
 
 
+@pytest.mark.filterwarnings("ignore:all examples are taken at once")
 def test_autoguides() -> None:
     """Their latent sites are points, computed from auxiliary sites, which HMC moves."""
     model, _ = simple()
