@@ -12,7 +12,9 @@ import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import closed_forms
 import pyro
@@ -23,12 +25,14 @@ from descriptions import Description
 from references import Case, quiet
 from torch import Tensor
 
-from pyro_vae import bounds, objectives
-from pyro_vae.programs.arguments import Arguments
+from pyro_vae import bounds, objectives, training
+from pyro_vae.bounds import Arguments
+from pyro_vae.programs.compiling import CannotCompile, Compiled
 
 SIGMA = 4.5
 SINGLE_SIGMA = 5.5  # for the largest of several numbers, or with an error from a few repeats
-DRAWS = 200
+DRAWS = 120
+COMPILED_DRAWS = 8  # a graph of programs that are not vectorised grows with them
 LONGEST_SENTENCE = 400
 
 
@@ -452,14 +456,18 @@ def _compare_gradients(
             )
 
 
+def _owned(case: Case) -> list[Tensor]:
+    """Return the parameters: bias, shift, widening."""
+    if case.d.parameters == "pyro.param":
+        store = pyro.get_param_store()
+        return [store[name].unconstrained() for name in ("bias", "shift", "widen")]
+    return [case.model.own_bias, case.guide.shift, case.guide.widen]
+
+
 def _gradient(case: Case, objective: Any) -> list[Tensor]:
     """Return the gradients of bias, shift and widening of one call."""
     objective.loss_and_grads(case.model, case.guide, *case.call.args, **case.call.kwargs)
-    if case.d.parameters == "pyro.param":
-        store = pyro.get_param_store()
-        owned = [store[name].unconstrained() for name in ("bias", "shift", "widen")]
-    else:
-        owned = [case.model.own_bias, case.guide.shift, case.guide.widen]
+    owned = _owned(case)
     found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in owned]
     for parameter in owned:
         parameter.grad = None
@@ -469,7 +477,8 @@ def _gradient(case: Case, objective: Any) -> list[Tensor]:
 def check_later_batch(case: Case) -> None:
     """`objectives.ELBO`, after a batch in which nothing is masked or outside the support."""
     d = case.d
-    if d.arguments == "none" or not (d.mask or d.outside or d.batch_size) or d.is_automatic:
+    changes = d.mask == "guide only" or d.outside or (d.batch_size and d.position)
+    if d.arguments == "none" or not changes or d.is_automatic:
         raise NotAsked
     harmless = replace(case.rows, observed=torch.ones_like(case.rows.observed))
     first = call_of(d, harmless, case.constants.noise)
@@ -521,6 +530,65 @@ def check_bidirectional(case: Case) -> None:
     near("gap", gap, torch.zeros(len(gap)), torch.zeros(len(gap)), case.tolerance)
 
 
+def check_training(case: Case) -> None:
+    """Three steps of `EagerEngine`, against the same steps written out."""
+    d = case.d
+    if d.is_automatic or not _has_gradient(case):
+        raise NotAsked
+    final = []
+    for step_by in (_steps_written_out, _steps_of_engine):
+        fresh = Case(d)
+        torch.manual_seed(d.seed)
+        step_by(fresh)
+        final.append([p.detach().clone() for p in _owned(fresh)])
+        pyro.clear_param_store()
+    for name, found, true in zip(("bias", "shift", "widen"), final[1], final[0], strict=True):
+        if not torch.allclose(found, true, atol=1e-4):
+            raise Wrong(f"{name} after training {_shown(found)} for {_shown(true)}")
+
+
+def _steps_written_out(case: Case) -> None:
+    objective = objectives.ELBO(num_particles=4)
+    with torch.random.fork_rng():
+        objective.loss(case.model, case.guide, *case.call.args, **case.call.kwargs)
+    optimizer = torch.optim.Adam(_owned(case), lr=0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        objective.loss_and_grads(case.model, case.guide, *case.call.args, **case.call.kwargs)
+        optimizer.step()
+
+
+def _steps_of_engine(case: Case) -> None:
+    engine = training.EagerEngine(case.model, case.guide, objectives.ELBO(num_particles=4), lr=0.05)
+    for _ in range(3):
+        engine.step(data_of(case))
+
+
+def check_compiled(case: Case) -> None:
+    """A compiled loss, and the programs after it. Inductor itself is left out: it is slow."""
+    with mock.patch("torch._inductor.compile", lambda graph, inputs, options=None: graph):
+        objective = objectives.ELBO(num_particles=COMPILED_DRAWS)
+        compiled = Compiled(partial(objective.differentiable_loss, case.model, case.guide))
+        try:
+            loss = compiled(*case.call.args, **case.call.kwargs)
+        except CannotCompile as error:
+            loss = None
+            text = " ".join(str(error).split())
+    for name, value in pyro.get_param_store().named_parameters():
+        if type(value) not in (Tensor, torch.nn.Parameter):
+            raise Wrong(f"Pyro's parameter '{name}' is a {type(value).__name__}")
+    if case.pyro_error is None:
+        case.pyro_loss()
+    if loss is None:
+        raise ValueError(text[:200])
+    refuse_numbers(case)
+    known, log_w = case.elbo_of(1), case.log_w_of(1)
+    if known is None or log_w is None or case.scale is None:
+        return
+    error = case.scale * log_w.std(0) / COMPILED_DRAWS**0.5
+    near("ELBO", -loss.reshape(1), case.scale * known[0], error + known[1], case.tolerance)
+
+
 CALLS: dict[str, Callable[[Case], None]] = {
     "evaluate": check_evaluate,
     "log_weights": check_log_weights,
@@ -532,5 +600,7 @@ CALLS: dict[str, Callable[[Case], None]] = {
     "later batch": check_later_batch,
     "objectives": check_other_objectives,
     "gaussian": check_gaussian,
+    "training": check_training,
+    "compiled": check_compiled,
     "bidirectional": check_bidirectional,
 }
