@@ -27,6 +27,7 @@ from pyro_vae.likelihoods import Likelihood
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
 from pyro_vae.programs import compiling
+from pyro_vae.programs.observed_values import ObservedValues
 
 PRIORS = [priors.StandardNormal, priors.LearnedNormal, priors.Mixture, priors.Vamp]
 LIKELIHOODS = [likelihoods.Bernoulli, likelihoods.ContinuousBernoulli, likelihoods.Gaussian]
@@ -186,11 +187,13 @@ def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> N
             trained = [p for p in vae.parameters() if p.requires_grad]
             states = [state for parameter in trained for state in engine._adam_state(parameter)]
             arguments = (digits, engine._step_sizes(states[::3], trained[0]), *states)
-            with engine._own_store(training=True):
-                graph, _ = compiling._trace(engine._step_function(trained, show), arguments)
+            function = engine._step_function(trained, show, ObservedValues(refuse=False))
+            with engine._running(training=True):
+                graph, _ = compiling._trace(function, arguments)
             torch.manual_seed(1)
             with torch.no_grad():
-                (loss,) = graph(*arguments)
+                loss, valid, _ = graph(*arguments)
+            assert valid
         else:
             torch.manual_seed(1)
             loss = torch.tensor(engine.step(digits, show))

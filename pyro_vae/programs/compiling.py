@@ -48,9 +48,10 @@ class Compiled:
 
     It is compiled at the first call with arguments of a new shape, memory layout, type or device;
     new values do not compile it again. Before it is compiled, it runs once, without effect: what
-    programs make when they first run, such as Pyro's parameters, is then made. Each call uses the current values of the tensors that the
-    function closes over, such as parameters, provided they are changed in place. Each call draws
-    new random numbers; after the same `torch.manual_seed` they are those of the function itself.
+    programs make when they first run, such as Pyro's parameters, is then made. Each call uses the
+    current values of the tensors that the function closes over, such as parameters, provided they
+    are changed in place. Each call draws new random numbers; after the same `torch.manual_seed`
+    they are those of the function itself.
 
     Arguments may be tensors nested in tuples, lists and dictionaries. Non-tensors among them
     (numbers, strings, flags) are compiled for each of their values. Other non-tensors (modes,
@@ -254,7 +255,7 @@ def _turn_closed_over_into_inputs(graph: GraphModule) -> list[Tensor]:
     # For Inductor, a tensor that stays an attribute of the module is a second input with the same
     # memory. If the graph writes to one of the two, Inductor copies it before and after each call.
     # This is needed only if different tensors share memory: only then do the attributes stay.
-    addresses = [tensor.untyped_storage().data_ptr() for tensor in inputs if tensor.numel()]
+    addresses = [_address(tensor) for tensor in inputs if tensor.numel()]
     if len(set(addresses)) == len(addresses):
         for name in {str(node.target) for node in attributes}:
             delattr(graph, name)
@@ -278,15 +279,12 @@ class _UndoWrites(TorchDispatchMode):
         for argument, declared in zip(args, func._schema.arguments, strict=False):
             if _is_written(declared):
                 for tensor in _real(argument):
-                    known = (
-                        tensor in self.before or tensor.untyped_storage().data_ptr() in self.made
-                    )
-                    if not known:
+                    if tensor not in self.before and _address(tensor) not in self.made:
                         with _disable_current_modes():
                             self.before[tensor] = tensor.detach().clone()
         result = func(*args, **(kwargs or {}))
         if not any(returned.alias_info for returned in func._schema.returns):
-            self.made.update(tensor.untyped_storage().data_ptr() for tensor in _real(result))
+            self.made.update(map(_address, _real(result)))
         return result
 
     def restore(self) -> None:
@@ -304,10 +302,13 @@ def _is_written(argument: Any) -> bool:
 
 
 def _real(nest: Any) -> list[Tensor]:
-    """Return the tensors in a nest that have values."""
-    return [
-        x for x in tensors_in(nest) if x.layout == torch.strided and not isinstance(x, FakeTensor)
-    ]
+    """Return the tensors in a nest that have values; sparse ones are left out."""
+    dense = [tensor for tensor in tensors_in(nest) if tensor.layout == torch.strided]
+    return [tensor for tensor in dense if not isinstance(tensor, FakeTensor)]
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 class _RefuseReadingValues(TorchFunctionMode):

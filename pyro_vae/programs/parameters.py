@@ -185,7 +185,7 @@ def leaves(result: Tensor) -> list[Tensor]:
     """Return the tensors, such as parameters, that a result can be differentiated by."""
     found: dict[Tensor, None] = {}
     seen: set[Any] = set()
-    waiting = [result.grad_fn]
+    waiting: list[Any] = [result.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

@@ -169,6 +169,11 @@ class Run:
                 "batch_size",
             )
         self.engine.check(self.validation[:2])
+        if "parameters" in self.engine.state_dict():
+            raise InputError(
+                "the model or the guide has a pyro.param that is not a parameter of a module, so "
+                "the run would not save it with them: make it a torch.nn.Parameter"
+            )
         training.check(self.engine, self.callbacks())
 
     def callbacks(self) -> list[training.Callback]:

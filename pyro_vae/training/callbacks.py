@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
 from pyro_vae import diagnostics
 from pyro_vae.errors import DivergenceError, InputError, check_range
+from pyro_vae.programs.parameters import OwnParameters
 from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.training.engine import Engine, Observe
 
@@ -174,7 +174,7 @@ def diagnose(engine: Engine, validation: Tensor) -> dict[str, float]:
     """Diagnose the latent code on the first 500 validation examples, which is cheap."""
     engine.model.eval()  # the engine's next step puts them back into training mode
     engine.guide.eval()
-    with pyro.get_param_store().scope():
+    with OwnParameters(engine.model, engine.guide).scope():
         diagnosis = diagnostics.diagnose(engine.model, engine.guide, validation[:500])
     return {
         "kl": diagnosis.information.rate.mean().item(),

@@ -30,8 +30,9 @@ class CompiledEngine(EagerEngine):
 
     The graph holds `observe`, the loss, its gradients, and Adam. It is compiled for the layout of
     the first batch: its shapes, and the values of arguments that are not tensors. Other batches,
-    such as a smaller one at the end of an epoch, are run eagerly, with the same optimiser; `evaluate_loss` and all steps of objectives that learn are run eagerly, too. The
-    learning rate is the only setting of the optimiser that may change between steps.
+    such as a smaller one at the end of an epoch, are run eagerly, with the same optimiser;
+    `evaluate_loss` and all steps of objectives that learn are run eagerly, too. The learning rate
+    is the only setting of the optimiser that may change between steps.
 
     Args:
         model: see `EagerEngine`, as for all arguments but the last.

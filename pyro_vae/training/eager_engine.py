@@ -206,14 +206,12 @@ class EagerEngine:
 
         A parameter that is held fixed for the moment stays in the list, if it is there.
         """
-        modules = [*self.model.parameters(), *self.guide.parameters()]
-        already = set(self.trained) if hasattr(self, "optimizer") else set()
         # A parameter that both programs have is in the list once.
-        return [
-            p
-            for p in dict.fromkeys([*modules, *others.values()])
-            if p.requires_grad or p in already
-        ]
+        all_of_them = dict.fromkeys(
+            [*self.model.parameters(), *self.guide.parameters(), *others.values()]
+        )
+        already = set(self.trained) if hasattr(self, "optimizer") else set()
+        return [p for p in all_of_them if p.requires_grad or p in already]
 
     def _training_precision(self, x: Data) -> contextlib.AbstractContextManager[None]:
         """Compute matrix products in the precision of training."""

@@ -62,6 +62,19 @@ class GuideFirst(Callback):
                 "objective",
             )
 
+    def start(self, training: Training) -> None:
+        """Refuse guides that have no parameters of their own.
+
+        Raises:
+            InputError: if the guide is a function, whose parameters cannot be told from those of
+                the model.
+        """
+        if not any(True for _ in training.engine.guide.parameters()):
+            raise InputError(
+                "the guide is not a module with parameters, so it cannot be trained first: make "
+                "it a torch.nn.Module, or do not train the guide first"
+            )
+
     @contextlib.contextmanager
     def around_step(self, training: Training) -> Iterator[None]:
         """Take the guide's steps, and hold the guide fixed in the model's step."""

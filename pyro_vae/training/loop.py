@@ -10,7 +10,7 @@ import math
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -64,6 +64,10 @@ def fit(
         )
     check(engine, callbacks)
     training = Training(engine, train, observe, epochs, batch_size, seed, callbacks)
+    with preserve_rng_state(train), _quiet():
+        # One-time set-up must not consume an epoch's random numbers, so it is done here. Some
+        # programs make their parameters now, for which a checkpoint has values.
+        engine.evaluate_loss(observe(train[:batch_size]))
     for callback in callbacks:
         callback.resume(training)
     done = len(training.history)
@@ -75,11 +79,7 @@ def fit(
         disable=not progress,
         mininterval=0.1 if sys.stderr.isatty() else 10,
     )
-    with bar, preserve_rng_state(train), warnings.catch_warnings():
-        # Pyro's warnings of NaN: a DivergenceError says more.
-        warnings.filterwarnings("ignore", "Encountered (NaN|inf)")
-        # One-time set-up must not consume an epoch's random numbers, so it is done here.
-        engine.evaluate_loss(observe(train[:1]))
+    with bar, preserve_rng_state(train), _quiet():
         for callback in callbacks:
             callback.start(training)
         for epoch in range(done + 1, epochs + 1):
@@ -104,6 +104,14 @@ def check(engine: Engine, callbacks: Sequence[Callback]) -> None:
             )
     for callback in callbacks:
         callback.check(engine)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress Pyro's warnings of NaN: a DivergenceError says more."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Encountered (NaN|inf)")
+        yield
 
 
 def _run_epoch(training: Training, epoch: int, bar: tqdm) -> None:

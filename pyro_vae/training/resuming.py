@@ -47,14 +47,17 @@ class Checkpoint(Callback):
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
         """Write the three files; `checkpoint.pt` is the last, since it says that all is saved."""
         engine = training.engine
+        of_engine = engine.state_dict()
         bound = row.get("validation_bound")
         if bound is not None and (self.best is None or bound >= self.best):
             self.best = bound
             best = {"model": engine.model.state_dict(), "guide": engine.guide.state_dict()}
+            if "parameters" in of_engine:  # those that are not parameters of modules
+                best["parameters"] = of_engine["parameters"]
             checkpoint.save(self.folder / "best.pt", {**best, "epoch": training.epoch})
         checkpoint.write(self.folder / "metrics.csv", _table(training.history).encode())
         state = {
-            "engine": engine.state_dict(),
+            "engine": of_engine,
             "history": training.history,
             "callbacks": {type(each).__name__: each.state_dict() for each in training.callbacks},
         }
@@ -97,6 +100,8 @@ def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> 
             if type(callback).__name__ in states:
                 callback.load_state_dict(states[type(callback).__name__])
         return history
+    except InputError:  # it has a sentence of its own
+        raise
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} does not fit: it was saved with another model, guide or objective"

@@ -59,9 +59,7 @@ def test_a_proposal_without_its_reverse_is_caught(monkeypatch: pytest.MonkeyPatc
     settings = Settings(8, chains=400, leapfrog=2)
     assert not is_biased(programs.binary(), settings)
     log_probability = discrete_moves.log_probability
-    monkeypatch.setattr(
-        discrete_moves, "log_probability", lambda *args: 0 * log_probability(*args)
-    )
+    monkeypatch.setattr(discrete_moves, "log_probability", lambda *args: 0 * log_probability(*args))
     assert is_biased(programs.binary(), settings)
 
 

@@ -106,5 +106,3 @@ def test_a_description_prints_itself() -> None:
     d = random_description(Random(1))
     assert eval(repr(d)) == d
     assert repr(Description()) == "Description()"
-
-

@@ -1,5 +1,6 @@
 """Compiled functions: their results, the tensors they use, and the functions they refuse."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch._inductor.config
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributions import constraints
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
 from pyro_vae.programs import compiling
@@ -222,3 +227,94 @@ def test_faster_functions_are_as_accurate() -> None:
     expected = binary_cross_entropy_with_logits(x.double(), t.double()).item()
     assert mean.item() == pytest.approx(expected, rel=1e-5)
     assert total.item() == pytest.approx(expected * len(x), rel=1e-5)
+
+
+def elbo(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor) -> Tensor:
+    """One draw of log p(x, z) - log q(z)."""
+    drawn = pyro.poutine.trace(guide).get_trace(x)
+    replayed = pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(x)
+    return replayed.log_prob_sum() - drawn.log_prob_sum()
+
+
+def normal(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def with_params(x: Tensor) -> None:
+    slope = pyro.param("slope", torch.tensor(0.3))
+    scale = pyro.param("scale", lambda: torch.rand(()), constraint=constraints.positive)
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(slope * x, scale))
+
+
+@pytest.mark.parametrize("make", [lambda: with_params, lambda: AutoNormal(normal)])
+def test_what_programs_make_when_they_first_run_is_real(make: Callable[[], Any]) -> None:
+    guide, x = make(), torch.randn(6)
+    compiled = Compiled(lambda x: elbo(normal, guide, x))
+    torch.manual_seed(1)
+    ours = compiled(x)
+    assert not any(isinstance(p, FakeTensor) for _, p in pyro.get_param_store().named_parameters())
+    torch.manual_seed(1)
+    torch.testing.assert_close(ours, elbo(normal, guide, x).detach())
+    assert math.isfinite(Trace_ELBO().loss(normal, guide, x))
+    pyro.clear_param_store()
+    if guide is with_params:  # the parameters are made again for the next shape
+        compiled(x[:3])
+        assert math.isfinite(Trace_ELBO().loss(normal, guide, x))
+
+
+def test_parameters_that_are_made_in_every_run_are_refused() -> None:
+    runs = []
+
+    def function(x: Tensor) -> Tensor:
+        runs.append(1)
+        return x * pyro.param(f"a{len(runs)}", torch.tensor(0.3))
+
+    with pytest.raises(CannotCompile, match="makes the Pyro parameter 'a2' again"):
+        Compiled(function)(torch.ones(3))
+    assert list(pyro.get_param_store()) == ["a1"]
+
+
+def test_the_run_before_compiling_has_no_effect() -> None:
+    weight, lazy, norm = nn.Parameter(torch.ones(4)), nn.LazyLinear(2), nn.BatchNorm1d(4)
+
+    def function(total: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            weight[1:].sub_(x[0, 1:])  # a view
+            weight.view(-1).mul_(2)
+            total.add_(1)
+            fresh = torch.zeros(4)
+            fresh.add_(x[0])
+        loss = lazy(norm(x)).square().sum() + fresh.sum()
+        return torch.autograd.grad(loss, [norm.weight])[0]
+
+    total, x = torch.zeros(()), torch.randn(5, 4)
+    state = torch.get_rng_state()
+    graph = Compiled(function).prepare(total, x)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert weight.tolist() == [1.0] * 4 and total == 0
+    assert int(norm.num_batches_tracked) == 0 and not norm.running_mean.any()
+    bound = 4**-0.5  # of nn.Linear's initial values, which must not be lost
+    assert lazy.weight.abs().max() <= bound and lazy.weight.std() > 0.1 * bound
+    graph([total, x])
+    assert total == 1 and weight[0] == 2 and int(norm.num_batches_tracked) == 1
+
+
+def test_arguments_may_be_nested() -> None:
+    traced = []
+
+    def function(x: Tensor, parts: dict[str, Any], *, power: int) -> Tensor:
+        traced.append(power)
+        return (x + parts["rows"][0] * parts["factor"]) ** power
+
+    compiled, x = Compiled(function), torch.arange(3.0)
+    for factor, power in [(2.0, 1), (2.0, 2), (3.0, 2), (2, 2), (2.0, 1)]:
+        arguments = x, {"rows": [x + 1], "factor": factor}
+        expected = function(*arguments, power=power)
+        traced.pop()
+        assert torch.equal(compiled(*arguments, power=power), expected)
+    assert len(traced) == 2 * 4  # the last was compiled before
+    with pytest.raises(CannotCompile, match="neither a tensor nor a constant"):
+        compiled(x, {"rows": [x], "factor": {1}}, power=1)

@@ -41,7 +41,7 @@ def test_callbacks_that_are_refused(tmp_path: Path) -> None:
     before = parameters(engine)
     for said, trained, make in refused:
         with pytest.raises(InputError, match=said):
-            fit(trained, IMAGES, epochs=1, batch_size=5, callbacks=make(), progress=False)
+            fit(trained, IMAGES, show, epochs=1, batch_size=5, callbacks=make(), progress=False)
     assert equal(parameters(engine), before) and not list(tmp_path.iterdir())
 
 

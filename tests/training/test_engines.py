@@ -132,19 +132,6 @@ def test_steps_are_in_training_mode_and_evaluations_are_not(x: Tensor) -> None:
     assert torch.equal(likelihood.decoder.body[0].weight, dropped)  # no gradient came through
 
 
-class WithParam(priors.Prior):
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-
-    def forward(self) -> dist.Distribution:
-        return dist.Normal(pyro.param("mu", torch.zeros(2)), torch.ones(2)).to_event(1)
-
-
-def test_parameters_that_would_never_be_trained_are_refused(x: Tensor) -> None:
-    with pytest.raises(InputError, match=r"make it a torch\.nn\.Parameter"):
-        engine_of(make(WithParam)).step(x)
-
-
 def test_fixed_parameters_stay(x: Tensor) -> None:
     torch.manual_seed(2)
     likelihood = likelihoods.Gaussian(2, [5], noise="fixed")
@@ -257,9 +244,6 @@ def test_what_cannot_be_compiled(x: Tensor) -> None:
     ):
         losses = [falling.step(x)]
     assert losses + [falling.step(x) for _ in range(2)] == expected  # it warned once only
-    with pytest.raises(InputError, match=r"make it a torch\.nn\.Parameter"):
-        vae = make(WithParam)
-        CompiledEngine(vae.model, vae.guide, ELBO()).step(x)
 
 
 def test_fixed_parameters_stay_unchanged_in_compiled_steps(x: Tensor) -> None:
