@@ -293,7 +293,8 @@ def check_log_weights(case: Case) -> None:
 
 def check_anneal(case: Case) -> None:
     """`bounds.anneal`: both bounds, and the mean weight of the chains."""
-    settings = bounds.Settings(temperatures=4, chains=40, leapfrog=2)
+    chains = 200 if case.d.circle else 40
+    settings = bounds.Settings(temperatures=6, chains=chains, leapfrog=3)
     result = bounds.anneal(
         case.model,
         case.guide,

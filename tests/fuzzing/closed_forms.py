@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from constants import Constants, Rows, position_matrix
 from descriptions import Description
 from torch import Tensor
-from torch.distributions import MultivariateNormal, VonMises, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, VonMises, kl_divergence
 from torch.special import i0, i1
 
 
@@ -154,7 +155,7 @@ def angle_posterior(c: Constants, rows: Rows) -> tuple[Tensor, Tensor]:
     return torch.atan2(imaginary, real), torch.hypot(imaginary, real)
 
 
-def angle_evidence(c: Constants, rows: Rows) -> Tensor:
+def angle_evidence(d: Description, c: Constants, rows: Rows) -> Tensor:
     """Log p(angle), [n]: the integral of a product of two von Mises densities."""
     _, concentration = angle_posterior(c, rows)
     scales = torch.tensor([c.prior_concentration, c.angle_concentration]).double()
@@ -164,7 +165,21 @@ def angle_evidence(c: Constants, rows: Rows) -> Tensor:
 def evidence(d: Description, c: Constants, rows: Rows) -> Tensor:
     """Log p(x): of each example, [n], or of the data set, [1], if a variable is global."""
     log_p = posterior(d, c, rows).log_joint.logsumexp(-1)
-    return log_p + angle_evidence(c, rows) if d.circle else log_p
+    return log_p + angle_evidence(d, c, rows) if d.circle else log_p
+
+
+def _angle_grid() -> tuple[Tensor, Tensor]:
+    """Return angles and the logarithms of their weights in an integral, by Gauss and Legendre."""
+    points, weights = np.polynomial.legendre.leggauss(200)
+    return math.pi * torch.tensor(points)[:, None], (math.pi * torch.tensor(weights)).log()[:, None]
+
+
+def _angle_log_joint(d: Description, c: Constants, rows: Rows, t: Tensor) -> Tensor:
+    """log p(angle, t) of latent angles t, [count, n]."""
+    prior = VonMises(torch.zeros(()).double(), torch.tensor(c.prior_concentration).double())
+    concentration = torch.tensor(c.angle_concentration).double()
+    seen = Normal(t, 1.0) if d.circle == "line" else VonMises(t, concentration)
+    return prior.log_prob(t) + seen.log_prob(rows.angle)
 
 
 @dataclass(frozen=True)
@@ -247,6 +262,8 @@ def class_marginals(d: Description, p: Posterior) -> Tensor:
 
 def angle_law(d: Description, c: Constants, rows: Rows) -> tuple[Tensor, Tensor]:
     """Location and concentration of the guide's angles."""
+    if d.circle == "line":
+        return 0.5 * rows.angle, torch.ones_like(rows.angle)
     loc, concentration = angle_posterior(c, rows)
     return loc + 0.3 * d.shift, concentration * (0.8 if d.shift else 1.0)
 
@@ -259,7 +276,7 @@ def elbo(d: Description, c: Constants, rows: Rows, p: Posterior, q: Law) -> Tens
     counted = p.log_joint - _kl(q, p) - log_q
     value = torch.where(log_q > -math.inf, log_q.exp() * counted, 0.0).sum(-1)
     if d.circle:
-        value = value + angle_evidence(c, rows) - _angle_kl(angle_law(d, c, rows), c, rows)
+        value = value + _angle_elbo(d, c, rows)
     return value
 
 
@@ -274,6 +291,15 @@ def _kl(q: Law, p: Posterior) -> Tensor:
         MultivariateNormal(q.mean.where(counts, 0.0), torch.where(both, q.cov, eye)),
         MultivariateNormal(p.mean.where(counts, 0.0), torch.where(both, p.cov, eye)),
     )
+
+
+def _angle_elbo(d: Description, c: Constants, rows: Rows) -> Tensor:
+    law = angle_law(d, c, rows)
+    if d.circle == "angle":
+        return angle_evidence(d, c, rows) - _angle_kl(law, c, rows)
+    t, log_weight = _angle_grid()
+    log_q = VonMises(*law).log_prob(t)
+    return ((log_q + log_weight).exp() * (_angle_log_joint(d, c, rows, t) - log_q)).sum(0)
 
 
 def _angle_kl(law: tuple[Tensor, Tensor], c: Constants, rows: Rows) -> Tensor:
@@ -330,8 +356,6 @@ def log_weights(
     if d.circle:
         loc, kappa = angle_law(d, c, rows)
         t = VonMises(loc, kappa).sample((count,))
-        prior = VonMises(torch.zeros(()).double(), torch.tensor(c.prior_concentration).double())
-        seen = VonMises(t, torch.tensor(c.angle_concentration).double())
-        total = total + prior.log_prob(t) + seen.log_prob(rows.angle)
+        total = total + _angle_log_joint(d, c, rows, t)
         total = total - VonMises(loc, kappa).log_prob(t)
     return total

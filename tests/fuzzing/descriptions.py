@@ -39,7 +39,8 @@ class Description:
         width: the size of these variables; 0 for scalars without an event dimension.
         positive: whether the first layer is log-normal, and the model takes its logarithm.
         in_features: whether the layers are scalars in the plate of the features.
-        circle: whether each example has an angle, latent von Mises, observed with von Mises noise.
+        circle: whether each example has a latent von Mises angle, which is observed with von Mises
+            noise (`angle`), or with normal noise, as if it were on a line (`line`).
         features: the number of normal values that are observed for each example.
         observation: how they are observed: at one site with an `event` dimension, in an inner
             `plate`, at several `sites`, in a `sequential plate`, by `factor`, or with `obs_mask`.
@@ -86,7 +87,7 @@ class Description:
     width: int = 1
     positive: bool = False
     in_features: bool = False
-    circle: bool = False
+    circle: str | None = None
     features: int = 2
     observation: str = "event"
     emission: str | None = None
@@ -210,7 +211,7 @@ def consistent(d: Description) -> Description:
     if d.position == "softmax":
         d = replace(d, position="softmax" if d.emission == "words" else None)
     if d.global_width:  # the evidence of N examples takes a sum over classes^N
-        d = replace(d, examples=min(d.examples, 3), classes=min(d.classes, 2), circle=False)
+        d = replace(d, examples=min(d.examples, 3), classes=min(d.classes, 2), circle=None)
     if d.observation in ("plate", "obs_mask") or d.in_features:
         d = replace(d, observation=d.observation if d.observation == "obs_mask" else "plate")
         if d.dim == d.feature_dim:
@@ -233,13 +234,13 @@ def consistent(d: Description) -> Description:
             guide_plate="same",
         )
     if d.observation == "obs_mask":
-        d = replace(d, mask="observed", circle=False)
+        d = replace(d, mask="observed", circle=None)
     if d.mask and d.mask_from == "lengths":
         d = replace(d, observation=d.observation if d.observation != "event" else "sites")
     if d.mask in ("model only", "guide only", "both sides") and d.layers == 0:
         d = replace(d, mask="observed")
     if d.mask in ("model only", "guide only", "both sides"):
-        d = replace(d, classes=0, emission=None, enumerate=None, global_width=0, circle=False)
+        d = replace(d, classes=0, emission=None, enumerate=None, global_width=0, circle=None)
     if d.is_automatic:
         keeps_classes = d.enumerate == "model" and d.layers > 0
         d = replace(
@@ -248,7 +249,7 @@ def consistent(d: Description) -> Description:
             emission=d.emission if keeps_classes else None,
             enumerate=d.enumerate if keeps_classes else None,
             position=None if d.position == "softmax" and not keeps_classes else d.position,
-            circle=False,
+            circle=None,
             auxiliary=None,
             tables="arguments",
             guide_plate="same",
@@ -291,7 +292,7 @@ def consistent(d: Description) -> Description:
     if d.outside == "nan" and (d.mask or (d.is_automatic and d.arguments == "none")):
         d = replace(d, outside=None)
     if d.scale == "subsample":
-        d = replace(d, outside=None, batch_statistics=None, arguments="positional", circle=False)
+        d = replace(d, outside=None, batch_statistics=None, arguments="positional", circle=None)
         if d.mask or d.global_width or d.examples < 2 or d.guide_plate != "same":
             d = replace(d, scale=None)
     if d.scale and d.point:
@@ -341,7 +342,7 @@ def random_description(random: Random) -> Description:
             width=random.randint(0, 3),
             positive=rarely(False, True),
             in_features=rarely(False, True),
-            circle=rarely(False, True, once_in=10),
+            circle=rarely(None, "angle", "line", once_in=8),
             features=random.randint(1, 3),
             observation=random.choice(
                 ("event", "event", "plate", "sites", "sequential plate", "factor", "obs_mask")

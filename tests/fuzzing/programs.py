@@ -206,7 +206,7 @@ class Model(Program):
 
     def bias(self) -> Tensor:
         if self.d.parameters == "pyro.param":
-            return pyro.param("bias", self.c.bias)
+            return pyro.param("bias", lambda: self.c.bias.clone())
         return self.own_bias
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
@@ -253,11 +253,10 @@ class Model(Program):
                     "angle" + suffix,
                     dist.VonMises(torch.zeros_like(n), c.prior_concentration + 0 * n),
                 )
-                pyro.sample(
-                    "seen" + suffix,
-                    dist.VonMises(angle, c.angle_concentration + 0 * n),
-                    obs=n,
-                )
+                seen = dist.Normal(angle, 1.0)
+                if d.circle == "angle":
+                    seen = dist.VonMises(angle, c.angle_concentration + 0 * n)
+                pyro.sample("seen" + suffix, seen, obs=n)
 
     def layers(self, rows: Rows, suffix: str, u: Tensor | None, kind: Tensor | None) -> Tensor:
         d, c = self.d, self.c
@@ -342,7 +341,7 @@ class Guide(Program):
 
     def own(self, name: str) -> Tensor:
         if self.d.parameters == "pyro.param":
-            return pyro.param(name, self.initial[name])
+            return pyro.param(name, lambda: self.initial[name].clone())
         return getattr(self, name)
 
     @torch.no_grad()
