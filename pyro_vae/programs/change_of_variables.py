@@ -17,12 +17,17 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import biject_to
 
 from pyro_vae.errors import InputError
+from pyro_vae.programs.sites import base
+from pyro_vae.programs.traces import sample_sites
 
 MAX_DIMS = 4096  # dimensions of the noise of one example for which the Jacobian is computed
+MAX_DIMS_FOLDED = 64  # the same, for which it is computed at several draws
+DRAWS_FOLDED = 8
 
 Site = dict[str, Any]
 
@@ -54,8 +59,9 @@ def check_change_of_variables(
         InputError: if a computed site is a point that no noise reaches, or the function is not
             invertible, or its Jacobian is not in the density.
     """
+    auxiliary = _without_points(auxiliary, guide_trace)
     with torch.enable_grad():
-        noise, trace = _run_with_noise(run_guide, guide_trace, auxiliary, computed)
+        noise, trace = _run_with_noise(run_guide, guide_trace, auxiliary)
         coordinates, log_dets = [], []
         for name in computed:
             site = trace.nodes[name]
@@ -77,21 +83,7 @@ def check_change_of_variables(
             raise _not_invertible(
                 auxiliary, computed, f"{dims} dimensions of noise, and {u.shape[1]} of the values"
             )
-        leaves = list(noise.values())
-
-        def gradient(total: Tensor) -> Tensor:
-            """Return the gradient with respect to the noise, shape [examples, dims]."""
-            parts = torch.autograd.grad(
-                total, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            return torch.cat(
-                [
-                    _by_example(part, trace.nodes[name], plate)
-                    for name, part in zip(noise, parts, strict=True)
-                ],
-                1,
-            )
-
+        gradient = _gradient(noise, trace, plate)
         log_det = _log_det_of_diagonal(u, gradient)
         elementwise = log_det is not None
         if log_det is None:
@@ -102,7 +94,7 @@ def check_change_of_variables(
                 trace.nodes[name],
                 plate,
             ).sum(1)
-            for name in computed
+            for name in _deltas(trace)
         )
         expected = -(log_det + sum(log_dets))
         error = (log_density - expected).abs().max().item()
@@ -115,6 +107,8 @@ def check_change_of_variables(
             f"auxiliary site '{auxiliary[0]}': no bound follows from these densities",
             "guide",
         )
+    if elementwise or dims <= MAX_DIMS_FOLDED:
+        _refuse_folds(run_guide, guide_trace, model_trace, auxiliary, computed, plate, elementwise)
     if not elementwise:
         return {}
     return {
@@ -135,24 +129,114 @@ def find_points(
 
     The arguments are those of `check_change_of_variables`.
     """
+    auxiliary = _without_points(auxiliary, guide_trace)
     with torch.enable_grad():
-        noise, trace = _run_with_noise(run_guide, guide_trace, auxiliary, computed)
+        noise, trace = _run_with_noise(run_guide, guide_trace, auxiliary)
         return _points(computed, [trace.nodes[name]["value"] for name in computed], noise)
+
+
+def _refuse_folds(
+    run_guide: Callable[[poutine.Trace], poutine.Trace],
+    guide_trace: poutine.Trace,
+    model_trace: poutine.Trace,
+    auxiliary: Sequence[str],
+    computed: Sequence[str],
+    plate: str | None,
+    elementwise: bool,
+) -> None:
+    """Refuse functions that give the same value for several noises, such as z = |a|.
+
+    The sign of the Jacobian of an invertible function is the same everywhere. That of a function
+    that folds its argument changes.
+
+    Args:
+        run_guide: as in `check_change_of_variables`, and so are the others.
+        guide_trace: the first draw.
+        model_trace: a trace of the model.
+        auxiliary: the names of the sites that are noise.
+        computed: the names of the sites that are computed.
+        plate: the name of the plate of the examples.
+        elementwise: whether each value depends on the noise of the same place alone.
+    """
+    first: Tensor | None = None
+    for draw in range(1 + DRAWS_FOLDED):
+        with torch.enable_grad():
+            fresh = guide_trace if draw == 0 else run_guide(poutine.Trace())
+            noise, trace = _run_with_noise(run_guide, fresh, auxiliary)
+            u = torch.cat(
+                [
+                    _by_example(
+                        biject_to(model_trace.nodes[name]["fn"].support).inv(
+                            trace.nodes[name]["value"]
+                        ),
+                        trace.nodes[name],
+                        plate,
+                    )
+                    for name in computed
+                ],
+                1,
+            )
+            gradient = _gradient(noise, trace, plate)
+            if elementwise:
+                sign = gradient(u.sum()).sign()
+            else:
+                jacobian = torch.stack([gradient(u[:, d].sum()) for d in range(u.shape[1])], 1)
+                sign = torch.linalg.slogdet(jacobian.double()).sign
+        first = sign if first is None else first
+        if (first * sign < 0).any():
+            raise _not_invertible(auxiliary, computed, "values that several noises give")
+
+
+def _deltas(guide_trace: poutine.Trace) -> list[str]:
+    """Return the names of all `Delta` sites of a guide."""
+    return [name for name, site in sample_sites(guide_trace) if isinstance(base(site["fn"]), Delta)]
+
+
+def _without_points(auxiliary: Sequence[str], guide_trace: poutine.Trace) -> list[str]:
+    """Return the auxiliary sites that are noise: those that are no points themselves.
+
+    The auxiliary site of AutoLaplaceApproximation is a point while it is trained.
+    """
+    points = _deltas(guide_trace)
+    return [name for name in auxiliary if name not in points]
+
+
+def _gradient(
+    noise: dict[str, Tensor], trace: poutine.Trace, plate: str | None
+) -> Callable[[Tensor], Tensor]:
+    """Return a function that differentiates a number with respect to noise, [examples, dims]."""
+
+    def gradient(total: Tensor) -> Tensor:
+        parts = torch.autograd.grad(
+            total,
+            list(noise.values()),
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return torch.cat(
+            [
+                _by_example(part, trace.nodes[name], plate)
+                for name, part in zip(noise, parts, strict=True)
+            ],
+            1,
+        )
+
+    return gradient
 
 
 def _run_with_noise(
     run_guide: Callable[[poutine.Trace], poutine.Trace],
     guide_trace: poutine.Trace,
     auxiliary: Sequence[str],
-    computed: Sequence[str],
 ) -> tuple[dict[str, Tensor], poutine.Trace]:
-    """Return the noise, with gradients, and a trace in which the sites are computed from it."""
+    """Return the noise, with gradients, and a trace in which all points are computed from it."""
     noise = {
         name: guide_trace.nodes[name]["value"].detach().clone().requires_grad_()
         for name in auxiliary
     }
     given = guide_trace.copy()
-    for name in computed:
+    for name in _deltas(guide_trace):
         given.remove_node(name)
     for name, value in noise.items():
         given.nodes[name] = {**given.nodes[name], "value": value}
