@@ -141,7 +141,9 @@ def binary() -> Known:
 
     def guide(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Bernoulli(logits=0.2 * x[:, None] * pull.sign() - 0.5).to_event(1))
+            pyro.sample(
+                "z", dist.Bernoulli(logits=0.2 * x[:, None] * pull.sign() - 0.5).to_event(1)
+            )
 
     def log_p(x: Tensor) -> Tensor:
         z = torch.cartesian_prod(*[torch.arange(2)] * 3).double()
