@@ -33,7 +33,7 @@ from torch.distributions.transforms import Transform
 from pyro_vae.bounds import finite_values
 from pyro_vae.errors import InputError
 
-CIRCLE_DRAWS = 8  # the number of draws that tell a circle from a line
+CIRCLE_DRAWS = 32  # the number of draws that tell a circle from a line
 
 
 class Coordinates(ABC):
@@ -161,11 +161,14 @@ def coordinates(name: str, fn: Any, value: Tensor) -> Coordinates:
     return Line(name)
 
 
-def check_model(guided: Coordinates | None, name: str, fn: Any, value: Tensor) -> None:
+def check_model(
+    guided: Coordinates | None, guide_fn: Any, name: str, fn: Any, value: Tensor
+) -> None:
     """Refuse a latent site whose density in the model is of another kind than in the guide.
 
     Args:
         guided: the coordinates of the site in the guide; None if the guide computes it from others.
+        guide_fn: the distribution of the site in the guide; None if there is none.
         name: the name of the site.
         fn: the distribution of the site in the model.
         value: a draw from the guide.
@@ -184,7 +187,7 @@ def check_model(guided: Coordinates | None, name: str, fn: Any, value: Tensor) -
         same = guided.values.shape == own.values.shape
         agree = same and bool((guided.values == own.values).all())
     elif isinstance(guided, Line) and isinstance(own, Circle):
-        agree = False
+        agree = _is_full_circle(_support(guide_fn))
     else:
         agree = type(guided) is type(own)
     if not agree:
@@ -226,8 +229,13 @@ def is_circle(name: str, fn: Any, value: Tensor) -> bool:
 
 
 def _has_period(fn: Any, value: Tensor) -> bool:
+    """Return whether the log-density is the same, up to rounding, after a shift by 2 pi.
+
+    In single precision the error is 0.06 for von Mises with a concentration of 10^6. A density on
+    the line whose draws all lie within 2 pi changes by much more.
+    """
     here, there = fn.log_prob(value), fn.log_prob(value + 2 * math.pi)
-    return bool(((here - there).abs() <= 1e-4 * (1 + here.abs())).all())
+    return bool(((here - there).abs() <= 0.03 * (1 + here.abs())).all())
 
 
 def _support(fn: Any) -> Any:

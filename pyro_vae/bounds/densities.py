@@ -115,7 +115,8 @@ class Densities:
         }
         for name, node in sample_sites(model):
             if not node["is_observed"]:
-                check_model(found.get(name), name, node["fn"], node["value"])
+                guide_fn = guide.nodes[name]["fn"] if name in found else None
+                check_model(found.get(name), guide_fn, name, node["fn"], node["value"])
         sites: dict[str, _Site] = {}
         first = 0
         for name in sorted(found, key=lambda name: isinstance(found[name], Values)):
@@ -217,7 +218,10 @@ class Densities:
         log_q = draws.log_q(lambda site: not isinstance(base(site["fn"]), Delta))
         log_p = draws.log_p() - draws.log_q(lambda site: isinstance(base(site["fn"]), Delta))
         log_dets = [substitution.log_det for substitution in substitutions]
-        log_det = log_dets[0] if draws.batch_dims else torch.stack(log_dets)
+        if draws.batch_dims:
+            log_det = log_dets[0]
+        else:
+            log_det = torch.stack([log_det.expand_as(log_q[0]) for log_det in log_dets])
         return log_q + log_det, log_p + log_det
 
     def _gather(self, value: Callable[[str, poutine.Trace], Tensor], draws: Draws) -> Tensor:

@@ -11,10 +11,11 @@ import torch
 from annealing_programs import Known, assert_unbiased, chains_of, deviations
 from torch import Tensor
 
+from pyro_vae import VAE, bounds, likelihoods, posteriors, priors
 from pyro_vae.bounds import Settings, coordinates, discrete_moves
 from pyro_vae.bounds.annealing_moves import Chains
 from pyro_vae.bounds.coordinates import Circle, Line, Sphere
-from pyro_vae.bounds.densities import Densities, simulate
+from pyro_vae.bounds.densities import Densities, prior_of, simulate
 from pyro_vae.programs.arguments import Arguments
 
 SPHERES = [partial(programs.sphere, dim) for dim in (2, 3, 7)]
@@ -40,6 +41,59 @@ def test_more_temperatures_give_tighter_bounds(make: Callable[[], Known]) -> Non
         settings = Settings(temperatures, chains=100, leapfrog=2)
         spreads.append(deviations(known, settings, repeats=1)[2])
     assert spreads[1] < 0.6 * spreads[0]
+
+
+def layers(prior: Callable, posterior: Callable, **options: Any) -> tuple[Callable, Callable]:
+    """Return a prior and a posterior in two layers, with the given upper ones."""
+    return (
+        partial(priors.Hierarchical, top=partial(prior, **options)),
+        partial(posteriors.Hierarchical, top=partial(posterior, **options), top_dim=4, features=8),
+    )
+
+
+@pytest.mark.parametrize("start", ["posterior", "prior"])
+@pytest.mark.parametrize(
+    ("prior", "posterior"),
+    [
+        (priors.UniformSphere, posteriors.PowerSpherical),
+        (priors.Bernoulli, posteriors.Bernoulli),
+        (partial(priors.Categorical, categories=2), partial(posteriors.Categorical, categories=2)),
+        (partial(priors.Vamp, components=3), posteriors.FullNormal),
+        (partial(priors.Vamp, components=3), posteriors.PowerSpherical),
+        (partial(priors.Vamp, components=3), posteriors.Bernoulli),
+        (partial(priors.Vamp, components=3), partial(posteriors.Categorical, categories=2)),
+        layers(priors.UniformSphere, posteriors.PowerSpherical),
+        layers(priors.Bernoulli, posteriors.Bernoulli),
+        layers(priors.Categorical, posteriors.Categorical, categories=2),
+    ],
+)
+def test_parts_of_a_vae(prior: Callable, posterior: Callable, start: Any) -> None:
+    """Both bounds agree with each other and with many importance samples from the prior."""
+    vae = VAE(prior(4), likelihoods.Bernoulli(4, [3, 3]), posterior([3, 3], 4)).eval()
+    x = vae.model(size=6).detach()
+    settings = Settings(20, chains=64, leapfrog=2, start=start)
+    result = bounds.anneal(vae.model, vae.guide, x, settings)
+    log_w = bounds.log_weights(vae.model, prior_of(vae.model), x, 10_000).double()
+    error = (log_w.exp().var(0) / 10_000 / log_w.exp().mean(0).square() + 1e-6).sqrt()
+    for bound in (result.lower, result.upper):
+        off = (bound.values - bounds.iwae(log_w)).abs()
+        assert (off < 4.5 * (bound.mc_variance + error.square()).sqrt() + 0.02).all()
+    gap = bounds.bidirectional(vae.model, vae.guide, x, settings).gap
+    assert -4.5 * gap.se - 0.02 < gap.mean < 0.2 + 4.5 * gap.se
+
+
+@pytest.mark.parametrize(
+    "make", [programs.circle, partial(programs.sphere, 3), programs.circle_over_categories]
+)
+def test_compiled(make: Callable[[], Known]) -> None:
+    """The compiled densities give the same weights."""
+    known = make()
+    settings = Settings(4, chains=8, leapfrog=2)
+    log_w, compiled = (
+        bounds.anneal(known.model, known.guide, known.x, settings, compile=compile).log_w
+        for compile in (False, True)
+    )
+    torch.testing.assert_close(log_w, compiled)
 
 
 # Mistakes that the tests above have to catch.
