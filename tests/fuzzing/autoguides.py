@@ -39,7 +39,7 @@ def low_rank_factor(size: int) -> Tensor:
 def automatic(d: Description, c: Constants, rows: Rows, model: Any) -> Any:
     """Make the autoguide of a description, and set its parameters."""
     call = call_of(d, rows, c.noise)
-    p, q = law(d, c, rows)
+    _, q = law(d, c, rows)
     start = initial_values(d, q.mean[0, 0], len(rows.x), model.dtype)
     hidden = ["c", *(f"c_{i}" for i in range(len(rows.x)))] if d.classes else []
     inner = poutine.block(model, hide=hidden)
@@ -67,7 +67,7 @@ def automatic(d: Description, c: Constants, rows: Rows, model: Any) -> Any:
 
 
 def draws(d: Description, guide: Any, call: Call, count: int) -> tuple[Tensor, Tensor]:
-    """Draw latent scalars in the order of the closed forms, [count, M], and their log q, [count]."""
+    """Draw latent scalars, [count, M], in the order of the closed forms, and log q, [count]."""
     posterior = guide.get_posterior(*call.args, **call.kwargs)
     z = posterior.sample((count,))
     log_q = posterior.log_prob(z)

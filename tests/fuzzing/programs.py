@@ -154,7 +154,7 @@ class Program(nn.Module):
 
     def mean_of_x(self, u: Tensor | None, kind: Tensor | None, z: Tensor | None) -> Tensor:
         """Return the mean of x, laid out, [.., features]."""
-        c, d = self.c, self.d
+        c = self.c
         if z is not None:
             mean = self.by_position(z) @ c.loading
         elif kind is not None:
