@@ -54,7 +54,7 @@ def test_linear_gaussian(start: Any, schedule: Any) -> None:
 
 @pytest.mark.parametrize(("latent_dim", "temperatures"), [(10, 60), (30, 120)])
 def test_more_dimensions(latent_dim: int, temperatures: int) -> None:
-    """Within 0.05 nats; in 30 dimensions IWAE_1000 is off by more than half a nat."""
+    """Within 0.05 nats; in 30 dimensions IWAE_1000 is off by more than a quarter of a nat."""
     known = LinearGaussian(latent_dim, 2 * latent_dim)
     x = known.marginal.sample((100,))
     exact = known.marginal.log_prob(x)
@@ -62,7 +62,7 @@ def test_more_dimensions(latent_dim: int, temperatures: int) -> None:
     result = bounds.anneal(model, guide, x, Settings(temperatures=temperatures))
     assert_both_sides(result, exact)
     if latent_dim == 30:
-        assert bounds.evaluate(model, guide, x, 1000).iwae[1000].mean < exact.mean().item() - 0.5
+        assert bounds.evaluate(model, guide, x, 1000).iwae[1000].mean < exact.mean().item() - 0.25
 
 
 def test_nonlinear(nonlinear: VAE) -> None:
