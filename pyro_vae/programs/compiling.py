@@ -290,7 +290,7 @@ class _UndoWrites(TorchDispatchMode):
     def restore(self) -> None:
         """Write the remembered values back."""
         with torch.no_grad():
-            for tensor, value in self.before.items():
+            for tensor, value in reversed(self.before.items()):  # some may share memory
                 tensor.copy_(value)
 
 
