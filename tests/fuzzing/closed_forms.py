@@ -156,7 +156,14 @@ def angle_posterior(c: Constants, rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def angle_evidence(d: Description, c: Constants, rows: Rows) -> Tensor:
-    """Log p(angle), [n]: the integral of a product of two von Mises densities."""
+    """Log p(angle), [n]: the integral of a product of two densities.
+
+    It has a closed form for two von Mises densities, and is computed by quadrature for an angle
+    that is observed on a line.
+    """
+    if d.circle == "line":
+        t, log_weight = _angle_grid()
+        return (_angle_log_joint(d, c, rows, t) + log_weight).logsumexp(0)
     _, concentration = angle_posterior(c, rows)
     scales = torch.tensor([c.prior_concentration, c.angle_concentration]).double()
     return i0(concentration).log() - math.log(2 * math.pi) - i0(scales).log().sum()

@@ -256,7 +256,7 @@ def consistent(d: Description) -> Description:
             sequential=False,
             batch_statistics=None if d.batch_statistics == "guide" else d.batch_statistics,
             mask=None if d.mask in ("model only", "guide only") else d.mask,
-            scale=None if d.scale in ("both sides", "subsample") else d.scale,
+            scale=None if d.scale in ("both sides", "subsample", "sized") else d.scale,
             layers=d.layers if d.global_width else max(d.layers, 1),
         )
     if d.point in ("first layer", "AutoGuideList") and (d.layers == 0 or d.mask == "both sides"):
