@@ -17,6 +17,13 @@ of draws of z for each x, `num_draws`. Both methods return sums over the example
 | `TVO` | a Riemann sum of the thermodynamic integral | the same |
 | `RWS` | IWAE_K | -KL(p(z|x) || q(z|x)): reweighted wake-sleep |
 
+They take any pair of Pyro programs, with the arguments and the keywords of Pyro's ELBOs
+(`Objective` documents them): `ELBO` replaces `Trace_ELBO`, `TraceGraph_ELBO` and `TraceEnum_ELBO`,
+`AnalyticELBO` replaces `TraceMeanField_ELBO`, and `Renyi` with alpha 0 `RenyiELBO`. What an
+objective cannot do right it refuses. Sites with scales of their own, points, and enumeration in
+the guide are for `ELBO` alone; for the others a scale that all sites share is the weight of each
+example, outside of the logarithm.
+
 Two related methods are elsewhere: the committed rate of delta-VAEs is a prior, `priors.AR1`, and
 aggressive training of the guide is a callback, `training.GuideFirst`.
 
@@ -25,7 +32,8 @@ To add an objective:
 1. Write a subclass of `Objective` in a file of this folder, with `differentiable_loss`; define
    `bound` too if models should not be chosen by IWAE_K. `draws.TrainingDraws.surrogate` makes a
    loss from weights of the draws. The arguments of the constructor are the options on the command
-   line.
+   line. Let it take `**pyro_options: Any` too, and hand them on as
+   `super().__init__(num_particles, pyro_options)`: Pyro's keywords, not shown on the command line.
 2. Import the class below, and name it in `__all__`. The command line then offers it.
 3. Add a case to `OBJECTIVES` in tests/test_contracts.py, and compare its
    gradient with an exact one in tests/objectives/test_gradients.py.

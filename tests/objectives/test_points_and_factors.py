@@ -1,9 +1,7 @@
 """Guides with points, with factors, and with rejection samplers."""
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -11,7 +9,6 @@ import pytest
 import torch
 from like_pyro import assert_pyros
 from pyro import poutine
-from pyro.distributions.testing.rejection_gamma import RejectionStandardGamma
 from pyro.infer import SVI
 from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoMultivariateNormal, AutoNormal
 from test_contracts import OBJECTIVES
@@ -84,33 +81,50 @@ def test_factors_of_a_guide() -> None:
         IWAE(2).loss(model, guide)
 
 
-def test_rejection_samplers_have_a_score() -> None:
-    """They are reparameterised in part. The exact gradient in their shape is known."""
-    size = 20_000
-    wraps: list[Callable[[Any], Any]] = [lambda d: d, lambda d: d.expand([size, 1]).to_event(1)]
-    for wrap in wraps:
-        pyro.clear_param_store()
+class Skewed(dist.Rejector):
+    """Draws of N(loc, 1), accepted with the probability Phi(x): half of them at loc 0."""
 
-        def model(wrap: Any = wrap) -> None:
-            with pyro.plate("data", size):
-                x = pyro.sample("x", wrap(dist.Gamma(2.0, 1.0)))
-                pyro.factor("f", -x.reshape(-1))
-
-        def guide(wrap: Any = wrap) -> None:
-            shapes = pyro.param("shapes", lambda: torch.full((size, 1), 1.5))
-            shapes = shapes if wrap is wraps[1] else shapes.squeeze(-1)
-            with pyro.plate("data", size):
-                pyro.sample("x", wrap(RejectionStandardGamma(shapes)))
-
-        shape = torch.tensor(1.5, requires_grad=True)
-        # E_q[log q - log Gamma(2, 1) + x] in closed form.
-        kl = torch.distributions.kl_divergence(
-            torch.distributions.Gamma(shape, 1.0), torch.distributions.Gamma(2.0, 1.0)
+    def __init__(self, loc: Tensor) -> None:
+        unit = dist.Normal(0.0, 1.0)
+        super().__init__(
+            dist.Normal(loc, 1.0), lambda x: unit.cdf(x).log(), unit.cdf(loc / 2**0.5).log()
         )
-        (exact,) = torch.autograd.grad(kl + shape, shape)
-        ELBO().loss_and_grads(model, guide)
-        found = pyro.param("shapes").grad
-        error = found.std() / size**0.5
-        assert abs(found.mean() - exact) < 4.5 * error < 0.15 * abs(exact)
-        with pytest.raises(InputError, match="'x' of the guide is not reparameterised"):
-            IWAE(2, vectorize_particles=False).loss_and_grads(model, guide)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_rejection_samplers_have_a_score(nested: bool) -> None:
+    """They are reparameterised in part. The exact gradient is an integral over a grid."""
+    size = 50_000
+
+    def model() -> None:
+        with pyro.plate("data", size):
+            x = pyro.sample("x", dist.Normal(torch.zeros(size, 1), 1.0).to_event(1))
+            pyro.factor("f", -x.squeeze(-1).square())
+
+    def guide() -> None:
+        locs = pyro.param("locs", lambda: torch.zeros(size, 1))
+        with pyro.plate("data", size):
+            pyro.sample("x", Skewed(locs).to_event(1))
+
+    def flat_model() -> None:
+        with pyro.plate("data", size):
+            x = pyro.sample("x", dist.Normal(0.0, 1.0))
+            pyro.factor("f", -x.square())
+
+    def flat_guide() -> None:
+        locs = pyro.param("locs", lambda: torch.zeros(size))
+        with pyro.plate("data", size):
+            pyro.sample("x", Skewed(locs))
+
+    programs = (model, guide) if nested else (flat_model, flat_guide)
+    x = torch.linspace(-7, 7, 4001, dtype=torch.float64)
+    loc = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    log_q = Skewed(loc).log_prob(x)
+    cost = log_q - dist.Normal(0.0, 1.0).log_prob(x) + x.square()
+    (exact,) = torch.autograd.grad((log_q.exp() * cost).sum() * (x[1] - x[0]), loc)
+    ELBO().loss_and_grads(*programs)
+    found = pyro.param("locs").grad
+    error = found.std() / size**0.5
+    assert abs(found.mean() - exact) < 4.5 * error < 0.1 * abs(exact)
+    with pytest.raises(InputError, match="'x' of the guide is not reparameterised"):
+        IWAE(2, vectorize_particles=False).loss_and_grads(*programs)
