@@ -100,12 +100,12 @@ def assert_evidence(log_w: Tensor, exact: Tensor | float) -> None:
 @pytest.mark.parametrize("name", GUIDES)
 def test_autoguides_have_the_exact_evidence(name: str) -> None:
     guide = GUIDES[name](every_support)
-    svi = SVI(every_support, guide, pyro.optim.Adam({"lr": 0.08}), Trace_ELBO())
-    for _ in range(100):
+    svi = SVI(every_support, guide, pyro.optim.Adam({"lr": 0.03}), Trace_ELBO())
+    for _ in range(150):
         svi.step()
     with torch.no_grad():
-        log_w = bounds.log_weights(every_support, guide, bounds.Arguments(), 4000)
-    assert log_w.shape == (4000, 1)
+        log_w = bounds.log_weights(every_support, guide, bounds.Arguments(), 8000)
+    assert log_w.shape == (8000, 1)
     assert_evidence(log_w.double(), exact_evidence())
 
 
