@@ -43,14 +43,14 @@ LOG_JOINT = LABEL_PROBS.log() + dist.Normal(CENTRES, 2**0.5).log_prob(LABELLED_X
 
 
 def label_model(x: Tensor, y: Tensor | None = None) -> None:
-    with pyro.plate("data"):
+    with pyro.plate("data", len(x)):
         y = pyro.sample("y", dist.Categorical(LABEL_PROBS.expand(len(x), 3)), obs=y)
         z = pyro.sample("z", dist.Normal(CENTRES[y], 1.0))
         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
 def label_guide(x: Tensor, y: Tensor | None = None) -> None:
-    with pyro.plate("data"):
+    with pyro.plate("data", len(x)):
         if y is None:
             logits = LOG_JOINT.new_zeros(()) - (x[:, None] - CENTRES) ** 2 / 6
             y = pyro.sample("y", dist.Categorical(logits=logits))
@@ -59,7 +59,7 @@ def label_guide(x: Tensor, y: Tensor | None = None) -> None:
 
 def code_guide(x: Tensor) -> None:
     """A guide without the label, which the model sums out."""
-    with pyro.plate("data"):
+    with pyro.plate("data", len(x)):
         pyro.sample("z", dist.Normal(0.8 * x, 1.0))
 
 
@@ -263,7 +263,10 @@ def test_objectives_agree_with_bounds(name: str) -> None:
     result = bounds.evaluate(kind.model, kind.guide, kind.arguments, K)
     count = len(result.elbo.values)
     torch.manual_seed(1)
-    for objective, bound in ((objectives.ELBO(K), result.elbo), (objectives.IWAE(K), result.bound)):
+    pairs: list[tuple[objectives.Objective, Any]] = [(objectives.ELBO(K), result.elbo)]
+    if name in CONTINUOUS:  # IWAE's gradient needs reparameterised guides
+        pairs.append((objectives.IWAE(K), result.bound))
+    for objective, bound in pairs:
         args, kwargs = kind.arguments.args, kind.arguments.kwargs
         loss = objective.differentiable_loss(kind.model, kind.guide, *args, **kwargs)
         assert abs(loss.item() / count + bound.mean) < 4.5 * 2**0.5 * bound.mc_se
