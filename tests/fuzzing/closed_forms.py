@@ -182,7 +182,7 @@ def _angle_grid() -> tuple[Tensor, Tensor]:
 
 
 def _angle_log_joint(d: Description, c: Constants, rows: Rows, t: Tensor) -> Tensor:
-    """log p(angle, t) of latent angles t, [count, n]."""
+    """Log p(angle, t) of latent angles t, [count, n]."""
     prior = VonMises(torch.zeros(()).double(), torch.tensor(c.prior_concentration).double())
     concentration = torch.tensor(c.angle_concentration).double()
     seen = Normal(t, 1.0) if d.circle == "line" else VonMises(t, concentration)
