@@ -13,6 +13,7 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
+from torch.utils._pytree import tree_leaves
 
 from pyro_vae import VAE, InputError, likelihoods, posteriors, priors
 from pyro_vae.objectives import ELBO
@@ -28,7 +29,7 @@ def x() -> Tensor:
     return torch.randn(12, 3, dtype=torch.double)
 
 
-def pair(base: type[nn.Module], *, register: bool = False, named: bool = True) -> tuple[Any, Any]:
+def pair(base: type[nn.Module], *, register: bool = False) -> tuple[Any, Any]:
     """A model and a guide that both have a layer `self.net`."""
 
     class Model(base):  # type: ignore[misc,valid-type]
@@ -294,8 +295,7 @@ class AnyArguments(ELBO):
 
 def test_another_constant_is_not_taken_for_the_first(x: Tensor) -> None:
     def scaled(x: Tensor, factor: float) -> None:
-        with pyro.poutine.scale(scale=1.0):
-            model(x * factor)
+        model(x * factor)
 
     losses = []
     for engine in (EagerEngine, CompiledEngine):
@@ -396,11 +396,6 @@ def test_later_values_outside_the_support_are_refused(engine: Engines, bad: floa
         ours.evaluate_loss(wrong)
     with pytest.raises(InputError, match=said):
         ours.step(wrong[:4])  # of another size
-    after = ours.state_dict()
-    for part in ("model", "guide"):
-        assert all(torch.equal(after[part][name], v) for name, v in before[part].items())
-    states = after["optimizer"]["state"], before["optimizer"]["state"]
-    assert all(
-        torch.equal(states[0][n][key], states[1][n][key]) for n in states[0] for key in states[0][n]
-    )
+    for one, other in zip(tree_leaves(before), tree_leaves(ours.state_dict()), strict=True):
+        assert torch.equal(one, other) if isinstance(one, Tensor) else one == other
     assert torch.isfinite(torch.tensor(ours.step(good)))
