@@ -354,9 +354,6 @@ def test_diagnoses_use_the_trained_values() -> None:
     assert list(pyro.get_param_store()) == ["mu"]
 
 
-# Values outside the support, in a batch that is not the first.
-
-
 class Coins(nn.Module):
     def __init__(self) -> None:
         super().__init__()
