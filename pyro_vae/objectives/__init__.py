@@ -20,8 +20,9 @@ of draws of z for each x, `num_draws`. Both methods return sums over the example
 They take any pair of Pyro programs, with the arguments and the keywords of Pyro's ELBOs
 (`Objective` documents them): `ELBO` replaces `Trace_ELBO`, `TraceGraph_ELBO` and `TraceEnum_ELBO`,
 `AnalyticELBO` replaces `TraceMeanField_ELBO`, and `Renyi` with alpha 0 `RenyiELBO`. What an
-objective cannot do right it refuses. Sites with scales of their own, points, and enumeration in
-the guide are for `ELBO` alone; for the others a scale that all sites share is the weight of each
+objective cannot do right it refuses. Points, and enumeration in the guide, are for `ELBO` alone.
+Scales of single sites are for `ELBO` and `AnalyticELBO`. For the others a scale that all sites
+share is the weight of each
 example, outside of the logarithm.
 
 Two related methods are elsewhere: the committed rate of delta-VAEs is a prior, `priors.AR1`, and
