@@ -32,6 +32,7 @@ from torch.distributions.transforms import Transform
 
 from pyro_vae.bounds import finite_values
 from pyro_vae.errors import InputError
+from pyro_vae.programs.sites import base
 
 CIRCLE_DRAWS = 32  # the number of draws that tell a circle from a line
 
@@ -213,6 +214,7 @@ def is_circle(name: str, fn: Any, value: Tensor) -> bool:
         or _entry(_support(fn)) is not constraints.real
     ):
         return False
+    fn = base(fn)  # a mask hides the density
     with torch.no_grad():
         if not _has_period(fn, value):
             return False
@@ -250,8 +252,8 @@ def _without_mixtures(support: Any) -> Any:
         own_ends = any(isinstance(end, Tensor) for end in vars(_entry(of_components)).values())
         return support if own_ends else of_components
     if isinstance(support, constraints.independent):
-        base = _without_mixtures(support.base_constraint)
-        return constraints.independent(base, support.reinterpreted_batch_ndims)
+        inner = _without_mixtures(support.base_constraint)
+        return constraints.independent(inner, support.reinterpreted_batch_ndims)
     return support
 
 

@@ -20,7 +20,6 @@ from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.sites import base
 from pyro_vae.programs.traces import Site, plates, sample_sites
 
-PARTICLES_COMPARED = 2
 SAME_NOISE = 0  # a seed, for programs with noise of their own, such as a prior in training mode
 
 
@@ -35,14 +34,15 @@ def between_particles(pair: Pair, arguments: Arguments) -> str | None:
         Why the programs cannot be vectorised; None if they can.
     """
     try:
-        together = pair.draw(arguments, PARTICLES_COMPARED)
         one = pair.draw(arguments, 1, always_a_dimension=False).runs[0][1]
+        count = _count_unlike_sizes(one)
+        together = pair.draw(arguments, count)
         if one.nodes.keys() != together.runs[0][1].nodes.keys():
             return "their sites change from one run to the next"
         # All are replayed: a flow that is inverted has another rounding error than one that draws.
         again = _replayed(pair, arguments, lambda _, value: value, together, SAME_NOISE, True)
         expected = again.log_p(), again.log_q()
-        for k in range(PARTICLES_COMPARED):
+        for k in range(count):
 
             def of_draw(name: str, value: Tensor, k: int = k) -> Tensor:
                 return value[k].reshape(one.nodes[name]["value"].shape)
@@ -57,8 +57,19 @@ def between_particles(pair: Pair, arguments: Arguments) -> str | None:
     return None
 
 
+def _count_unlike_sizes(trace: poutine.Trace) -> int:
+    """Return a number of particles that no dimension of a value has.
+
+    Otherwise a program that confuses dimensions could be right by chance.
+    """
+    sizes = {size for _, site in sample_sites(trace) for size in site["value"].shape}
+    return next(count for count in range(2, len(sizes) + 3) if count not in sizes)
+
+
 def between_batches(pair: Pair, arguments: Arguments, whole: Draws, size: int) -> str | None:
-    """Compare examples among all others with the same examples in batches, and alone.
+    """Compare examples among all others with the same examples in each batch, and alone.
+
+    Every batch is run: what is found by index may be wrong for a single example.
 
     Args:
         pair: the programs.
@@ -71,12 +82,12 @@ def between_batches(pair: Pair, arguments: Arguments, whole: Draws, size: int) -
     """
     count = len(arguments)
     rows = torch.arange(count)
-    last = rows[(count - 1) // size * size :]
-    for taken in (rows[:: -(-count // size)], last, rows[count // 2 :][:1]):
+    log_p, log_q = whole.log_p(), whole.log_q()
+    for taken in (rows[count // 2 :][:1], *rows.split(size)):
         batch = arguments.take(taken.to(arguments.device))
         try:
             part = _of_rows(pair, batch, whole, taken)
-            pairs = [(whole.log_p(), part.log_p()), (whole.log_q(), part.log_q())]
+            pairs = [(log_p, part.log_p()), (log_q, part.log_q())]
         except Exception as error:  # programs raise errors of any type
             return _first_line(error)
         for all_values, values in pairs:

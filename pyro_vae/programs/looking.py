@@ -203,7 +203,13 @@ def _structure(
         )
     check_masks(model_trace, guide_trace, noise, computed)
     pair = replace(pair, noise=noise)
-    whole = pair.draw(arguments, 1, always_a_dimension=False)
+    for trace in (model_trace, guide_trace):
+        trace.compute_log_prob()
+        check_precision(trace)
+    if summed_out:
+        whole = pair.draw(arguments, 1, always_a_dimension=False)
+    else:
+        whole = Draws(pair, arguments, [(model_trace, guide_trace)], None, scaled=False)
     log_p, log_q = whole.log_p(), whole.log_q()
     if log_p.shape != log_q.shape:
         raise InputError(
@@ -211,8 +217,6 @@ def _structure(
             f"{log_q.shape[1]} in the guide",
             "guide",
         )
-    for trace in whole.runs[0]:
-        check_precision(trace)
     return pair, whole
 
 
