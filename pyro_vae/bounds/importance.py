@@ -270,7 +270,7 @@ def _log_w(pair: Pair, batch: Arguments, count: int) -> Tensor:
     return draws.log_p() - draws.log_q()
 
 
-def _bounds(results: Results, rungs: list[int], evidence_of: EvidenceOf) -> Bounds:
+def _bounds(results: Results, rungs: list[int], evidence_of: EvidenceOf = "each example") -> Bounds:
     """Make `Bounds` of what `Stream` returned for all batches."""
     count = rungs[-1]
 

@@ -23,6 +23,7 @@ from pyro.nn import PyroSample
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
+from torch.distributions.constraint_registry import ConstraintRegistry
 from torch.distributions.utils import lazy_property
 
 from pyro_vae.errors import InputError
@@ -98,9 +99,19 @@ class _State:
         self.digest = hashlib.sha256()
         self.functions: set[FunctionType] = set()
         self.classes: set[type] = set()
+        self.open: set[int] = set()  # modules and transforms that are being added
 
     def add(self, item: Any) -> None:
-        """Add an object and its parts."""
+        """Add an object and its parts. An object within itself, such as an inverse, is named."""
+        if isinstance(item, nn.Module | Transform):
+            if id(item) in self.open:
+                return
+            self.open.add(id(item))
+        self._add(item)
+        if isinstance(item, nn.Module | Transform):
+            self.open.discard(id(item))
+
+    def _add(self, item: Any) -> None:
         self.digest.update(f"{type(item).__qualname__}(".encode())
         if isinstance(item, Tensor):
             self.digest.update(f"{item.dtype}".encode())
@@ -125,6 +136,8 @@ class _State:
             self._add_function(item)
         elif isinstance(item, Messenger):
             self.add(vars(item))
+        elif isinstance(item, ConstraintRegistry):  # biject_to, which PyTorch fills
+            self._add_name(type(item))
         elif isinstance(item, Shared):
             self.add(item.value)
         elif isinstance(item, PyroSample):
@@ -213,6 +226,7 @@ class _State:
     def _add_if_readable(self, name: str, value: Any) -> None:
         state = _State()
         state.functions, state.classes = self.functions, self.classes
+        state.open = self.open
         with contextlib.suppress(InputError):
             state.add(value)
             self.digest.update(f"{name} {state.digest.hexdigest()}".encode())

@@ -128,19 +128,20 @@ class Objective(pyro.infer.ELBO):
         """Restore the state that `state_dict` returned."""
 
     def draw(
-        self, model: Program, guide: Program, arguments: Arguments, *, path: bool = True
+        self, model: Program, guide: Program, arguments: Arguments | Any, *, path: bool = True
     ) -> TrainingDraws:
         """Draw from the guide, and compute the log-probabilities under both programs.
 
         Args:
             model: a Pyro program.
             guide: a Pyro program, the model's guide.
-            arguments: what both are called with.
+            arguments: what both are called with; a tensor is a single argument.
             path: whether gradients through z reach the guide.
 
         Raises:
             InputError: if the objective does not exist for such programs.
         """
+        arguments = Arguments.of(arguments)
         pair = self.pair(model, guide, arguments)
         if pair.guide_enumerates:
             raise InputError(

@@ -53,10 +53,15 @@ class Arguments:
             return data
         return cls(*data) if isinstance(data, tuple) else cls(data)
 
+    def unmarked(self) -> "Arguments":
+        """Return the arguments as programs get them, without the marks of `Shared`."""
+        args, kwargs = _map(_without_mark, (self.args, self.kwargs))
+        return Arguments(*args, **kwargs)
+
     def call(self, program: Callable[..., Any]) -> Any:
         """Call a program."""
-        args, kwargs = _map(_without_mark, (self.args, self.kwargs))
-        return program(*args, **kwargs)
+        unmarked = self.unmarked()
+        return program(*unmarked.args, **unmarked.kwargs)
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield the tensors among the arguments, in order, without those in `Shared`."""

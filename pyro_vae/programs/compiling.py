@@ -31,11 +31,20 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from pyro_vae.errors import InputError
+from pyro_vae.programs.arguments import Arguments, Shared
 from pyro_vae.programs.kernels import CPU_DECOMPOSITIONS
 
 
 class CannotCompile(Exception):
     """The function cannot be compiled; the message says why. It can still be called directly."""
+
+
+pytree.register_pytree_node(
+    Arguments,
+    lambda arguments: ([arguments.args, arguments.kwargs], None),
+    lambda parts, _: Arguments(*parts[0], **parts[1]),
+)
+pytree.register_pytree_node(Shared, lambda one: ([one.value], None), lambda of, _: Shared(*of))
 
 
 def is_traced(tensors: Iterable[Tensor]) -> bool:

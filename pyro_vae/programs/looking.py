@@ -107,7 +107,8 @@ def look_at(
                 "x",
             )
         all_at_once = reason or pair.plate is None
-        pair = replace(pair, batch_size=len(arguments) if all_at_once else size)
+        size = len(arguments) if all_at_once else min(size, len(arguments))
+        pair = replace(pair, batch_size=size)
         batch = first if all_at_once else first.take(slice(size))
         _check_neighbours(pair, batch)
         if reason:

@@ -133,8 +133,8 @@ class CompiledEngine(EagerEngine):
 
         def step(x: Data, sizes: Tensor, *states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             with values, self._training_precision(x):
-                arguments = as_arguments(observe(x))
-                loss = self.objective.differentiable_loss(self.model, self.guide, *arguments)
+                args, kwargs = as_arguments(observe(x))
+                loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
             if self.parameters.changed:
                 raise CannotCompile("its parameters are not the same in all steps")
             inside = torch.stack(values.inside) if values.inside else sizes.new_ones(1).bool()

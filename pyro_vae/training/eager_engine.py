@@ -104,7 +104,8 @@ class EagerEngine:
             with preserve_rng_state(next(iter(tensors_in(x)), None)):
                 self._look(observe(x))
         with self._running(training=True), ObservedValues(), self._training_precision(x):
-            return self._svi.step(*as_arguments(observe(x)))
+            args, kwargs = as_arguments(observe(x))
+            return self._svi.step(*args, **kwargs)
 
     def evaluate_loss(self, x: Data) -> float:
         """Estimate the negative of the objective's bound on log p(x).
@@ -121,7 +122,8 @@ class EagerEngine:
             InputError: if values are outside the support of what observes them.
         """
         with self._running(training=False), ObservedValues():
-            return self._svi.evaluate_loss(*as_arguments(x))
+            args, kwargs = as_arguments(x)
+            return self._svi.evaluate_loss(*args, **kwargs)
 
     def check(self, x: Data) -> None:
         """Run the programs as in a step and as in an evaluation, once each, and change nothing.
@@ -156,7 +158,8 @@ class EagerEngine:
             ObservedValues(),
             self._training_precision(x),
         ):
-            loss = self.objective.differentiable_loss(self.model, self.guide, *as_arguments(x))
+            args, kwargs = as_arguments(x)
+            loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
         known = {*self.trained, *tensors_in(x)}
         for leaf in leaves(loss):
             if leaf not in known:

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 from torch import nn
 
 from pyro_vae.objectives import Objective
+from pyro_vae.programs.arguments import Arguments
 
-Data = Any  # a tensor, or tensors in tuples, lists and dictionaries
+Data = Any  # a tensor, tensors in tuples, lists and dictionaries, or `Arguments`
 Observe = Callable[[Data], Data]
 
 
@@ -16,9 +17,10 @@ def unchanged(images: Data) -> Data:
     return images
 
 
-def as_arguments(x: Data) -> tuple[Any, ...]:
-    """Return data as the arguments that programs are called with: a tuple is spread."""
-    return x if isinstance(x, tuple) else (x,)
+def as_arguments(x: Data) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments that programs are called with, by position and by name."""
+    arguments = Arguments.of(x).unmarked()
+    return arguments.args, arguments.kwargs
 
 
 class Engine(Protocol):

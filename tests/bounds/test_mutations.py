@@ -16,6 +16,7 @@ from pyro_vae.bounds import (
     annealing_moves,
     annealing_results,
     estimates,
+    importance,
     streaming,
 )
 from pyro_vae.programs import pair
@@ -50,30 +51,16 @@ def weight_by_softmax(patch: pytest.MonkeyPatch) -> None:
 
 def forget_a_latent(patch: pytest.MonkeyPatch) -> None:
     """Leave log p(z) and log q(z|x) of one dimension out, as if its KL were forgotten."""
-    right = pair.Draws.__init__
 
-    def wrong(self: Any, *args: Any) -> None:
-        right(self, *args)
-        for trace in self.runs[0]:
-            node = trace.nodes["z"]
-            base = node["fn"].base_dist
-            node["fn"] = _Known(base.log_prob(node["value"])[..., 1:].sum(-1), node["fn"])
+    def wrong(programs: pair.Pair, batch: Any, count: int) -> Tensor:
+        draws = programs.draw(batch, count)
+        first = [
+            trace.nodes["z"]["fn"].base_dist.log_prob(trace.nodes["z"]["value"])[..., 0]
+            for trace in draws.runs[0]
+        ]
+        return draws.log_p() - draws.log_q() - (first[0] - first[1])
 
-    patch.setattr(pair.Draws, "__init__", wrong)
-
-
-class _Known:
-    """A distribution whose log-probability is given."""
-
-    def __init__(self, log_prob: Tensor, fn: Any) -> None:
-        self.value = log_prob
-        self.fn = fn
-
-    def log_prob(self, *_: Any, **__: Any) -> Tensor:
-        return self.value
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.fn, name)
+    patch.setattr(importance, "_log_w", wrong)
 
 
 def share_noise(patch: pytest.MonkeyPatch) -> None:
@@ -130,7 +117,7 @@ def weights_after_the_move(patch: pytest.MonkeyPatch) -> None:
             point = self.densities.point(u, x)
             log_w = torch.zeros_like(point.log_p, dtype=torch.float64)
             for t in range(1, len(self.betas)):
-                step = moves.steps[min(t, len(moves.steps) - 1)]
+                step = moves.steps[min(t, len(moves.steps) - 1), 0]
                 point, _ = self.move(point, x, self.betas[t], step, moves.scale)
                 width = self.betas[t] - self.betas[t - 1]
                 log_w += width * (point.log_p - point.log_q).double()

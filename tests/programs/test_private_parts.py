@@ -33,6 +33,7 @@ CALLS: list[tuple[str, str, tuple[Any, ...], dict[str, Any]]] = [
         ("function", "decompositions"),
         {"tracing_mode": "fake", "_allow_non_fake_inputs": True},
     ),
+    ("torch.utils._pytree", "register_pytree_node", ("class", "flatten", "unflatten"), {}),
     ("torch.utils._pytree", "tree_flatten", ("tree",), {}),
     ("torch.utils._pytree", "tree_leaves", ("tree",), {}),
     ("torch.utils._pytree", "tree_unflatten", ("leaves", "structure"), {}),
