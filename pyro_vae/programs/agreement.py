@@ -10,7 +10,6 @@ from collections.abc import Callable
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from torch import Tensor
 
@@ -142,18 +141,20 @@ def between_enumerated(pair: Pair, arguments: Arguments) -> str | None:
     Returns:
         Why the sites cannot be enumerated; None if they can.
     """
-    with _FirstValues():
-        guide = arguments.call(poutine.trace(pair.guide).get_trace)
-        model = arguments.call(poutine.trace(poutine.replay(pair.model, guide)).get_trace)
-    given = guide.copy()
-    for name, site in sample_sites(guide):
-        if _takes_all_values(site):
-            given.remove_node(name)
     first_dim = -1 - pair.nesting
-    all_guide = poutine.enum(poutine.replay(pair.guide, given), first_available_dim=first_dim)
+    all_guide = poutine.enum(pair.guide, first_available_dim=first_dim)
     guide_of_all = arguments.call(poutine.trace(all_guide).get_trace)
-    all_model = poutine.enum(poutine.replay(pair.model, guide_of_all))
-    model_of_all = arguments.call(poutine.trace(all_model).get_trace)
+    all_model = poutine.enum(pair.model, first_available_dim=first_dim)
+    replayed = poutine.replay(all_model, guide_of_all)
+    model_of_all = arguments.call(poutine.trace(replayed).get_trace)
+    given = model_of_all.copy()
+    for trace in (model_of_all, guide_of_all):
+        for name, site in sample_sites(trace):
+            if not site["is_observed"]:
+                value = _first_value(site, pair.nesting)
+                given.nodes[name] = {**site, "value": value, "infer": {}}
+    guide = arguments.call(poutine.trace(poutine.replay(pair.guide, given)).get_trace)
+    model = arguments.call(poutine.trace(poutine.replay(pair.model, given)).get_trace)
     for alone, of_all in ((guide, guide_of_all), (model, model_of_all)):
         alone.compute_log_prob()
         of_all.compute_log_prob()
@@ -172,19 +173,14 @@ def _of(trace: poutine.Trace, name: str) -> Tensor:
     return trace.nodes[name]["unscaled_log_prob"]
 
 
-class _FirstValues(Messenger):
-    """Gives each site that is marked for parallel enumeration the first of its values."""
-
-    def _pyro_sample(self, site: Site) -> None:
-        if site["value"] is None and _takes_all_values(site):
-            site["value"] = site["fn"].enumerate_support(expand=True)[0]
-            site["done"] = True
-
-
-def _takes_all_values(site: Site) -> bool:
-    infer = site["infer"] or {}
-    marked = infer.get("enumerate") == "parallel" and not infer.get("num_samples")
-    return marked and not site["is_observed"]
+def _first_value(site: Site, nesting: int) -> Tensor:
+    """Return the value of a site for the first of all values of enumerated sites."""
+    value, events = site["value"], site["fn"].event_dim
+    value = value[(0,) * max(value.dim() - events - nesting, 0)]
+    sizes = {frame.dim: frame.size for frame in plates(site) if frame.size > 0}
+    dims = max(value.dim() - events, -min(sizes, default=0))
+    batch = [sizes.get(dim, 1) for dim in range(-dims, 0)]
+    return value.expand([*batch, *value.shape[value.dim() - events :]])
 
 
 def is_noisy(pair: Pair, arguments: Arguments, draw: Draws) -> bool:

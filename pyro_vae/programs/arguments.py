@@ -53,6 +53,11 @@ class Arguments:
             return data
         return cls(*data) if isinstance(data, tuple) else cls(data)
 
+    @classmethod
+    def of_parts(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Arguments":
+        """Return positional and keyword arguments together."""
+        return cls(*args, **kwargs)
+
     def unmarked(self) -> "Arguments":
         """Return the arguments as programs get them, without the marks of `Shared`."""
         args, kwargs = _map(_without_mark, (self.args, self.kwargs))

@@ -42,7 +42,7 @@ class CannotCompile(Exception):
 pytree.register_pytree_node(
     Arguments,
     lambda arguments: ([arguments.args, arguments.kwargs], None),
-    lambda parts, _: Arguments(*parts[0], **parts[1]),
+    lambda parts, _: Arguments.of_parts(*parts),
 )
 pytree.register_pytree_node(Shared, lambda one: ([one.value], None), lambda of, _: Shared(*of))
 

@@ -154,7 +154,7 @@ def look_at_once(
         torch.no_grad(),
         preserve_rng_state(arguments),
         _state_restored(model, guide),
-        _dropout_off(model, guide),
+        _evaluated("Dropout", model, guide),
     ):
         pair, whole = _structure(model, guide, arguments, None, points=points)
         _warn_of_plates(*whole.runs[0])
@@ -278,8 +278,12 @@ def _warn_of_plates(model: poutine.Trace, guide: poutine.Trace) -> None:
 
 
 def _check_enumeration(pair: Pair, arguments: Arguments) -> None:
-    """Refuse programs that are wrong if sites take all their values at once."""
-    difference = between_enumerated(pair, arguments)
+    """Refuse programs that are wrong if sites take all their values at once.
+
+    Batch statistics of modules in training mode are those of all values together, as in Pyro.
+    """
+    with _evaluated("BatchNorm", pair.model, pair.guide):
+        difference = between_enumerated(pair, arguments)
     if difference:
         raise InputError(
             f"with all values of the sites that are marked for enumeration, {difference} from that "
@@ -356,19 +360,19 @@ def _state_restored(*programs: Program) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _dropout_off(*programs: Program) -> Iterator[None]:
-    """Let dropout pass all values, so that two runs can be compared."""
-    dropout = [
+def _evaluated(kind: str, *programs: Program) -> Iterator[None]:
+    """Put the modules whose class has a name with `kind` in it into evaluation mode."""
+    changed = [
         module
         for module in _modules(*programs)
-        if module.training and "Dropout" in type(module).__name__
+        if module.training and kind in type(module).__name__
     ]
-    for module in dropout:
+    for module in changed:
         module.training = False
     try:
         yield
     finally:
-        for module in dropout:
+        for module in changed:
             module.training = True
 
 
