@@ -17,7 +17,8 @@ from torch import Tensor
 from pyro_vae import distributions
 from pyro_vae.bounds import Settings
 from pyro_vae.bounds.annealing_moves import Chains
-from pyro_vae.bounds.densities import prior_of, simulate
+from pyro_vae.bounds.densities import prior_of
+from pyro_vae.bounds.simulation import simulate
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.looking import look_at
 

@@ -8,6 +8,7 @@
 | `densities` | log q(z given x) and log p(x, z) with gradients, in coordinates |
 | `coordinates`, `finite_values` | coordinates of lines, circles, spheres and discrete sites |
 | `discrete_moves` | proposals for discrete variables |
+| `simulation` | data drawn from a model, for the upper bound from backward chains |
 | `exact`, `grid` | exact log p(x), where it can be computed |
 | `elbo_gaps` | log p(x) - ELBO, split into approximation and amortisation gap |
 | `estimates`, `khat` | means with their errors; the Pareto k-hat of weights |

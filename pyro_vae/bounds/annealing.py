@@ -52,8 +52,9 @@ from pyro_vae.bounds.annealing_moves import Chains
 from pyro_vae.bounds.annealing_results import Annealed, Bidirectional, lower_bound
 from pyro_vae.bounds.annealing_settings import Settings
 from pyro_vae.bounds.batches import Results, in_batches
-from pyro_vae.bounds.densities import prior_of, simulate
+from pyro_vae.bounds.densities import prior_of
 from pyro_vae.bounds.estimates import Estimate
+from pyro_vae.bounds.simulation import simulate
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.looking import look_at
 from pyro_vae.programs.traces import Program

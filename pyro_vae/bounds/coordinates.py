@@ -189,6 +189,14 @@ def check_model(
         agree = same and bool((guided.values == own.values).all())
     elif isinstance(guided, Line) and isinstance(own, Circle):
         agree = _is_full_circle(_support(guide_fn))
+    elif isinstance(guided, Line) and isinstance(own, Line):
+        agree = _covers(_support(guide_fn), _support(fn))
+    elif guided is None and fn.support.is_discrete:
+        raise InputError(
+            f"the guide gives site '{name}' a single value, and chains need all values of the "
+            "model: let the guide draw it",
+            "guide",
+        )
     else:
         agree = type(guided) is type(own)
     if not agree:
@@ -196,6 +204,18 @@ def check_model(
             f"site '{name}' has a different support in the guide than in the model: in the guide "
             f"it {_described(guided)}, and in the model it {_described(own)}"
         )
+
+
+def _covers(guided: Any, own: Any) -> bool:
+    """Return whether the guide's support has all of the model's, as far as their classes tell.
+
+    Chains begin where the guide has density, so the mass of the model elsewhere would be missing.
+    """
+    guided, own = _entry(guided), _entry(own)
+    if guided is constraints.real or type(guided) is not type(own):
+        return guided is constraints.real
+    ends = zip(vars(guided).values(), vars(own).values(), strict=True)
+    return all(bool((torch.as_tensor(a) == torch.as_tensor(b)).all()) for a, b in ends)
 
 
 def is_circle(name: str, fn: Any, value: Tensor) -> bool:

@@ -25,6 +25,7 @@ from torch import Tensor
 from pyro_vae.bounds.coordinates import Circle, Coordinates, Values, check_model, coordinates
 from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.masks import mask_of
 from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.sites import base
@@ -81,6 +82,7 @@ class Densities:
     def __init__(self, pair: Pair, arguments: Arguments) -> None:
         self.pair = pair
         with torch.no_grad(), preserve_rng_state(arguments):
+            self._check_masks(arguments)
             self._sites = self._layout(pair.draw(arguments, 2))
         sites = self._sites.values()
         self.dims = max((site.end for site in sites), default=0)
@@ -100,6 +102,22 @@ class Densities:
                 raise InputError(
                     f"log q(z|x) or log p(x, z) cannot be differentiated: {error}"
                 ) from error
+
+    def _check_masks(self, arguments: Arguments) -> None:
+        """Refuse masks that depend on latent values: f_t would have no density under them."""
+        masks: list[dict[str, Tensor | None]] = []
+        for _ in range(4):
+            model, _ = self.pair.draw(arguments, 1, always_a_dimension=False).runs[0]
+            sites = sample_sites(model)
+            masks.append({n: mask_of(site) for n, site in sites if not site["is_observed"]})
+        for name, first in masks[0].items():
+            for other in (drawn[name] for drawn in masks[1:]):
+                if first is not None and other is not None and not torch.equal(first, other):
+                    raise InputError(
+                        f"the mask of site '{name}' depends on latent values, and chains cannot "
+                        "move under such a mask",
+                        "model",
+                    )
 
     def _layout(self, draws: Draws) -> dict[str, _Site]:
         """Lay the sites of the guide out, and check that those of the model have the same measure.
@@ -313,46 +331,3 @@ def prior_of(model: Program) -> Program:
 
 def _is_observed_sample(msg: dict[str, Any]) -> bool:
     return msg["type"] == "sample" and msg["is_observed"]
-
-
-def simulate(model: Program, arguments: Arguments) -> tuple[dict[str, Tensor], Arguments]:
-    """Draw latent sites and data from a model: z is an exact draw from p(z|x) for the drawn x.
-
-    Args:
-        model: a Pyro program that observes one or more of its arguments, unchanged.
-        arguments: a template of the data. It has the number, shape and type of the examples to
-            draw; its values can be any that the model accepts.
-
-    Returns:
-        The values of the latent sites, and the arguments with the observed ones replaced by draws.
-
-    Raises:
-        InputError: if the model observes something else than its arguments.
-    """
-    with torch.no_grad():
-        observed = {
-            name: node["value"]
-            for name, node in sample_sites(arguments.call(poutine.trace(model).get_trace))
-            if node["is_observed"]
-        }
-        trace = arguments.call(poutine.trace(poutine.uncondition(model)).get_trace)
-    tensors = list(arguments.tensors())
-    for name, value in observed.items():
-        places = [
-            i
-            for i, tensor in enumerate(tensors)
-            if tensor is value
-            or (tensor.shape == value.shape and tensor.dtype == value.dtype and tensor.equal(value))
-        ]
-        drawn = trace.nodes[name]["value"]
-        if len(places) != 1 or drawn.shape != value.shape:
-            raise InputError(
-                "data can be simulated from a model that observes its arguments as they are, and "
-                f"site '{name}' observes something else",
-                "model",
-            )
-        tensors[places[0]] = drawn.to(value.dtype)
-    if not observed:
-        raise InputError("data can be simulated from a model with an observed site", "model")
-    latents = {n: node["value"] for n, node in sample_sites(trace) if n not in observed}
-    return latents, arguments.with_tensors(tuple(tensors))

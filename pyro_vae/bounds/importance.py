@@ -35,7 +35,7 @@ from pyro_vae.bounds.importance_results import Bounds
 from pyro_vae.bounds.streaming import Stream
 from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments
-from pyro_vae.programs.looking import look_at
+from pyro_vae.programs.looking import look_at, look_at_once
 from pyro_vae.programs.pair import EvidenceOf, Pair
 from pyro_vae.programs.traces import Program
 
@@ -222,6 +222,7 @@ class _Evaluator:
         self.adapt = adapt
         self.rungs = rungs
         self.chunk = chunk
+        self._adapted = False
         self._draw_chunk: Callable[[Arguments], Tensor] = self._draw_plain_chunk
 
     def prepare(self, first: Arguments, numbers: int, compile: bool | None) -> None:
@@ -243,7 +244,10 @@ class _Evaluator:
         stream = Stream(self.rungs)
         pair = self.pair
         if self.adapt is not None:
-            pair = replace(pair, guide=batch.call(self.adapt))
+            guide = batch.call(self.adapt)
+            if not self._adapted:  # one is looked at: all are made in the same way
+                self._adapted = look_at_once(pair.model, guide, batch).plate == pair.plate
+            pair = replace(pair, guide=guide)
         validate = is_validation_enabled()
         waiting: list[Tensor] = []  # chunks that are not reduced yet
         for drawn in range(0, num_samples, self.chunk):

@@ -13,7 +13,7 @@ from pyro_vae import bounds
 from pyro_vae.errors import InputError
 from pyro_vae.objectives.draws import TrainingDraws
 from pyro_vae.programs.arguments import Arguments
-from pyro_vae.programs.looking import look_at_once
+from pyro_vae.programs.looking import look_at_once, modes
 from pyro_vae.programs.pair import Pair
 from pyro_vae.programs.traces import Program
 
@@ -158,8 +158,7 @@ class Objective(pyro.infer.ELBO):
             if known.model != model or known.guide != guide:
                 self._pairs.clear()
             break
-        modes = (getattr(model, "training", None), getattr(guide, "training", None))
-        structure = (*modes, arguments.structure())
+        structure = (modes(model, guide), arguments.structure())
         if structure not in self._pairs:
             self._pairs[structure] = look_at_once(
                 model,

@@ -5,6 +5,7 @@ something by the index of an example is wrong in batches. Neither raises an erro
 latent values are run in two ways, and both log-probabilities are compared.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -116,23 +117,25 @@ def between_neighbours(pair: Pair, arguments: Arguments, draw: Draws) -> str | N
     other = pair.draw(arguments, 1, always_a_dimension=False)
     even = torch.arange(draw.log_p().shape[1]) % 2 == 0
 
-    def mix(name: str, value: Tensor) -> Tensor:
-        site = other.runs[0][1].nodes[name]
-        axis = _axis(site, pair.plate)
-        shape = [1] * value.dim()
-        shape[axis] = len(even)
-        return torch.where(even.reshape(shape).to(value.device), value, site["value"])
+    for kept in (even, ~even):
 
-    mixed = _replayed(pair, arguments, mix, draw)
-    for before, after in ((draw.log_p(), mixed.log_p()), (draw.log_q(), mixed.log_q())):
-        difference = _difference(before[0][even], after[0][even])
-        if difference:
-            return f"by {difference:.3g} nats"
+        def mix(name: str, value: Tensor, kept: Tensor = kept) -> Tensor:
+            site = other.runs[0][1].nodes[name]
+            axis = _axis(site, pair.plate)
+            shape = [1] * value.dim()
+            shape[axis] = len(kept)
+            return torch.where(kept.reshape(shape).to(value.device), value, site["value"])
+
+        mixed = _replayed(pair, arguments, mix, draw)
+        for before, after in ((draw.log_p(), mixed.log_p()), (draw.log_q(), mixed.log_q())):
+            difference = _difference(before[0][kept], after[0][kept])
+            if difference:
+                return f"by {difference:.3g} nats"
     return None
 
 
 def between_enumerated(pair: Pair, arguments: Arguments) -> str | None:
-    """Compare the first value of enumerated sites, among all their values, with this value alone.
+    """Compare the first and the last of all values of enumerated sites with each of them alone.
 
     Args:
         pair: the programs.
@@ -147,25 +150,27 @@ def between_enumerated(pair: Pair, arguments: Arguments) -> str | None:
     all_model = poutine.enum(pair.model, first_available_dim=first_dim)
     replayed = poutine.replay(all_model, guide_of_all)
     model_of_all = arguments.call(poutine.trace(replayed).get_trace)
-    given = model_of_all.copy()
-    for trace in (model_of_all, guide_of_all):
-        for name, site in sample_sites(trace):
-            if not site["is_observed"]:
-                value = _first_value(site, pair.nesting)
-                given.nodes[name] = {**site, "value": value, "infer": {}}
-    guide = arguments.call(poutine.trace(poutine.replay(pair.guide, given)).get_trace)
-    model = arguments.call(poutine.trace(poutine.replay(pair.model, given)).get_trace)
-    for alone, of_all in ((guide, guide_of_all), (model, model_of_all)):
-        alone.compute_log_prob()
-        of_all.compute_log_prob()
-        for name, site in sample_sites(of_all):
-            if site["infer"].get("num_samples"):
-                continue
-            values = site["unscaled_log_prob"]
-            first = values[(0,) * max(values.dim() - pair.nesting, 0)]
-            difference = _difference(*torch.broadcast_tensors(first, _of(alone, name)))
-            if difference:
-                return f"site '{name}' has a log-probability {difference:.3g} nats away"
+    for trace in (guide_of_all, model_of_all):
+        trace.compute_log_prob()
+    for which in (0, -1):  # of the values
+        given = model_of_all.copy()
+        for trace in (model_of_all, guide_of_all):
+            for name, site in sample_sites(trace):
+                if not site["is_observed"]:
+                    value = _one_value(site, pair.nesting, which)
+                    given.nodes[name] = {**site, "value": value, "infer": {}}
+        guide = arguments.call(poutine.trace(poutine.replay(pair.guide, given)).get_trace)
+        model = arguments.call(poutine.trace(poutine.replay(pair.model, given)).get_trace)
+        for alone, of_all in ((guide, guide_of_all), (model, model_of_all)):
+            alone.compute_log_prob()
+            for name, site in sample_sites(of_all):
+                if site["infer"].get("num_samples"):
+                    continue
+                values = site["unscaled_log_prob"]
+                one = values[(which,) * max(values.dim() - pair.nesting, 0)]
+                difference = _difference(*torch.broadcast_tensors(one, _of(alone, name)))
+                if difference:
+                    return f"site '{name}' has a log-probability {difference:.3g} nats away"
     return None
 
 
@@ -173,10 +178,10 @@ def _of(trace: poutine.Trace, name: str) -> Tensor:
     return trace.nodes[name]["unscaled_log_prob"]
 
 
-def _first_value(site: Site, nesting: int) -> Tensor:
-    """Return the value of a site for the first of all values of enumerated sites."""
+def _one_value(site: Site, nesting: int, which: int) -> Tensor:
+    """Return the value of a site for the first (0) or the last (-1) of all enumerated values."""
     value, events = site["value"], site["fn"].event_dim
-    value = value[(0,) * max(value.dim() - events - nesting, 0)]
+    value = value[(which,) * max(value.dim() - events - nesting, 0)]
     sizes = {frame.dim: frame.size for frame in plates(site) if frame.size > 0}
     dims = max(value.dim() - events, -min(sizes, default=0))
     batch = [sizes.get(dim, 1) for dim in range(-dims, 0)]
@@ -300,12 +305,14 @@ def _axis(site: Site, plate: str | None) -> int:
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """Return the largest difference of two log-probabilities, or 0 if it is only rounding."""
+    """Return the largest difference of two log-probabilities, or 0 if it is only rounding.
+
+    It is infinite if only one of them is a number.
+    """
     eps = max(torch.finfo(tensor.dtype).eps for tensor in (one, other))
-    difference = (one - other).abs().nan_to_num(nan=0.0)
-    both = (one == other) | (one.isnan() & other.isnan())
-    allowed = 1e3 * eps * (1 + one.abs())
-    wrong = ~both & ~(difference <= allowed)
+    same = (one == other) | (one.isnan() & other.isnan())
+    difference = (one - other).abs().where(one.isfinite() & other.isfinite(), math.inf)
+    wrong = ~same & (difference > 1e3 * eps * (1 + one.abs().where(one.isfinite(), 0.0)))
     return difference[wrong].max().item() if wrong.any() else 0.0
 
 

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
+from pyro.poutine.messenger import unwrap
 from torch import nn
 
 from pyro_vae.errors import InputError
@@ -80,6 +81,7 @@ def look_at(
     limit = max(size, MAX_NUMBERS // arguments.numel_per_example)
     first = arguments if len(arguments) <= limit else arguments.take(slice(limit))
     with torch.no_grad(), preserve_rng_state(arguments), _state_restored(model, guide):
+        torch.manual_seed(0)  # the same programs are always found to be the same
         pair, whole = _sum_out_sites_of_guide(*_structure(model, guide, first, plate), first)
         _check_scales(pair, first, whole)
         if pair.summed_out:
@@ -156,6 +158,7 @@ def look_at_once(
         _state_restored(model, guide),
         _evaluated("Dropout", model, guide),
     ):
+        torch.manual_seed(0)
         pair, whole = _structure(model, guide, arguments, None, points=points)
         _warn_of_plates(*whole.runs[0])
         if pair.summed_out or pair.guide_enumerates:
@@ -253,6 +256,8 @@ def _check_neighbours(pair: Pair, arguments: Arguments) -> None:
     """Refuse programs in which the latent values of one example change another example."""
     draw = pair.draw(arguments, 1, always_a_dimension=False)
     if pair.plate is None or draw.log_p().shape[1] < 2:
+        if is_noisy(pair, arguments, draw):
+            raise _noise()
         return
     difference = between_neighbours(pair, arguments, draw)
     if difference is None:
@@ -377,9 +382,16 @@ def _evaluated(kind: str, *programs: Program) -> Iterator[None]:
 
 
 def _modules(*programs: Program) -> list[nn.Module]:
-    return [
-        module
-        for program in programs
-        if isinstance(program, nn.Module)
-        for module in program.modules()
-    ]
+    return [part for owner in _owners(*programs) for part in owner.modules()]
+
+
+def _owners(*programs: Program) -> list[nn.Module]:
+    """Return the modules of programs, which may be bound methods, or in Pyro's handlers."""
+    inner = [unwrap(program) for program in programs]
+    owners = [getattr(program, "__self__", program) for program in inner]
+    return [owner for owner in owners if isinstance(owner, nn.Module)]
+
+
+def modes(*programs: Program) -> tuple[bool, ...]:
+    """Return for each program that is a module whether it is in training mode."""
+    return tuple(owner.training for owner in _owners(*programs))

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import Delta, ImproperUniform, Unit
+from pyro.distributions.constraints import sphere
 from torch import Tensor
 
 from pyro_vae.errors import InputError
@@ -69,6 +70,7 @@ def check_latent_sites(
             )
         if name in guided:
             _check_shapes(name, site, guided[name])
+            _check_measure(name, site, guided[name])
 
 
 def _check_factor(name: str, unit: Unit, allowed: bool) -> None:
@@ -104,6 +106,33 @@ def _check_shapes(name: str, model_site: Site, guide_site: Site) -> None:
             f"{shapes[1]} in the guide",
             "guide",
         )
+
+
+def _check_measure(name: str, model_site: Site, guide_site: Site) -> None:
+    """Check that the densities of a site refer to the same measure in both programs.
+
+    A point of the guide is looked at elsewhere.
+    """
+    if isinstance(base(guide_site["fn"]), Delta):
+        return
+    kinds = [_measure(site["fn"]) for site in (model_site, guide_site)]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"site '{name}' is {kinds[0]} in the model, and {kinds[1]} in the guide: the two "
+            "densities cannot be compared",
+            "guide",
+        )
+
+
+def _measure(fn: Any) -> str:
+    """Return what kind of values a distribution has."""
+    try:
+        support = fn.support
+    except NotImplementedError:
+        return "continuous"
+    if support.is_discrete:
+        return "discrete"
+    return "on a sphere" if isinstance(support, type(sphere)) else "continuous"
 
 
 def computed_sites(model: poutine.Trace, guide: poutine.Trace) -> list[str]:

@@ -15,7 +15,8 @@ from pyro_vae import VAE, bounds, likelihoods, posteriors, priors
 from pyro_vae.bounds import Settings, coordinates, discrete_moves
 from pyro_vae.bounds.annealing_moves import Chains
 from pyro_vae.bounds.coordinates import Circle, Line, Sphere
-from pyro_vae.bounds.densities import Densities, prior_of, simulate
+from pyro_vae.bounds.densities import Densities, prior_of
+from pyro_vae.bounds.simulation import simulate
 from pyro_vae.programs.arguments import Arguments
 
 SPHERES = [partial(programs.sphere, dim) for dim in (2, 3, 7)]
