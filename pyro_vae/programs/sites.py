@@ -132,6 +132,8 @@ def _measure(fn: Any) -> str:
         return "continuous"
     if support.is_discrete:
         return "discrete"
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
     return "on a sphere" if isinstance(support, type(sphere)) else "continuous"
 
 

@@ -156,7 +156,7 @@ def categories(count: int) -> Callable[[Tensor], Any]:
         (
             lambda x: distributions.UniformSphere(3, x),
             lambda x: dist.Normal(x.new_zeros(3), 1.0).to_event(1),
-            "in the guide it is on a sphere, and in the model it is on a line",
+            "continuous in the model, and on a sphere in the guide",
         ),
     ],
 )
