@@ -191,7 +191,7 @@ def check_model(
         agree = _is_full_circle(_support(guide_fn))
     elif isinstance(guided, Line) and isinstance(own, Line):
         agree = _covers(_support(guide_fn), _support(fn))
-    elif guided is None and fn.support.is_discrete:
+    elif guided is None and guide_fn is not None and fn.support.is_discrete:
         raise InputError(
             f"the guide gives site '{name}' a single value, and chains need all values of the "
             "model: let the guide draw it",

@@ -24,6 +24,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 from torch.distributions.constraint_registry import ConstraintRegistry
+from torch.distributions.constraints import Constraint
 from torch.distributions.utils import lazy_property
 
 from pyro_vae.errors import InputError
@@ -138,6 +139,9 @@ class _State:
             self.add(vars(item))
         elif isinstance(item, ConstraintRegistry):  # biject_to, which PyTorch fills
             self._add_name(type(item))
+        elif isinstance(item, Constraint):
+            self._add_name(type(item))
+            self.add(sorted(vars(item).items(), key=str))
         elif isinstance(item, Shared):
             self.add(item.value)
         elif isinstance(item, PyroSample):

@@ -14,7 +14,7 @@ from conftest import LinearGaussian
 from torch import Tensor
 
 from pyro_vae import VAE, InputError, bounds, likelihoods, posteriors, priors
-from pyro_vae.bounds import Annealed, Estimate, Settings, annealing, densities
+from pyro_vae.bounds import Annealed, Estimate, Settings, annealing, simulation
 from pyro_vae.bounds.annealing_moves import TARGET_ACCEPTANCE, Chains
 from pyro_vae.bounds.annealing_results import lower_bound, upper_bound
 from pyro_vae.bounds.densities import Densities
@@ -157,7 +157,7 @@ def test_bidirectional(nonlinear: VAE) -> None:
     drawn: list[Tensor] = []
 
     def simulate(*args: Any) -> tuple[dict[str, Tensor], Arguments]:
-        latents, arguments = densities.simulate(*args)
+        latents, arguments = simulation.simulate(*args)
         drawn.extend(arguments.tensors())
         return latents, arguments
 
@@ -182,7 +182,7 @@ def test_backward_weights_are_unbiased() -> None:
     settings = Settings(temperatures=3, chains=2, leapfrog=1)
     chains, _ = chains_of(known.vae, torch.zeros(2, 4).double(), settings)
     template = Arguments(torch.zeros(40_000, 4).double())
-    latents, simulated = densities.simulate(known.vae.model, template)
+    latents, simulated = simulation.simulate(known.vae.model, template)
     u = chains.densities.coordinates_of(latents, 2, simulated)
     moves = chains.pilot(simulated, lambda _: None)
     log_w, _ = chains.run(u, simulated, moves, lambda _: None, backward=True)
@@ -395,7 +395,7 @@ def test_what_is_refused(nonlinear: VAE) -> None:
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
     with pytest.raises(InputError, match="with an observed site"):
-        densities.simulate(unobserved, Arguments(x))
+        simulation.simulate(unobserved, Arguments(x))
 
 
 def test_seed_and_global_generator(nonlinear: VAE) -> None:
