@@ -169,7 +169,7 @@ def check_model(
 
     Args:
         guided: the coordinates of the site in the guide; None if the guide computes it from others.
-        guide_fn: the distribution of the site in the guide; None if there is none.
+        guide_fn: the distribution of the site in the guide; None if it is summed out.
         name: the name of the site.
         fn: the distribution of the site in the model.
         value: a draw from the guide.

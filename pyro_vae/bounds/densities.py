@@ -133,7 +133,7 @@ class Densities:
         }
         for name, node in sample_sites(model):
             if not node["is_observed"]:
-                guide_fn = guide.nodes[name]["fn"] if name in found else None
+                guide_fn = guide.nodes[name]["fn"] if name in guide.nodes else None
                 check_model(found.get(name), guide_fn, name, node["fn"], node["value"])
         sites: dict[str, _Site] = {}
         first = 0
