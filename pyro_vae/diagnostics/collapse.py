@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyro_vae.diagnostics.information import Information, measure
+from pyro_vae.diagnostics.information import PART, Information, measure_pair
+from pyro_vae.diagnostics.local_codes import look_at_codes
 from pyro_vae.diagnostics.means import mean_as_text
-from pyro_vae.diagnostics.units import THRESHOLD, kl_per_unit, unit_means, unit_shares
+from pyro_vae.diagnostics.units import THRESHOLD, kl_per_unit_of_pair, unit_means, unit_shares
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.traces import Program
@@ -189,12 +190,13 @@ def diagnose(
             examples that can be diagnosed: see `measure` and `unit_means`.
     """
     arguments = Arguments.of(x)
+    pair = look_at_codes(model, guide, arguments, plate, PART)
     with preserve_rng_state(arguments):
         torch.manual_seed(seed)
         return Diagnosis(
-            measure(model, guide, arguments, seed, plate=plate),
+            measure_pair(pair, arguments, seed),
             unit_shares(guide, arguments, plate=plate),
-            kl_per_unit(model, guide, arguments, plate=plate),
+            kl_per_unit_of_pair(pair, arguments),
             probe(guide, *labelled, plate=plate) if labelled else None,
         )
 

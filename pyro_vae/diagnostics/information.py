@@ -111,9 +111,22 @@ def measure(
             examples, or the guide has no density of a given code.
     """
     arguments = Arguments.of(x)
+    return measure_pair(look_at_codes(model, guide, arguments, plate, PART), arguments, seed)
+
+
+def measure_pair(pair: Pair, arguments: Arguments, seed: int) -> Information:
+    """Do the same for programs that have been looked at.
+
+    Args:
+        pair: the programs, from `look_at_codes`.
+        arguments: what they are called with, for all examples.
+        seed: seed of the draws.
+
+    Raises:
+        InputError: as `measure`.
+    """
     if len(arguments) < 2:
         raise InputError("mutual information needs two examples or more", "x")
-    pair = look_at_codes(model, guide, arguments, plate, PART)
     with torch.no_grad(), preserve_rng_state(arguments):
         torch.manual_seed(seed)
         parts = [_measure_part(pair, part, arguments) for part in arguments.split(pair.batch_size)]

@@ -48,7 +48,8 @@ def unit_means(
     draws: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         pair = _look_at_guide(guide, arguments, plate)
-        with contextlib.suppress(Exception):  # the draws are those of earlier versions
+        # Published numbers have the noise that follows a run of the guide on one example.
+        with contextlib.suppress(Exception):
             arguments.take(slice(1)).call(guide)
         count = num_samples if pair.vectorize else None
         for part in arguments.split(pair.batch_size):
@@ -178,7 +179,16 @@ def kl_per_unit(
         InputError: if the latent sites are no code of single examples.
     """
     arguments = Arguments.of(x)
-    pair = look_at_codes(model, guide, arguments, plate, 250)
+    return kl_per_unit_of_pair(look_at_codes(model, guide, arguments, plate, 250), arguments)
+
+
+def kl_per_unit_of_pair(pair: Pair, arguments: Arguments) -> dict[str, Tensor | None]:
+    """Do the same for programs that have been looked at.
+
+    Args:
+        pair: the programs, from `look_at_codes`.
+        arguments: what they are called with, for all examples.
+    """
     parts_by_site: dict[str, list[Tensor] | None] = {}
     with torch.no_grad():
         for part in arguments.split(pair.batch_size):

@@ -108,11 +108,8 @@ class TrainingDraws:
 
     def scaled(self, total: Tensor) -> Tensor:
         """Return a sum over the examples, multiplied by the scale that all sites have."""
-        return (
-            total
-            if not isinstance(self._scale, Tensor) and self._scale == 1
-            else (self._scale * total)
-        )
+        unscaled = not isinstance(self._scale, Tensor) and self._scale == 1
+        return total if unscaled else self._scale * total
 
     @property
     def log_w(self) -> Tensor:

@@ -36,10 +36,10 @@ def enumerated_loss(
         vectorize_particles=pair.vectorize and num_particles > 1,
         strict_enumeration_warning=False,
     )
-    programs = pair.model, pair.guide
+    programs, given = (pair.model, pair.guide), arguments.unmarked()
     if differentiable:
         try:
-            return elbo.differentiable_loss(*programs, *arguments.args, **arguments.kwargs)
+            return elbo.differentiable_loss(*programs, *given.args, **given.kwargs)
         except ValueError:  # nothing depends on parameters; `loss` raises all other errors again
             pass
-    return torch.tensor(elbo.loss(*programs, *arguments.args, **arguments.kwargs))
+    return torch.tensor(elbo.loss(*programs, *given.args, **given.kwargs))

@@ -190,18 +190,13 @@ def _one_value(site: Site, nesting: int, which: int) -> Tensor:
 
 def is_noisy(pair: Pair, arguments: Arguments, draw: Draws) -> bool:
     """Return whether the programs draw random numbers outside of their sample sites."""
-    first, second = (_replayed(pair, arguments, lambda _, value: value, draw) for _ in range(2))
-    return bool(
-        _difference(first.log_p(), second.log_p()) or _difference(first.log_q(), second.log_q())
-    )
+    return _differ(*(_replayed(pair, arguments, lambda _, value: value, draw) for _ in range(2)))
 
 
 def on_indices(pair: Pair, arguments: Arguments, draw: Draws) -> bool:
     """Return whether the log-probabilities depend on the indices that plates draw at random."""
     other = _replayed(pair, arguments, lambda _, value: value, draw, other_examples=True)
-    return bool(
-        _difference(draw.log_p(), other.log_p()) or _difference(draw.log_q(), other.log_q())
-    )
+    return _differ(draw, other)
 
 
 def on_values(pair: Pair, arguments: Arguments, draw: Draws, names: frozenset[str]) -> bool:
@@ -268,7 +263,8 @@ def _replayed(
         seed: a seed for the noise that the programs have outside of their sites; None for new
             noise.
         together: whether to run all draws at once, rather than one.
-        other_examples: whether the draw was for other examples: then plates have their own indices.
+        other_examples: whether the draw came from other examples; if so, plates draw new
+            subsampling indices.
     """
     guide = draw.runs[0][1]
     given = guide.copy()
@@ -302,6 +298,11 @@ def _axis(site: Site, plate: str | None) -> int:
     """Return the dimension of the plate of the examples in the values of a site."""
     dim = next(frame.dim for frame in plates(site) if frame.name == plate)
     return len(site["fn"].batch_shape) + dim
+
+
+def _differ(one: Draws, other: Draws) -> bool:
+    """Return whether two draws have different log-probabilities under one of the programs."""
+    return bool(_difference(one.log_p(), other.log_p()) or _difference(one.log_q(), other.log_q()))
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -108,10 +108,10 @@ class Arguments:
         return Arguments(*args, **kwargs)
 
     def structure(self) -> Hashable:
-        """Return what the form of a program's run may depend on, and batches have in common.
+        """Return a key: calls with the same key are assumed to run the same sites.
 
-        That is the nesting, the number of dimensions of each tensor, and the values of flags and
-        strings. Programs that are called with other numbers, shapes or values have the same sites.
+        It holds the nesting, the number of dimensions of each tensor, and the values of flags and
+        strings. Numbers, shapes and the values of tensors are no part of it.
         """
         leaves = _leaves((self.args, self.kwargs))
         shape = str(_map(_name_of_type, (self.args, self.kwargs)))

@@ -13,7 +13,6 @@ does not hold gives weights with a wrong mean: without a word, and without a lim
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from pyro import poutine
@@ -23,13 +22,11 @@ from torch.distributions import biject_to
 
 from pyro_vae.errors import InputError
 from pyro_vae.programs.sites import base
-from pyro_vae.programs.traces import sample_sites
+from pyro_vae.programs.traces import Site, sample_sites
 
 MAX_DIMS = 4096  # dimensions of the noise of one example for which the Jacobian is computed
 MAX_DIMS_FOLDED = 64  # the same, for which it is computed at several draws
 DRAWS_FOLDED = 8
-
-Site = dict[str, Any]
 
 
 def check_change_of_variables(
@@ -62,14 +59,7 @@ def check_change_of_variables(
     auxiliary = _without_points(auxiliary, guide_trace)
     with torch.enable_grad():
         noise, trace = _run_with_noise(run_guide, guide_trace, auxiliary)
-        coordinates, log_dets = [], []
-        for name in computed:
-            site = trace.nodes[name]
-            transform = biject_to(model_trace.nodes[name]["fn"].support)
-            u = transform.inv(site["value"])
-            log_det = transform.log_abs_det_jacobian(u, site["value"])
-            coordinates.append(_by_example(u, site, plate))
-            log_dets.append(_by_example(log_det, site, plate).sum(1))
+        coordinates, log_dets = _coordinates(trace, model_trace, computed, plate)
         for name in _points(computed, coordinates, noise):
             raise InputError(
                 f"the guide's site '{name}' is a point estimate, which has no density and gives no "
@@ -163,19 +153,7 @@ def _refuse_folds(
         with torch.enable_grad():
             fresh = guide_trace if draw == 0 else run_guide(poutine.Trace())
             noise, trace = _run_with_noise(run_guide, fresh, auxiliary)
-            u = torch.cat(
-                [
-                    _by_example(
-                        biject_to(model_trace.nodes[name]["fn"].support).inv(
-                            trace.nodes[name]["value"]
-                        ),
-                        trace.nodes[name],
-                        plate,
-                    )
-                    for name in computed
-                ],
-                1,
-            )
+            u = torch.cat(_coordinates(trace, model_trace, computed, plate)[0], 1)
             gradient = _gradient(noise, trace, plate)
             if elementwise:
                 sign = gradient(u.sum()).sign()
@@ -185,6 +163,31 @@ def _refuse_folds(
         first = sign if first is None else first
         if (first * sign < 0).any():
             raise _not_invertible(auxiliary, computed, "values that several noises give")
+
+
+def _coordinates(
+    trace: poutine.Trace, model_trace: poutine.Trace, computed: Sequence[str], plate: str | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the unconstrained coordinates u of computed sites, and log |dz/du| of each of them.
+
+    Args:
+        trace: a trace of the guide.
+        model_trace: a trace of the model, which has the supports.
+        computed: the names of the sites.
+        plate: the name of the plate of the examples.
+
+    Returns:
+        For each site u, shape [examples, dims], and log |dz/du|, shape [examples].
+    """
+    coordinates, log_dets = [], []
+    for name in computed:
+        site = trace.nodes[name]
+        transform = biject_to(model_trace.nodes[name]["fn"].support)
+        u = transform.inv(site["value"])
+        log_det = transform.log_abs_det_jacobian(u, site["value"])
+        coordinates.append(_by_example(u, site, plate))
+        log_dets.append(_by_example(log_det, site, plate).sum(1))
+    return coordinates, log_dets
 
 
 def _deltas(guide_trace: poutine.Trace) -> list[str]:

@@ -1,8 +1,8 @@
 """Look at a model and a guide once, by running them: what are their sites, how may they be run?
 
-All that a bound takes for granted about programs is checked here, and nowhere else. The checks run
-the programs, because nothing else tells: a program that is wrong among particles or in batches does
-not say so.
+All that importance-weighted bounds and objectives take for granted about programs is checked here.
+Annealing asks for more, and `bounds.coordinates` checks that. The checks run the programs, because
+a program that is wrong among particles or in batches raises no error.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ from pyro_vae.programs.sites import (
 )
 from pyro_vae.programs.traces import Program, check_plate, plate_nesting, sample_sites
 
-# All examples are run at once if they have at most so many numbers; otherwise the first that do.
+# Checks of all examples at once use only the first examples, with up to this many numbers.
 MAX_NUMBERS = 10**8
 
 
@@ -68,9 +68,9 @@ def look_at(
         plate: the name of the plate of the examples; by default it is found.
         vectorize: whether all draws are made at once; by default if that gives the same
             log-probabilities as one draw at a time.
-        batch_size: the number of examples that are run at once; by default `most_at_once`, or all
-            if that gives other log-probabilities.
-        most_at_once: the largest number of examples that are run at once by choice.
+        batch_size: the number of examples that are run at once. By default it is `most_at_once`;
+            all examples, if batches change the log-probabilities.
+        most_at_once: the default batch size; None for all examples.
 
     Raises:
         InputError: if no bound follows from the programs, or they cannot be run as requested.
@@ -80,7 +80,7 @@ def look_at(
     size = batch_size or most_at_once or len(arguments)
     limit = max(size, MAX_NUMBERS // arguments.numel_per_example)
     first = arguments if len(arguments) <= limit else arguments.take(slice(limit))
-    with torch.no_grad(), preserve_rng_state(arguments), _state_restored(model, guide):
+    with torch.no_grad(), preserve_rng_state(arguments), state_restored(model, guide):
         torch.manual_seed(0)  # the same programs are always found to be the same
         pair, whole = _sum_out_sites_of_guide(*_structure(model, guide, first, plate), first)
         _check_scales(pair, first, whole)
@@ -155,7 +155,7 @@ def look_at_once(
     with (
         torch.no_grad(),
         preserve_rng_state(arguments),
-        _state_restored(model, guide),
+        state_restored(model, guide),
         _evaluated("Dropout", model, guide),
     ):
         torch.manual_seed(0)
@@ -174,7 +174,7 @@ def _structure(
     *,
     points: bool = False,
 ) -> tuple[Pair, Draws]:
-    """Return what one run of the programs shows, and a run with what was found."""
+    """Run both programs once; return the pair that this run describes, and one draw from it."""
     guide_trace = arguments.call(poutine.trace(guide).get_trace)
     replayed = poutine.replay(model, trace=guide_trace)
     model_trace = arguments.call(poutine.trace(replayed).get_trace)
@@ -322,7 +322,7 @@ def _choose_vectorize(pair: Pair, arguments: Arguments, wanted: bool | None) -> 
 def _check_scales(pair: Pair, arguments: Arguments, whole: Draws) -> None:
     """Refuse sites with different scales, and plates that take some of the examples at random.
 
-    A plate that has a subsample for its scale alone, and never uses its indices, is taken as it is.
+    A subsampled plate is accepted if the program never uses its indices: then it only sets a scale.
     """
     scales = [
         (name, site["scale"]) for trace in whole.runs[0] for name, site in sample_sites(trace)
@@ -353,8 +353,8 @@ def _noise() -> InputError:
 
 
 @contextlib.contextmanager
-def _state_restored(*programs: Program) -> Iterator[None]:
-    """Restore the buffers of modules, which a run in training mode may change."""
+def state_restored(*programs: Program) -> Iterator[None]:
+    """Restore the buffers of modules on exit: a run in training mode may change them."""
     buffers = [buffer for module in _modules(*programs) for buffer in module.buffers(False)]
     before = [buffer.clone() for buffer in buffers]
     try:

@@ -43,7 +43,7 @@ class Pair:
         vectorize: whether K draws can be made at once, in an outermost plate; otherwise the
             programs run once for each draw.
         summed_out: the names of the model's sites that are summed out exactly. The guide does not
-            have them, or has them without effect on its other sites.
+            have them, or has them, and none of its other sites depends on them.
         noise: for each `Delta` site of the guide that is computed elementwise from one auxiliary
             site, the name of this site. A mask on the latent variable applies to its noise.
         batch_size: the number of examples that the programs are run with; 0 if that was not asked.

@@ -118,21 +118,6 @@ def log_prob_per_example(
     return total
 
 
-def traces(model: Program, guide: Program, x: Any) -> tuple[poutine.Trace, poutine.Trace]:
-    """Run a guide, then the model with the values that the guide drew.
-
-    Args:
-        model: a Pyro program, called as `model(x)`.
-        guide: a Pyro program, called as `guide(x)`.
-        x: the data.
-
-    Returns:
-        The traces of the model and of the guide.
-    """
-    guide_trace = poutine.trace(guide).get_trace(x)
-    return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x), guide_trace
-
-
 def with_values(trace: poutine.Trace, change: Callable[[Tensor], Tensor]) -> poutine.Trace:
     """Copy a trace, with `change` applied to the value of each latent site."""
     copy = trace.copy()

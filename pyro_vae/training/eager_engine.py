@@ -16,6 +16,7 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
 from pyro_vae.programs.compiling import tensors_in
+from pyro_vae.programs.looking import state_restored
 from pyro_vae.programs.observed_values import ObservedValues
 from pyro_vae.programs.parameters import OwnParameters, as_module, leaves
 from pyro_vae.programs.random_streams import preserve_rng_state
@@ -137,7 +138,7 @@ class EagerEngine:
             InputError: if the programs and the objective do not go together.
         """
         self._validated_modes.clear()
-        with self._buffers_restored():
+        with state_restored(self.model, self.guide):
             loss = self._look(x)
             self.evaluate_loss(x)
         if not math.isfinite(loss):
@@ -153,7 +154,7 @@ class EagerEngine:
             InputError: if a parameter would not be trained.
         """
         with (
-            self._buffers_restored(),
+            state_restored(self.model, self.guide),
             self._running(training=True),
             ObservedValues(),
             self._training_precision(x),
@@ -170,17 +171,6 @@ class EagerEngine:
                 )
         self._looked = True
         return loss.item()
-
-    @contextlib.contextmanager
-    def _buffers_restored(self) -> Iterator[None]:
-        """Restore the buffers of the programs on exit."""
-        buffers = [*self.model.buffers(), *self.guide.buffers()]
-        before = [buffer.clone() for buffer in buffers]
-        try:
-            yield
-        finally:
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
 
     @contextlib.contextmanager
     def _running(self, training: bool) -> Iterator[None]:

@@ -12,7 +12,7 @@ from pyro.infer import SVI, TraceEnum_ELBO, config_enumerate
 from test_contracts import OBJECTIVES
 from torch import Tensor
 
-from pyro_vae import InputError, objectives
+from pyro_vae import InputError, bounds, objectives
 from pyro_vae.objectives import ELBO, IWAE, AnalyticELBO, Renyi, TargetKL
 
 LOCS = torch.tensor([-1.0, 0.5, 2.0])
@@ -258,3 +258,20 @@ def test_programs_without_parameters() -> None:
     """Pyro's differentiable loss raises an error for them."""
     frozen = config_enumerate(lambda x: pyro.sample("c", dist.Bernoulli(0.5)))
     assert ELBO().loss_and_grads(frozen, empty, X) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_marks_of_shared_arguments_are_taken_off() -> None:
+    """Pyro's own ELBO, which does the sum, gets the argument itself."""
+
+    def model(x: Tensor, means: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Bernoulli(0.4), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(means[c.long()], 1.0), obs=x)
+
+    def guide(x: Tensor, means: Tensor) -> None:
+        pass
+
+    x, means = torch.randn(2), torch.tensor([-1.0, 1.0])
+    log_p = dist.Normal(means, 1.0).log_prob(x[:, None]) + torch.tensor([0.6, 0.4]).log()
+    loss = objectives.ELBO().loss(model, guide, x, bounds.Shared(means))
+    assert loss == pytest.approx(-log_p.logsumexp(1).sum().item(), rel=1e-5)
