@@ -246,7 +246,8 @@ class _Evaluator:
         if self.adapt is not None:
             guide = batch.call(self.adapt)
             if not self._adapted:  # one is looked at: all are made in the same way
-                self._adapted = look_at_once(pair.model, guide, batch).plate == pair.plate
+                found = look_at_once(pair.model, guide, batch, plate=pair.plate)
+                self._adapted = found.plate == pair.plate
             pair = replace(pair, guide=guide)
         validate = is_validation_enabled()
         waiting: list[Tensor] = []  # chunks that are not reduced yet

@@ -73,7 +73,7 @@ def _look_at_guide(guide: Program, arguments: Arguments, plate: str | None) -> P
     with preserve_rng_state(arguments):
         trace = arguments.call(poutine.trace(guide).get_trace)
         sites = latent_sites(trace)
-        plate = plate_of_examples(sites, plate, len(arguments))
+        plate = plate_of_examples(sites, arguments, plate)
         check_codes(sites, plate)
         for name, site in sites:
             if not site["value"].is_floating_point():

@@ -26,7 +26,9 @@ class Objective(pyro.infer.ELBO):
     one run for each (False). By default they are made at once if that gives the same
     log-probabilities, whereas Pyro's default is False. `retain_graph` is that of `backward`.
     `max_plate_nesting` is where enumerated sites begin; otherwise the plates are found by running
-    the programs. `strict_enumeration_warning`, `ignore_jit_warnings`, `jit_options` and
+    the programs. `plate` is the name of the plate of the examples, as in `pyro_vae.bounds`; it is
+    needed only where all sites are in several plates, and the objective is no mean of log-weights.
+    `strict_enumeration_warning`, `ignore_jit_warnings`, `jit_options` and
     `tail_adaptive_beta` have no effect: there is one class for programs with and without enumerated
     sites, and none for Pyro's JIT. `RenyiELBO(alpha, num_particles)` is
     `Renyi(num_particles, alpha)`.
@@ -58,6 +60,7 @@ class Objective(pyro.infer.ELBO):
             )
         options = dict(pyro_options or {})
         self._plates: float = options.get("max_plate_nesting", math.inf)
+        self._plate: str | None = options.pop("plate", None)
         self._vectorize: bool | None = options.pop("vectorize_particles", None)
         super().__init__(
             num_particles=num_particles, vectorize_particles=self._vectorize is not False, **options
@@ -164,8 +167,9 @@ class Objective(pyro.infer.ELBO):
                 model,
                 guide,
                 arguments,
+                plate=self._plate,
                 vectorize=self._vectorize if self.num_draws > 1 else False,
-                points=self.linear,
+                linear=self.linear,
             )
         return self._pairs[structure]
 

@@ -184,9 +184,10 @@ def _one_value(site: Site, nesting: int, which: int) -> Tensor:
     value, events = site["value"], site["fn"].event_dim
     value = value[(which,) * max(value.dim() - events - nesting, 0)]
     sizes = {frame.dim: frame.size for frame in plates(site) if frame.size > 0}
-    dims = max(value.dim() - events, -min(sizes, default=0))
-    batch = [sizes.get(dim, 1) for dim in range(-dims, 0)]
-    return value.expand([*batch, *value.shape[value.dim() - events :]])
+    batch, event = value.shape[: value.dim() - events], value.shape[value.dim() - events :]
+    dims = max(len(batch), -min(sizes, default=0))
+    batch = [1] * (dims - len(batch)) + [*batch]  # an unsized plate leaves the sizes as they are
+    return value.expand([*(sizes.get(i - dims, size) for i, size in enumerate(batch)), *event])
 
 
 def is_noisy(pair: Pair, arguments: Arguments, draw: Draws) -> bool:

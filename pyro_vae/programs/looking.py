@@ -43,7 +43,13 @@ from pyro_vae.programs.sites import (
     computed_sites,
     plate_of_examples,
 )
-from pyro_vae.programs.traces import Program, check_plate, plate_nesting, sample_sites
+from pyro_vae.programs.traces import (
+    Program,
+    check_plate,
+    plate_nesting,
+    plates,
+    sample_sites,
+)
 
 # Checks of all examples at once use only the first examples, with up to this many numbers.
 MAX_NUMBERS = 10**8
@@ -127,8 +133,9 @@ def look_at_once(
     guide: Program,
     arguments: Arguments,
     *,
+    plate: str | None = None,
     vectorize: bool | None = None,
-    points: bool = False,
+    linear: bool = False,
 ) -> Pair:
     """Run a model and a guide, and return what a training objective needs to know of them.
 
@@ -140,9 +147,11 @@ def look_at_once(
         model: as in `look_at`.
         guide: as in `look_at`.
         arguments: what both are called with, for a batch of examples.
+        plate: as in `look_at`.
         vectorize: as in `look_at`.
-        points: whether the guide may have point estimates, such as those of AutoDelta, and
-            `pyro.factor`. The objective is then no bound.
+        linear: whether the objective is a mean of log-weights. Then it does not matter which of
+            several plates is that of the examples, and the guide may have point estimates, such as
+            those of AutoDelta, and `pyro.factor`, with which the objective is no bound.
 
     Raises:
         InputError: as `look_at`.
@@ -159,10 +168,12 @@ def look_at_once(
         _evaluated("Dropout", model, guide),
     ):
         torch.manual_seed(0)
-        pair, whole = _structure(model, guide, arguments, None, points=points)
+        pair, whole = _structure(model, guide, arguments, plate, linear=linear)
         _warn_of_plates(*whole.runs[0])
         if pair.summed_out or pair.guide_enumerates:
             _check_enumeration(pair, arguments)
+            if linear:
+                _check_names_of_plates(*whole.runs[0])
         return _choose_vectorize(pair, arguments, vectorize)
 
 
@@ -172,7 +183,7 @@ def _structure(
     arguments: Arguments,
     plate: str | None,
     *,
-    points: bool = False,
+    linear: bool = False,
 ) -> tuple[Pair, Draws]:
     """Run both programs once; return the pair that this run describes, and one draw from it."""
     guide_trace = arguments.call(poutine.trace(guide).get_trace)
@@ -180,10 +191,10 @@ def _structure(
     model_trace = arguments.call(poutine.trace(replayed).get_trace)
     summed_out = frozenset(enumerated_sites(model_trace)) - guide_trace.nodes.keys()
     check_summed_out(model_trace, summed_out)
-    check_latent_sites(model_trace, guide_trace, summed_out, factors=points)
+    check_latent_sites(model_trace, guide_trace, summed_out, factors=linear)
     check_values(model_trace)
     sites = [*sample_sites(model_trace), *sample_sites(guide_trace)]
-    plate = plate_of_examples(sites, plate, len(arguments))
+    plate = plate_of_examples(sites, arguments, plate, any_will_do=linear)
     for _, site in sites:
         check_plate(site, plate)
     pair = Pair(
@@ -198,7 +209,7 @@ def _structure(
     computed = computed_sites(model_trace, guide_trace)
     auxiliary = auxiliary_sites(guide_trace)
     run_guide = partial(pair.run_guide, arguments, None)
-    allowed = find_points(run_guide, guide_trace, auxiliary, computed) if points else []
+    allowed = find_points(run_guide, guide_trace, auxiliary, computed) if linear else []
     computed = [name for name in computed if name not in allowed]
     noise: dict[str, str] = {}
     if computed or auxiliary:
@@ -295,6 +306,24 @@ def _check_enumeration(pair: Pair, arguments: Arguments) -> None:
             "of one value alone: index dimensions from the right, or do not mark them",
             "model",
         )
+
+
+def _check_names_of_plates(model: poutine.Trace, guide: poutine.Trace) -> None:
+    """Refuse latent sites that are in other plates in the guide than in the model.
+
+    With them `TraceEnum_ELBO`, which the ELBO of enumerated sites uses, returns wrong numbers.
+    """
+    latent = {name: site for name, site in sample_sites(model) if not site["is_observed"]}
+    for name, site in sample_sites(guide):
+        if name not in latent:
+            continue
+        here, there = (sorted(f.name for f in plates(each)) for each in (site, latent[name]))
+        if here != there:
+            raise InputError(
+                f"site '{name}' is in the plates {here} in the guide and {there} in the model: "
+                "with enumerated sites the names have to be the same",
+                "guide",
+            )
 
 
 def _choose_vectorize(pair: Pair, arguments: Arguments, wanted: bool | None) -> Pair:

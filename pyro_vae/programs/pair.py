@@ -96,7 +96,11 @@ class Pair:
             runs = [self._run(arguments, count, None, change, around_guide)]
             at_once = count
         else:
-            runs = [self._run(arguments, None, k, change, around_guide) for k in range(count)]
+            runs = [self._run(arguments, None, 0, change, around_guide)]
+            same = _subsamples(*runs[0])
+            runs += [
+                self._run(arguments, None, k, change, around_guide, same) for k in range(1, count)
+            ]
         return Draws(self, arguments, runs, at_once, scaled)
 
     def _run(
@@ -106,9 +110,13 @@ class Pair:
         number: int | None,
         change: Callable[[int | None], Change] | None,
         around_guide: Callable[[int | None], Messenger] | None,
+        subsamples: poutine.Trace | None = None,
     ) -> tuple[poutine.Trace, poutine.Trace]:
         """Return the traces of the model and of the guide, with `count` draws in a plate."""
         model, guide = self.model, self._guide()
+        if subsamples:
+            model = poutine.replay(model, trace=subsamples)
+            guide = poutine.replay(guide, trace=subsamples)
         if count is not None:
             particles = pyro.plate(PARTICLES, count, dim=-1 - self.nesting)
             model, guide = particles(model), particles(guide)
@@ -143,6 +151,16 @@ class Pair:
 
         first_dim = -1 - self.nesting - particles
         return poutine.enum(poutine.infer_config(model, mark), first_available_dim=first_dim)
+
+
+def _subsamples(*traces: poutine.Trace) -> poutine.Trace:
+    """Return the indices that plates drew: all draws of z are of the same examples."""
+    found = poutine.Trace()
+    for trace in traces:
+        for name, site in trace.nodes.items():
+            if poutine.util.site_is_subsample(site):
+                found.nodes.setdefault(name, site)
+    return found
 
 
 class Draws:

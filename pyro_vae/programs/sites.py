@@ -9,6 +9,7 @@ from pyro.distributions.constraints import sphere
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.masks import draws_that_count
 from pyro_vae.programs.traces import Site, plates, sample_sites
 
@@ -228,25 +229,57 @@ def check_precision(trace: poutine.Trace) -> None:
             )
 
 
-def plate_of_examples(sites: list[tuple[str, Site]], wanted: str | None, size: int) -> str | None:
+def plate_of_examples(
+    sites: list[tuple[str, Site]],
+    arguments: Arguments,
+    wanted: str | None = None,
+    *,
+    any_will_do: bool = False,
+) -> str | None:
     """Return the name of the plate of the examples, which all sites are in.
 
     Args:
         sites: the sites of both programs.
+        arguments: what the programs were called with.
         wanted: the name that the caller gave, or None.
-        size: the number of examples among the arguments, or 0 if it is not known.
+        any_will_do: whether the caller sums over all plates in the end.
 
     Returns:
-        The name that was given; or else, of the plates that all sites share, the outermost with the
-        size of the data, or the outermost. None if there is none: then some site is outside all
-        plates, or the sites have different plates.
+        The name that was given; or else the only plate that all sites share; or else, of several,
+        the one with the size of the first dimension of an argument, or the outermost if any will
+        do. None if there is none: then some site is outside all plates, or the sites have
+        different plates.
+
+    Raises:
+        InputError: if it cannot be told which of several plates it is.
     """
     if wanted is not None or not sites:
         return wanted
+    sizes: dict[str, set[int]] = {}
+    for _, site in sites:
+        for frame in plates(site):
+            of_plate = sizes.setdefault(frame.name, set())
+            of_plate.update(int(n) for n in (frame.size, frame.full_size) if n is not None)
     shared = [
-        frame
-        for frame in plates(sites[0][1])
-        if all(frame.name in {other.name for other in plates(site)} for _, site in sites)
+        name
+        for name in (frame.name for frame in plates(sites[0][1]))
+        if all(name in {frame.name for frame in plates(site)} for _, site in sites)
     ]
-    of_size = [frame.name for frame in shared if frame.size == size]
-    return next(iter([*of_size, *(frame.name for frame in shared)]), None)
+    count = len(arguments)
+    fits = [name for name in shared if count in sizes[name]]
+    other = [name for name in sizes if name not in shared and count in sizes[name]]
+    if other and not fits:  # the examples are in plates of other names
+        return None
+    if len(shared) < 2:
+        return shared[0] if shared else None
+    if any_will_do:
+        return (fits or shared)[0]
+    lengths = {len(tensor) for tensor in arguments.tensors() if tensor.dim()}
+    possible = [name for name in shared if lengths & sizes[name] or sizes[name] <= {-1}]
+    if len(possible) == 1:
+        return possible[0]
+    raise InputError(
+        f"the plate of the examples may be '{shared[0]}' or '{shared[1]}', since all sites are in "
+        "both: name it by plate",
+        "plate",
+    )

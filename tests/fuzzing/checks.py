@@ -328,19 +328,27 @@ def check_anneal(case: Case) -> None:
 
 def check_elbo_loss(case: Case, objective: Any = None) -> None:
     """`objectives.ELBO`'s loss: minus the ELBO of all examples, or what Pyro's ELBO is."""
+    subsampled = case.d.scale == "subsample"
     particles = 3 if is_exact(case) and case.scale and not objective else DRAWS
     objective = objective or objectives.ELBO(num_particles=particles)
-    loss = objective.loss(case.model, case.guide, *case.call.args, **case.call.kwargs)
+    repeats = 30 if subsampled else 1  # all draws of a loss are of the same examples
+    found = -torch.tensor(
+        [
+            objective.loss(case.model, case.guide, *case.call.args, **case.call.kwargs)
+            for _ in range(repeats)
+        ]
+    ).double()
     if case.d.outside:
         refuse_numbers(case)
     log_w, known = case.log_w_of(1), case.elbo_of(1)
-    found = torch.tensor([-loss]).double()
+    if case.scale is None and case.d.mask == "model only":
+        raise NotAsked  # Pyro leaves the guide's sites without this mask
     has_reference = case.scale is None or case.d.point
     if has_reference:
         losses = torch.tensor([case.pyro_loss() for _ in range(60)]).double()
         spread = losses.std()
-        error = (spread**2 / 60 + spread**2 / particles).sqrt()
-        near("ELBO", found, -losses.mean()[None], error[None], case.tolerance)
+        error = (spread**2 / 60 + spread**2 / (repeats if subsampled else particles)).sqrt()
+        near("ELBO", found.mean()[None], -losses.mean()[None], error[None], case.tolerance)
         return
     refuse_numbers(case)
     scale = case.scale or 1.0
@@ -356,12 +364,16 @@ def check_elbo_loss(case: Case, objective: Any = None) -> None:
 
 def check_iwae_loss(case: Case) -> None:
     """`objectives.IWAE`'s loss, the mean over repeats, against log-weights of the closed forms."""
-    draws, repeats = 5, 1 if is_exact(case) else 30
-    objective = objectives.IWAE(num_particles=draws)
+    subsampled = case.d.scale == "subsample"
+    draws, repeats = 5, 1 if is_exact(case) and not subsampled else 30
+    objective = iwae_of(case, draws)
     losses = [
         objective.loss(case.model, case.guide, *case.call.args, **case.call.kwargs)
         for _ in range(repeats)
     ]
+    if subsampled and not case.d.must_refuse:  # the mean over the examples that runs take
+        _check_subsampled(case, draws, -torch.tensor(losses).double())
+        return
     refuse_numbers(case)
     if case.scale is None and case.d.scale != "sized":
         raise Wrong("a number, where the scales of sites differ")
@@ -384,6 +396,20 @@ def check_iwae_loss(case: Case) -> None:
         if case.d.guide_plate != "another name" and not case.d.sequential:
             raise
         near("IWAE", found.mean()[None], of_whole.mean()[None], whole_error[None], case.tolerance)
+
+
+def iwae_of(case: Case, draws: int) -> objectives.IWAE:
+    """Return the objective, with the name of the plate if bounds get it too."""
+    return objectives.IWAE(draws, plate=case.d.plate if case.d.named else None)
+
+
+def _check_subsampled(case: Case, draws: int, found: Tensor) -> None:
+    """Check the mean of a bound over runs that take other examples each."""
+    if case.log_w is None or case.d.enumerate == "guide":
+        return
+    of_parts = _iwae(case.log_w, draws)
+    error = (of_parts.var() / len(of_parts) + found.var() / len(found)).sqrt()
+    near("mean IWAE", found.mean()[None], of_parts.mean()[None], error[None], case.tolerance)
 
 
 def _iwae(log_w: Tensor | None, draws: int) -> Tensor:
@@ -422,7 +448,7 @@ def check_iwae_gradient(case: Case) -> None:
     log_w = closed_forms.log_weights(d, case.constants, case.rows, p, law, 4000)
     losses = [-(case.scale or 1) * _iwae(part, draws).mean() for part in log_w.chunk(25)]
     true = [torch.autograd.grad(x, [bias, shift, widen], retain_graph=True) for x in losses]
-    objective = objectives.IWAE(num_particles=draws)
+    objective = iwae_of(case, draws)
     _compare_gradients(case, objective, true, 30)
 
 
@@ -499,7 +525,7 @@ def check_other_objectives(case: Case) -> None:
     if not is_exact(case) or case.scale != 1:
         raise NotAsked
     for name in ("MIWAE", "PIWAE", "CIWAE", "Renyi", "CUBO", "TVO", "RWS"):
-        objective = getattr(objectives, name)()
+        objective = getattr(objectives, name)(plate=case.d.plate if case.d.named else None)
         loss = objective.loss(case.model, case.guide, *case.call.args, **case.call.kwargs)
         refuse_numbers(case)
         found, zero = torch.tensor([-loss]), torch.zeros(1)
@@ -585,6 +611,10 @@ def check_compiled(case: Case) -> None:
     if loss is None:
         raise ValueError(text[:200])
     if case.d.point:  # a point may be trained
+        return
+    if case.d.scale == "subsample":
+        losses = [compiled(*case.call.args, **case.call.kwargs).item() for _ in range(30)]
+        _check_subsampled(case, 1, -torch.tensor(losses).double())
         return
     refuse_numbers(case)
     known, log_w = case.elbo_of(1), case.log_w_of(1)

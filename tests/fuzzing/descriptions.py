@@ -180,7 +180,15 @@ class Description:
             return "half precision"
         if self.position and self.enumerate:
             return "dimensions from the left, and enumeration"
+        if self.in_features and not self.named and self.has_ambiguous_plates:
+            return "two plates that may be that of the examples"
         return None
+
+    @property
+    def has_ambiguous_plates(self) -> bool:
+        """Whether the sizes of the arguments do not tell the plates of all sites apart."""
+        same = self.examples == self.features or self.guide_plate != "same"
+        return same or self.arguments == "none" or self.noise_argument is not None
 
     @property
     def needs_the_whole(self) -> bool:

@@ -1,10 +1,12 @@
 """A longer run of the fuzzer: `python tests/fuzzing/longer_run.py --programs 2000`."""
 
 import argparse
+import multiprocessing
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import torch
@@ -63,6 +65,13 @@ def _fails_like(outcome: Outcome) -> Callable[[Description], bool]:
     return fails
 
 
+def _check_number(number: int, only: tuple[str, ...] | None) -> tuple[Outcome, float]:
+    """Check the program of a number; return also the seconds that it took."""
+    torch.set_num_threads(1)
+    begin = time.monotonic()
+    return check(random_description(Random(number)), only), time.monotonic() - begin
+
+
 def main() -> None:
     """Run the programs, print what fails as it fails, and the counts at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,27 +80,27 @@ def main() -> None:
     parser.add_argument("--calls", nargs="*", choices=list(CALLS), help="by default all")
     parser.add_argument("--limit", type=int, default=40, help="failures to print in full")
     parser.add_argument("--simplify", action="store_true", help="print the simplest that fail")
+    parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()
-    torch.set_num_threads(1)
     only = tuple(options.calls) if options.calls else None
+    numbers = range(options.first, options.first + options.programs)
     outcomes: list[Outcome] = []
-    slow: list[tuple[float, Description]] = []
-    begin = time.monotonic()
-    failed = 0
-    for number in range(options.first, options.first + options.programs):
-        d = random_description(Random(number))
-        started = time.monotonic()
-        outcome = check(d, only)
-        slow.append((time.monotonic() - started, d))
-        outcomes.append(outcome)
-        failed += bool(outcome.failures)
-        if outcome.failures and failed <= options.limit:
-            if options.simplify:
-                outcome = check(simplest(d, _fails_like(outcome)), only)
-            print(f"program {number}: {outcome}", flush=True)
+    slowest, begin = (0.0, ""), time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        results = pool.imap(partial(_check_number, only=only), numbers)
+        for number, (outcome, seconds) in zip(numbers, results, strict=True):
+            outcomes.append(outcome)
+            slowest = max(slowest, (seconds, repr(outcome.d)))
+            if outcome.failures and sum(bool(o.failures) for o in outcomes) <= options.limit:
+                if options.simplify:
+                    outcome = check(simplest(outcome.d, _fails_like(outcome)), only)
+                print(f"program {number}: {outcome}", flush=True)
+            if len(outcomes) % 100 == 0:
+                print(
+                    f"{len(outcomes)} programs after {time.monotonic() - begin:.0f} s", flush=True
+                )
     print(report(outcomes))
-    slow.sort(key=lambda pair: -pair[0])
-    print(f"{time.monotonic() - begin:.0f} s; the slowest: {slow[0][0]:.1f} s, {slow[0][1]}")
+    print(f"{time.monotonic() - begin:.0f} s; the slowest: {slowest[0]:.1f} s, {slowest[1]}")
     sys.exit(any(o.failures for o in outcomes))
 
 
