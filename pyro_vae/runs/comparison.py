@@ -27,6 +27,8 @@ class RunComparison:
         dims: the number of values in an example: pixels times channels.
         has_bits: whether it is a counting measure, so that there are bits per dimension.
         others: comparisons by the other bounds that all runs have, by the names of these bounds.
+        upper: the mean upper bounds of AIS in nats, in the order of the runs; None where one is
+            unknown. Empty if the runs are not compared by AIS.
     """
 
     comparison: Comparison
@@ -35,6 +37,7 @@ class RunComparison:
     dims: int
     has_bits: bool = False
     others: dict[str, Comparison] = field(default_factory=dict)
+    upper: list[float | None] = field(default_factory=list)
 
     def __str__(self) -> str:
         tables = [self._table(self.comparison, self.bound)]
@@ -48,8 +51,10 @@ class RunComparison:
         if self.has_bits:
             bits = [bits_per_dim(each.mean, self.dims) for each in bounds_by_run.values()]
             column = ["bits/dim", *(f"{number:.4f}" for number in bits)]
-            width = max(map(len, table)) + 10
-            table = [a + b.rjust(width - len(a)) for a, b in zip(table, column, strict=True)]
+            table = _with_column(table, column, 10)
+        if self.upper and comparison is self.comparison:
+            column = ["unknown" if number is None else f"{number:.3f}" for number in self.upper]
+            table = _with_column(table, ["AIS, upper", *column], 12)
         count = len(bounds_by_run[first].values)
         title = f"{bound} of {count} test images ({self.base_measure})"
         return "\n".join([f"{title}, with differences to {first}:\n", *table])
@@ -68,6 +73,12 @@ class RunComparison:
             figure.savefig(path, dpi=150)
         except ValueError as error:
             raise InputError(f"{path} cannot be drawn: {error}", "figure") from error
+
+
+def _with_column(table: list[str], column: list[str], width: int) -> list[str]:
+    """Return the lines of a table with one more column, aligned on the right."""
+    end = max(map(len, table)) + width
+    return [line + item.rjust(end - len(line)) for line, item in zip(table, column, strict=True)]
 
 
 def compare_runs(folders: Sequence[str]) -> RunComparison:
@@ -107,6 +118,7 @@ def compare_runs(folders: Sequence[str]) -> RunComparison:
             for name in reversed(others)
             if _difference(name, contents) is None
         },
+        [content.upper for content in contents.values()] if tightest == "ais" else [],
     )
 
 
@@ -121,6 +133,7 @@ class _Content:
         estimates: bounds on log p(x) of each example, by name, from the loosest to the tightest.
         conditions: the conditions of each of these bounds, which have to be equal in two runs.
         has_bits: whether the base measure is a counting measure.
+        upper: the mean upper bound of AIS; None if it is unknown, or there is none.
     """
 
     base_measure: str
@@ -129,6 +142,7 @@ class _Content:
     estimates: dict[str, Estimate]
     conditions: dict[str, dict[str, Any]]
     has_bits: bool
+    upper: float | None = None
 
 
 def _check_same_images(contents: dict[str, _Content]) -> None:
@@ -196,6 +210,7 @@ def _read(folder: Path) -> _Content:
             estimates=estimates,
             conditions={name: dict(conditions[name]) for name in estimates},
             has_bits="bits_per_dim" in content or content["base_measure"] == "256 levels",
+            upper=content.get("ais", {}).get("upper", {}).get("mean"),
         )
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error
