@@ -294,6 +294,8 @@ def check_log_weights(case: Case) -> None:
 def check_anneal(case: Case) -> None:
     """`bounds.anneal`: both bounds, and the mean weight of the chains."""
     settings = bounds.Settings(temperatures=4, chains=40, leapfrog=2)
+    if case.d.circle and case.d.position:  # one run for each chain and move: minutes
+        raise NotAsked
     if case.d.circle:  # chains need many moves to get around it
         settings = bounds.Settings(temperatures=30, chains=100, leapfrog=3)
     result = bounds.anneal(
