@@ -146,6 +146,18 @@ MENDS = [
         Description(mask="guide only", **BROAD),
         ("evaluate", "ELBO"),
     ),
+    Mend(
+        "draws of other examples",
+        {"pyro_vae.programs.pair._subsamples": nothing},
+        Description(scale="subsample", position="view", width=2),
+        ("IWAE",),
+    ),
+    Mend(
+        "names of plates, with enumeration",
+        {f"{LOOKING}._check_names_of_plates": nothing},
+        Description(classes=2, enumerate="model", guide_plate="another name", **BROAD),
+        ("ELBO",),
+    ),
 ]
 
 

@@ -34,6 +34,13 @@ FOUND = [  # each was wrong once
     Description(examples=9, covariates="one", batch_size=2),
     Description(auxiliary="folded"),
     Description(examples=2, dtype="bfloat16 data", classes=3, emission="coin", enumerate="model"),
+    Description(width=0, in_features=True, features=2, noise_argument="first", auxiliary="folded"),
+    Description(
+        examples=5, in_features=True, features=3, arguments="keyword", guide_plate="another name"
+    ),
+    Description(classes=2, layers=2, circle="line", guide_plate="unsized", enumerate="guide"),
+    Description(width=2, position="view", scale="subsample", named=True),
+    Description(classes=2, enumerate="model", guide_plate="another name", shift=0.3, widen=0.3),
 ]
 
 
