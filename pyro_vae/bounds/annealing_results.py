@@ -202,9 +202,11 @@ class Bidirectional:
     @property
     def verdict(self) -> str:
         """The gap, in words."""
+        whole = self.forward.evidence_of == "the data set"
+        drawn = "a data set" if whole else f"{len(self.gap.values)} examples"
         return (
-            f"On {len(self.gap.values)} examples drawn from the model, chains in both directions "
-            f"give bounds that are {self.gap.mean:.3f} nats apart (se {said(self.gap.se)})."
+            f"On {drawn} drawn from the model, chains in both directions give bounds that are "
+            f"{self.gap.mean:.3f} nats apart (se {said(self.gap.se)})."
         )
 
     @property

@@ -11,7 +11,7 @@ log-density is subtracted from that of the target.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pyro
@@ -80,6 +80,8 @@ class Densities:
     """
 
     def __init__(self, pair: Pair, arguments: Arguments) -> None:
+        if pair.summed_out:  # chains may get where these sites have nothing to be drawn from
+            pair = replace(pair, guide=_FirstValues(pair.summed_out)(pair.guide))
         self.pair = pair
         with torch.no_grad(), preserve_rng_state(arguments):
             self._check_masks(arguments)
@@ -262,6 +264,23 @@ class Densities:
             return u.unsqueeze(1)
         batch_dims = len(node["fn"].batch_shape) + (0 if self.pair.vectorize else 1)
         return u.movedim(batch_dims + dim, 1)
+
+
+class _FirstValues(Messenger):
+    """Gives discrete sites the first value of their support, without a draw.
+
+    Args:
+        names: the names of the sites.
+    """
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self.names and not msg["done"]:
+            msg["value"] = msg["fn"].enumerate_support()[0]
+            msg["done"] = True
 
 
 class _Substitution(Messenger):

@@ -74,6 +74,7 @@ def upper_spread(log_w: Tensor) -> Tensor:
     Args:
         log_w: log-weights in nats, shape [K, N].
     """
+    log_w = log_w.contiguous()  # the median of an expanded dimension is wrong in PyTorch 2.14
     above = (log_w - log_w.median(0).values).clamp(min=0)
     return 2 * above.square().mean(0)
 

@@ -13,6 +13,7 @@ does not hold gives weights with a wrong mean: without a word, and without a lim
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from pyro import poutine
@@ -74,10 +75,11 @@ def check_change_of_variables(
                 auxiliary, computed, f"{dims} dimensions of noise, and {u.shape[1]} of the values"
             )
         gradient = _gradient(noise, trace, plate)
-        log_det = _log_det_of_diagonal(u, gradient)
-        elementwise = log_det is not None
-        if log_det is None:
+        found = _elementwise(u, gradient)
+        if found is None:
             log_det = _log_det(u, gradient, auxiliary, computed)
+        else:
+            log_det = found.slopes.abs().log().sum(1)
         log_density = sum(
             _by_example(
                 trace.nodes[name]["fn"].log_prob(trace.nodes[name]["value"]),
@@ -97,9 +99,9 @@ def check_change_of_variables(
             f"auxiliary site '{auxiliary[0]}': no bound follows from these densities",
             "guide",
         )
-    if elementwise or dims <= MAX_DIMS_FOLDED:
-        _refuse_folds(run_guide, guide_trace, model_trace, auxiliary, computed, plate, elementwise)
-    if not elementwise:
+    if found is not None or dims <= MAX_DIMS_FOLDED:
+        _refuse_folds(run_guide, guide_trace, model_trace, auxiliary, computed, plate, found)
+    if found is None or not found.in_order():
         return {}
     return {
         latent: name
@@ -132,12 +134,13 @@ def _refuse_folds(
     auxiliary: Sequence[str],
     computed: Sequence[str],
     plate: str | None,
-    elementwise: bool,
+    elementwise: "_Elementwise | None",
 ) -> None:
     """Refuse functions that give the same value for several noises, such as z = |a|.
 
     The sign of the Jacobian of an invertible function is the same everywhere. That of a function
-    that folds its argument changes.
+    that folds its argument changes. A function that sorts its argument permutes it differently
+    for each draw.
 
     Args:
         run_guide: as in `check_change_of_variables`, and so are the others.
@@ -146,7 +149,7 @@ def _refuse_folds(
         auxiliary: the names of the sites that are noise.
         computed: the names of the sites that are computed.
         plate: the name of the plate of the examples.
-        elementwise: whether each value depends on the noise of the same place alone.
+        elementwise: the function at the first draw, if each value depends on one number alone.
     """
     first: Tensor | None = None
     for draw in range(1 + DRAWS_FOLDED):
@@ -155,8 +158,15 @@ def _refuse_folds(
             noise, trace = _run_with_noise(run_guide, fresh, auxiliary)
             u = torch.cat(_coordinates(trace, model_trace, computed, plate)[0], 1)
             gradient = _gradient(noise, trace, plate)
-            if elementwise:
-                sign = gradient(u.sum()).sign()
+            if elementwise is not None:
+                here = _elementwise(u, gradient)
+                if here is None:
+                    continue
+                if not here.places.equal(elementwise.places):
+                    raise _not_invertible(
+                        auxiliary, computed, "values whose order depends on the noise"
+                    )
+                sign = here.slopes.sign()
             else:
                 jacobian = torch.stack([gradient(u[:, d].sum()) for d in range(u.shape[1])], 1)
                 sign = torch.linalg.slogdet(jacobian.double()).sign
@@ -272,13 +282,47 @@ def _points(names: Sequence[str], values: Sequence[Tensor], noise: dict[str, Ten
     return points
 
 
-def _log_det_of_diagonal(u: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor | None:
-    """Return log |det du/da| of each example if u depends on a elementwise, in order; else None."""
+class _Elementwise(NamedTuple):
+    """A function each value u of which depends on one number a of the noise, and on no other's.
+
+    Args:
+        slopes: the derivative of the value that depends on a, for each a, [examples, dims].
+        places: the place of this value in u, for each a, [examples, dims].
+    """
+
+    slopes: Tensor
+    places: Tensor
+
+    def in_order(self) -> bool:
+        """Return whether each value depends on the noise of the same place."""
+        return bool((self.places == torch.arange(self.places.shape[1]).to(self.places)).all())
+
+
+def _elementwise(u: Tensor, gradient: Callable[[Tensor], Tensor]) -> _Elementwise | None:
+    """Return the function that gives u if it is elementwise, up to a permutation; else None.
+
+    If it is, the derivatives of two weighted sums of u have the ratio of the weights of the value
+    that depends on a. With weights 1 + d / 256, the ratio tells a digit d of the place of this
+    value. The places are then confirmed with random weights.
+    """
+    dims = u.shape[1]
+    index = torch.arange(dims, device=u.device)
+    slopes = gradient(u.sum())
+    places, factor = torch.zeros_like(slopes, dtype=torch.long), 1
+    while factor < dims:
+        weights = (1 + (index // factor % 256) / 256).to(u)
+        digits = 256 * (gradient((u * weights).sum()) / slopes - 1)
+        places += factor * digits.nan_to_num(0.0, 0.0, 0.0).round().clamp(0, 255).long()
+        factor *= 256
+    if not (places.sort(1).values == index).all():
+        return None
     first, second = torch.rand_like(u) + 0.5, torch.rand_like(u) + 0.5
-    one, other = (gradient((u * weights).sum()) / weights for weights in (first, second))
+    one, other = (
+        gradient((u * weights).sum()) / weights.gather(1, places) for weights in (first, second)
+    )
     if not torch.allclose(one, other, rtol=1e-4, atol=1e-6):
         return None
-    return one.abs().log().sum(1)
+    return _Elementwise(one, places)
 
 
 def _log_det(

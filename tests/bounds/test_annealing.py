@@ -17,7 +17,7 @@ from pyro_vae import VAE, InputError, bounds, likelihoods, posteriors, priors
 from pyro_vae.bounds import Annealed, Estimate, Settings, annealing, simulation
 from pyro_vae.bounds.annealing_moves import TARGET_ACCEPTANCE, Chains
 from pyro_vae.bounds.annealing_results import lower_bound, upper_bound
-from pyro_vae.bounds.densities import Densities
+from pyro_vae.bounds.densities import Densities, prior_of
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.looking import look_at
 
@@ -332,6 +332,29 @@ def test_autoguides() -> None:
     with pytest.raises(InputError, match="auxiliary site"):
         bounds.bidirectional(model, guide, x, Settings(temperatures=5))
     bounds.bidirectional(model, guide, x, Settings(temperatures=5, start="prior"))
+
+
+def test_chains_that_diverge_where_a_site_is_summed_out() -> None:
+    """Far away, the site's distribution is NaN: nothing can be drawn from it."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            p = torch.where(z.abs() < 8, z.sigmoid(), math.nan)
+            mark = {"enumerate": "parallel"}
+            c = pyro.sample("c", dist.Categorical(torch.stack([p, 1 - p], -1)), infer=mark)
+            pyro.sample("x", dist.Normal(c.float(), 1.0), obs=x)
+
+    x = torch.tensor([0.3, -1.0, 2.0])
+    pair = look_at(model, prior_of(model), Arguments(x))
+    densities = Densities(pair, Arguments(x))
+    point = densities.point(torch.tensor([0.5, 100.0, -1.0]).expand(2, 3)[..., None], Arguments(x))
+    assert point.log_p.isnan().tolist() == [[False, True, False]] * 2
+    settings = Settings(temperatures=40, chains=64, start="prior")
+    result = bounds.anneal(model, prior_of(model), x, settings)
+    exact = torch.stack([dist.Normal(c, 1.0).log_prob(x) for c in (0.0, 1.0)]).logsumexp(0)
+    error = result.lower.mc_variance.sqrt()
+    assert ((result.lower.values - (exact - math.log(2))).abs() < 4.5 * error + 0.01).all()
 
 
 @pytest.mark.parametrize(

@@ -198,3 +198,12 @@ def test_the_threshold() -> None:
     assert not known_errors.is_known(one, one, 2) and known_errors.is_known(one, one, 3)
     assert not known_errors.is_known(one * math.nan, one, 100)
     assert known_errors.is_known(0 * one, 0 * one, 100)
+
+
+def test_weights_in_an_expanded_tensor() -> None:
+    """All chains of an example have the same weight, which is in memory once."""
+    same = torch.arange(4, dtype=torch.float64).expand(16, 4)
+    for _ in range(20):
+        used = [torch.full((size,), math.nan, dtype=torch.float64) for size in (4, 16, 64, 256)]
+        del used  # memory that PyTorch gives out again holds NaN
+        assert known_errors.upper_spread(same).tolist() == [0.0] * 4

@@ -4,6 +4,8 @@ import json
 import math
 from dataclasses import asdict, replace
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from conftest import LinearGaussian
@@ -50,6 +52,21 @@ def test_every_result_has_the_protocol(results: dict[str, Result]) -> None:
         json.dumps(result.conditions, allow_nan=False)
         assert isinstance(result.bound, Estimate | None)
         assert (result.bound is None) == (result.conditions == {})
+
+
+def test_a_data_set_drawn_from_the_model() -> None:
+    """Where the evidence is that of the data set, the verdict does not count examples."""
+
+    def model(x: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 3):
+            pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("mean", dist.Normal(0.0, 0.5))
+
+    verdict = bounds.bidirectional(model, guide, torch.tensor([0.3, -0.2, 0.8]), SETTINGS).verdict
+    assert verdict.startswith("On a data set drawn from the model, chains in both directions")
 
 
 def test_importance_sampling(results: dict[str, Result]) -> None:

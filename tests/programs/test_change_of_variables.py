@@ -13,6 +13,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.contrib.easyguide import EasyGuide
 from pyro.distributions import constraints
 from pyro.distributions.transforms import affine_autoregressive, iterated
 from pyro.infer import SVI, Trace_ELBO, autoguide
@@ -200,7 +201,12 @@ def sheared(a: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([first, second], -1), torch.full(a.shape[:-1], -2 * math.log(0.8))
 
 
-@pytest.mark.parametrize("transform", [affine, rotated, exponential, sheared])
+def swapped(a: Tensor) -> tuple[Tensor, Tensor]:
+    z, log_density = affine(a)
+    return z.flip(-1) + X / 2 - X.flip(-1) / 2, log_density
+
+
+@pytest.mark.parametrize("transform", [affine, rotated, exponential, sheared, swapped])
 @pytest.mark.parametrize("vectorize", [None, False])
 def test_guides_that_are_right(
     transform: Callable[[Tensor], tuple[Tensor, Tensor]], vectorize: bool | None
@@ -246,6 +252,11 @@ def folded_and_turned(a: Tensor) -> tuple[Tensor, Tensor]:
     return z, log_density
 
 
+def in_order(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Two noises for each z, too."""
+    return a.sort(-1).values, torch.zeros(a.shape[:-1])
+
+
 def shared(a: Tensor) -> tuple[Tensor, Tensor]:
     """The noise of one example moves the others."""
     return a + 0.3 * a.roll(1, -2).tanh(), torch.zeros(a.shape[:-1])
@@ -265,6 +276,7 @@ def constant(a: Tensor) -> tuple[Tensor, Tensor]:
         (projected, "invertible"),
         (folded, "invertible"),
         (folded_and_turned, "invertible"),
+        (in_order, "order depends on the noise"),
         (shared, "share their noise"),
         (constant, "point estimate"),
     ],
@@ -275,6 +287,32 @@ def test_guides_that_are_wrong(
     arguments = bounds.Arguments(X, positive=transform is exponential_without)
     with pytest.raises(InputError, match=said):
         bounds.log_weights(model, guide_of(transform), arguments, 10)
+
+
+def test_wide_noise_that_a_guide_shares_out_among_sites() -> None:
+    """5,010 numbers, in another order than the sites': the Jacobian is found without a matrix."""
+
+    def wide(x: Tensor) -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(10), 1.0).to_event(1))
+        with pyro.plate("data", 5):
+            pyro.sample("z_0", dist.Normal(torch.zeros(300), 1.0).to_event(1))
+            pyro.sample("z_1", dist.LogNormal(torch.zeros(700), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(w[..., 0], 1.0), obs=x)
+
+    class Grouped(EasyGuide):
+        def guide(self, x: Tensor) -> None:
+            scale = pyro.param("scale", torch.ones(1000))
+            w = self.group(match="w")
+            w.sample("ws", dist.Normal(torch.zeros(10), torch.ones(10)).to_event(1))
+            with self.plate("data", 5):
+                z = self.group(match="z_.*")
+                z.sample("zs", dist.Normal(torch.zeros(1000), scale).to_event(1))
+
+    x = torch.tensor([0.3, -0.2, 0.8, 0.1, 0.5])
+    log_w = bounds.log_weights(wide, Grouped(wide), x, 2000)
+    covariance = torch.eye(5).double() + 1
+    exact = dist.MultivariateNormal(torch.zeros(5).double(), covariance).log_prob(x.double())
+    assert_evidence(log_w.double(), exact)
 
 
 def test_noise_that_is_too_much_or_discrete() -> None:
