@@ -13,9 +13,10 @@ from pyro_vae import bounds
 from pyro_vae.errors import InputError
 from pyro_vae.objectives.draws import TrainingDraws
 from pyro_vae.programs.arguments import Arguments
-from pyro_vae.programs.looking import look_at_once, modes
+from pyro_vae.programs.looking import look_at_once
 from pyro_vae.programs.pair import Pair
 from pyro_vae.programs.traces import Program
+from pyro_vae.programs.training_mode import modes
 
 
 class Objective(pyro.infer.ELBO):

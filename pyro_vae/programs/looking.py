@@ -5,17 +5,13 @@ Annealing asks for more, and `bounds.coordinates` checks that. The checks run th
 a program that is wrong among particles or in batches raises no error.
 """
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 import torch
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
-from pyro.poutine.messenger import unwrap
-from torch import nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.programs.agreement import (
@@ -50,6 +46,7 @@ from pyro_vae.programs.traces import (
     plates,
     sample_sites,
 )
+from pyro_vae.programs.training_mode import evaluated, state_restored
 
 # Checks of all examples at once use only the first examples, with up to this many numbers.
 MAX_NUMBERS = 10**8
@@ -165,7 +162,7 @@ def look_at_once(
         torch.no_grad(),
         preserve_rng_state(arguments),
         state_restored(model, guide),
-        _evaluated("Dropout", model, guide),
+        evaluated("Dropout", model, guide),
     ):
         torch.manual_seed(0)
         pair, whole = _structure(model, guide, arguments, plate, linear=linear)
@@ -298,7 +295,7 @@ def _check_enumeration(pair: Pair, arguments: Arguments) -> None:
 
     Batch statistics of modules in training mode are those of all values together, as in Pyro.
     """
-    with _evaluated("BatchNorm", pair.model, pair.guide):
+    with evaluated("BatchNorm", pair.model, pair.guide):
         difference = between_enumerated(pair, arguments)
     if difference:
         raise InputError(
@@ -379,48 +376,3 @@ def _noise() -> InputError:
         "have dropout, or make these numbers sample sites",
         "model",
     )
-
-
-@contextlib.contextmanager
-def state_restored(*programs: Program) -> Iterator[None]:
-    """Restore the buffers of modules on exit: a run in training mode may change them."""
-    buffers = [buffer for module in _modules(*programs) for buffer in module.buffers(False)]
-    before = [buffer.clone() for buffer in buffers]
-    try:
-        yield
-    finally:
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
-
-
-@contextlib.contextmanager
-def _evaluated(kind: str, *programs: Program) -> Iterator[None]:
-    """Put the modules whose class has a name with `kind` in it into evaluation mode."""
-    changed = [
-        module
-        for module in _modules(*programs)
-        if module.training and kind in type(module).__name__
-    ]
-    for module in changed:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in changed:
-            module.training = True
-
-
-def _modules(*programs: Program) -> list[nn.Module]:
-    return [part for owner in _owners(*programs) for part in owner.modules()]
-
-
-def _owners(*programs: Program) -> list[nn.Module]:
-    """Return the modules of programs, which may be bound methods, or in Pyro's handlers."""
-    inner = [unwrap(program) for program in programs]
-    owners = [getattr(program, "__self__", program) for program in inner]
-    return [owner for owner in owners if isinstance(owner, nn.Module)]
-
-
-def modes(*programs: Program) -> tuple[bool, ...]:
-    """Return for each program that is a module whether it is in training mode."""
-    return tuple(owner.training for owner in _owners(*programs))

@@ -16,10 +16,10 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
 from pyro_vae.programs.compiling import tensors_in
-from pyro_vae.programs.looking import state_restored
 from pyro_vae.programs.observed_values import ObservedValues
 from pyro_vae.programs.parameters import OwnParameters, as_module, leaves
 from pyro_vae.programs.random_streams import preserve_rng_state
+from pyro_vae.programs.training_mode import state_restored
 from pyro_vae.training.engine import Data, Observe, as_arguments, unchanged
 
 Precision = Literal["float32", "bfloat16"]
