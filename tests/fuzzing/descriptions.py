@@ -339,6 +339,9 @@ def random_description(random: Random) -> Description:
         guide = random.choice(AUTOGUIDES)
         enumerate_in = "model" if classes else None
     exact = random.randrange(3) == 0
+    outside = rarely(None, "coin", "nan", once_in=10)
+    if outside == "coin":
+        classes, emission = max(classes, 2), "coin"
     return consistent(
         Description(
             seed=random.randrange(10_000),
@@ -377,7 +380,7 @@ def random_description(random: Random) -> Description:
             enumerate=enumerate_in,
             shift=0.0 if exact else 0.3,
             widen=0.0 if exact else random.choice((0.15, 0.3)),
-            outside=rarely(None, "coin", "nan", once_in=10),
+            outside=outside,
             batch_size=rarely(None, 1, 2, once_in=2),
             named=rarely(False, True, once_in=4),
         )
