@@ -170,9 +170,7 @@ class Description:
             return "no right number"
         if self.auxiliary in WRONG_AUXILIARIES:
             return "the guide's density is not that of its values"
-        if self.mask == "model only" or (self.is_automatic and self.mask == "both sides"):
-            return "a mask on one side"
-        if self.is_automatic and self.observation == "obs_mask":
+        if self.masks_the_model_alone:
             return "a mask on one side"
         if self.scale and self.scale != "sized":
             return "a scale, and no bound"
@@ -183,6 +181,12 @@ class Description:
         if self.in_features and not self.named and self.has_ambiguous_plates:
             return "two plates that may be that of the examples"
         return None
+
+    @property
+    def masks_the_model_alone(self) -> bool:
+        """Whether the model has a mask that the guide does not have; autoguides have none."""
+        hidden = self.observation == "obs_mask" or self.mask == "both sides"
+        return self.mask == "model only" or (self.is_automatic and hidden)
 
     @property
     def has_ambiguous_plates(self) -> bool:
