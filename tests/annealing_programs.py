@@ -198,7 +198,8 @@ def plates() -> Known:
     def log_p(x: Tensor) -> Tensor:
         return (probs.log() + normal(x[..., None], weight, 1.0)).logsumexp(-1).sum(-1)
 
-    return Known(model, guide, torch.tensor([[0.2, -1.0], [0.9, 1.4]]).double(), log_p)
+    x = torch.tensor([[0.2, -1.0], [0.9, 1.4], [-0.3, 0.5]]).double()
+    return Known(model, guide, x, log_p)
 
 
 # Mixed kinds.

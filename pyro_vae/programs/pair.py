@@ -97,7 +97,8 @@ class Pair:
             at_once = count
         else:
             runs = [self._run(arguments, None, 0, change, around_guide)]
-            same = _subsamples(*runs[0])
+            # Means of log-weights may be over other examples in each run, as in Pyro's ELBOs.
+            same = None if scaled else _subsamples(*runs[0])
             runs += [
                 self._run(arguments, None, k, change, around_guide, same) for k in range(1, count)
             ]

@@ -124,9 +124,14 @@ class Plates(nn.Module):
 
 def test_weights_that_do_not_fit_plates_are_refused() -> None:
     model, guide, x = Plates(True), Plates(False), torch.randn(3, 3)
-    for accepted in (IWAE(3), MIWAE(2, 2), CUBO(3), TVO(3), IWAE(1)):
+    named = {"plate": "data"}
+    for make in (IWAE, MIWAE, CUBO, TVO):
+        accepted = make(3, **named)
         assert accepted.differentiable_loss(model, guide, x).isfinite()
-    for refused in (PIWAE(2, 2), IWAE(3, "dreg"), IWAE(3, "stl"), IWAE(1, "dreg")):
+    for refused in (
+        PIWAE(2, 2, **named),
+        *(IWAE(k, how, **named) for k, how in ((3, "dreg"), (3, "stl"), (1, "dreg"))),
+    ):
         with pytest.raises(InputError, match="no plate other than the data's"):
             refused.differentiable_loss(model, guide, x)
 
