@@ -46,13 +46,14 @@ class Model(nn.Module):
         """
         _register("model", self)
         with pyro.plate("data", size if x is None else len(x)):
-            if x is None or not self.training:
+            if x is None:
                 z = pyro.sample("z", self.prior())
-                likelihood = self.likelihood(self.prior.code(z))
-            else:
+                return pyro.sample("x", self.likelihood(self.prior.code(z)))
+            if self.training:
                 z = pyro.sample("z", self.prior.leave_out(x, self.likelihood.kind))
-                likelihood = self.likelihood.for_training(self.prior.code(z), x)
-            return pyro.sample("x", likelihood, obs=x)
+            else:
+                z = pyro.sample("z", self.prior())
+            return pyro.sample("x", self.likelihood.given(self.prior.code(z), x), obs=x)
 
 
 class Guide(nn.Module):
@@ -133,7 +134,7 @@ class VAE(nn.Module):
 
         Args:
             images: the features of training examples, `likelihood.kind.stored_features(stored)`,
-                shape [N, *event]; for pixels, intensities in [0, 1].
+                shape [N, *kind.feature_shape]; for pixels, intensities in [0, 1].
         """
         self.prior.initialize(images)
         self.likelihood.initialize(images)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_vae import likelihoods, networks, objectives, posteriors, priors, testing
+from pyro_vae import kinds, likelihoods, networks, objectives, posteriors, priors, testing
 from pyro_vae.networks import MLP, ConvDecoder, ConvEncoder, Linear, ResidualEncoder
 from pyro_vae.objectives import CIWAE, ELBO, IWAE, MIWAE, PIWAE, RWS, Renyi, TargetKL
 from pyro_vae.testing.subject import nudge
@@ -124,11 +124,90 @@ LIKELIHOODS: dict[str, Case] = {
         {"mean": True},
     ),
     "Categorical": (likelihoods.Categorical, {"mean": True}),
+    "LogisticMixture": (likelihoods.LogisticMixture, {"mean": True}),
+    "LogisticMixture of one": (
+        partial(likelihoods.LogisticMixture, components=1),
+        {"mean": True},
+    ),
     "PixelCNN": (partial(likelihoods.PixelCNN, layers=2, kernel_size=3, channels=6), {}),
     "PixelCNNLevels": (
         partial(likelihoods.PixelCNNLevels, layers=2, kernel_size=3, channels=6),
         {},
     ),
+}
+
+
+def table(
+    likelihood: Callable[..., likelihoods.Likelihood], kind: kinds.Kind, stored: Tensor
+) -> Case:
+    """A likelihood of data that are no pixels."""
+
+    def make(latent_dim: int, event_shape: Any) -> likelihoods.Likelihood:
+        return likelihood(latent_dim, kind.fitted(stored))
+
+    return make, {"event_shape": kind.shape, "stored": stored}
+
+
+DRAWS = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
+COUNTS = (DRAWS.pow(-0.7) * torch.tensor([1.0, 3, 30, 0.7])).floor()
+CODES = (DRAWS * torch.tensor([2.0, 5, 3, 3])).floor()
+NAMES = [["no", "yes"], [*"abcde"], ["low", "middle", "high"], [*"xyz"]]
+OF_COUNTS = kinds.Counts([4]), COUNTS
+OF_POSITIVES = kinds.Positive([4]), 1e3 * DRAWS.exp() + DRAWS.flip(0)
+OF_REALS = kinds.Real([4]), 50 + 9 * DRAWS.logit()
+NB = likelihoods.NegativeBinomial
+TABLES: dict[str, Case] = {
+    "Poisson": table(likelihoods.Poisson, *OF_COUNTS),
+    "Poisson, zeros": table(partial(likelihoods.Poisson, zero_inflation=True), *OF_COUNTS),
+    "Poisson, known total": table(partial(likelihoods.Poisson, total="known"), *OF_COUNTS),
+    "Poisson, image": table(
+        partial(likelihoods.Poisson, zero_inflation=True, total="known"),
+        kinds.Counts([2, 2]),
+        COUNTS.reshape(60, 2, 2),
+    ),
+    "NegativeBinomial": table(NB, *OF_COUNTS),
+    "NegativeBinomial, shared": table(partial(NB, dispersion="shared"), *OF_COUNTS),
+    "NegativeBinomial, per example": table(partial(NB, dispersion="per_example"), *OF_COUNTS),
+    "NegativeBinomial, all": table(
+        partial(NB, dispersion="per_example", total="known", zero_inflation=True), *OF_COUNTS
+    ),
+    "NegativeBinomial, zeros": table(partial(NB, zero_inflation=True), *OF_COUNTS),
+    "Multinomial": table(likelihoods.Multinomial, *OF_COUNTS),
+    "Categories": table(likelihoods.Categories, kinds.Categories([4], None, NAMES), CODES),
+    "CumulativeLogit": table(likelihoods.CumulativeLogit, kinds.Ordered([4], None, NAMES), CODES),
+    "CumulativeLogit of two": table(
+        likelihoods.CumulativeLogit, kinds.Ordered([1], None, NAMES[:1]), CODES[:, :1]
+    ),
+    "LogNormal": table(likelihoods.LogNormal, *OF_POSITIVES),
+    "LogNormal, shared": table(partial(likelihoods.LogNormal, noise="shared"), *OF_POSITIVES),
+    "LogNormal, per example": table(
+        partial(likelihoods.LogNormal, noise="per_example"), *OF_POSITIVES
+    ),
+    "Gamma": table(likelihoods.Gamma, *OF_POSITIVES),
+    "Gamma, per example": table(partial(likelihoods.Gamma, noise="per_example"), *OF_POSITIVES),
+    "Gaussian of reals": table(likelihoods.Gaussian, *OF_REALS),
+    "Laplace of reals": table(likelihoods.Laplace, *OF_REALS),
+    "StudentT of reals": table(likelihoods.StudentT, *OF_REALS),
+    "LogisticMixture of reals": table(likelihoods.LogisticMixture, *OF_REALS),
+}
+MIXED = (
+    kinds.Columns(
+        [
+            (kinds.Real([1], ["age"]), [2]),
+            (kinds.Counts([1], ["visits"]), [0]),
+            (kinds.Categories([1], ["city"], [[*"abc"]]), [3]),
+            (kinds.Positive([1], ["income"]), [1]),
+        ],
+        ["visits", "income", "age", "city"],
+    ),
+    torch.stack([COUNTS[:, 1], DRAWS[:, 1].exp(), 50 + DRAWS[:, 2].logit(), CODES[:, 3]], 1),
+)
+TABLES |= {
+    "Columns": table(likelihoods.Columns, *MIXED),
+    "Columns, named": table(
+        partial(likelihoods.Columns, columns={"income": "Gamma", "age": "StudentT"}), *MIXED
+    ),
+    "ByKind": table(likelihoods.ByKind, *MIXED),
 }
 NETWORKS: dict[str, Case] = {
     "MLP": (partial(MLP, widths=[7, 6]), {}),
@@ -182,7 +261,7 @@ OBJECTIVES: dict[str, Case] = {
 CHECKS: list[tuple[Callable[..., None], Any, type, dict[str, Case]]] = [
     (testing.check_prior, priors, priors.Prior, PRIORS),
     (testing.check_posterior, posteriors, posteriors.Posterior, POSTERIORS),
-    (testing.check_likelihood, likelihoods, likelihoods.Likelihood, LIKELIHOODS),
+    (testing.check_likelihood, likelihoods, likelihoods.Likelihood, LIKELIHOODS | TABLES),
     (testing.check_network, networks, networks.Network, NETWORKS),
     (testing.check_objective, objectives, objectives.Objective, OBJECTIVES),
 ]

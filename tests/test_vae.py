@@ -22,7 +22,7 @@ from pyro_vae import (
     priors,
     training,
 )
-from pyro_vae.kinds import Binary
+from pyro_vae.kinds import Binary, Pixels
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
@@ -52,12 +52,13 @@ PAIRS |= {
     for name, cls in vars(priors).items()
     if inspect.isclass(cls) and issubclass(cls, Prior) and name not in {*PAIRS, "Prior"}
 }
-EVERY_LIKELIHOOD = [
+EVERY_LIKELIHOOD = [  # of pixels
     name
     for name, cls in vars(likelihoods).items()
-    if inspect.isclass(cls) and issubclass(cls, Likelihood) and not name.startswith("_")
+    if inspect.isclass(cls)
+    and issubclass(cls, Likelihood)
+    and any(issubclass(kind, Pixels) for kind in cls.kinds)
 ]
-EVERY_LIKELIHOOD.remove("Likelihood")
 
 
 def make(
@@ -177,10 +178,10 @@ def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> N
             getattr(likelihoods, likelihood)(8, [8, 8]),
             make_posterior([8, 8], 8),
         )
-        vae.initialize(Binary().stored_features(digits))
+        vae.initialize(vae.likelihood.kind.stored_features(digits))
         engine = kind(vae.model, vae.guide, objectives.ELBO(), lr=2e-3)
         # Adam makes whole steps of gradients that are all but zero, and of their rounding errors.
-        engine.optimizer.param_groups[0]["eps"] = 1e-3
+        engine.optimizer.param_groups[0]["eps"] = 1e-2
         show = vae.likelihood.kind.observe
         engine.check(show(digits[:2]))
         if isinstance(engine, training.CompiledEngine):
@@ -198,7 +199,7 @@ def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> N
             torch.manual_seed(1)
             loss = torch.tensor(engine.step(digits, show))
         after.append([loss, *vae.parameters(), *vae.buffers()])
-    torch.testing.assert_close(after[0], after[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(after[0], after[1], rtol=1e-5, atol=3e-5)  # of a step of 2e-3
 
 
 @pytest.mark.parametrize("prior", PAIRS)

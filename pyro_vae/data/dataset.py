@@ -1,31 +1,51 @@
 """A data set, loaded from one of the sources and split into three."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.anndata_files import read_h5ad
+from pyro_vae.data.arrays import source_of_arrays
 from pyro_vae.data.digits import read_digits
-from pyro_vae.data.numpy_files import read_numpy
-from pyro_vae.data.source import Part, Reader
+from pyro_vae.data.fingerprint import fingerprint, row_hashes, split_by_content
+from pyro_vae.data.image_folders import read_image_folder
+from pyro_vae.data.kind_of_values import kind_of_values
+from pyro_vae.data.numpy_files import read_npy, read_npz
+from pyro_vae.data.objects import source_of_object
+from pyro_vae.data.rows import Rows
+from pyro_vae.data.source import ColumnSpec, Part, Reader, ReadOptions, Source
+from pyro_vae.data.table_files import read_parquet, read_text_table
+from pyro_vae.data.torch_files import read_torch, to_array
 from pyro_vae.data.torchvision_sets import TORCHVISION, read_torchvision
 from pyro_vae.errors import InputError
+from pyro_vae.kinds import Kind
 
-# By the name of a data set, or by the suffix of a file, with its dot.
+HELD_OUT_ROWS, HELD_OUT_BYTES = 10_000, 2**28  # of data that are larger than memory
+
+# By the name of a data set, or by the suffix of a file, with its dot; "/" stands for a folder.
 SOURCES: dict[str, Reader] = {
     "digits": read_digits,
     **dict.fromkeys(TORCHVISION, read_torchvision),
-    ".npy": read_numpy,
-    ".npz": read_numpy,
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".csv": read_text_table,
+    ".tsv": read_text_table,
+    ".parquet": read_parquet,
+    ".pt": read_torch,
+    ".h5ad": read_h5ad,
+    "/": read_image_folder,
 }
 
 
 def describe_sources() -> str:
     """Return what `load` accepts as a name, for help and error messages."""
-    names = ", ".join(name for name in SOURCES if not name.startswith("."))
-    suffixes = " or ".join(name for name in SOURCES if name.startswith("."))
-    return f"{names}, or the path of a {suffixes} file"
+    names = ", ".join(name for name in SOURCES if name[0] not in "./")
+    suffixes = " or ".join(name for name in SOURCES if name[0] == ".")
+    return f"{names}, or the path of a {suffixes} file, or of a folder of pictures"
 
 
 @dataclass(frozen=True)
@@ -33,23 +53,34 @@ class Dataset:
     """Three sets of examples that have none in common.
 
     Attributes:
-        train: training examples, shape [N, *event], `uint8` or `float32`.
+        kind: what the examples are, without statistics.
+        train: training examples, shape [N, *shape], as they are stored: `uint8`, `int32`, `float32`
+            or `float64`. `Rows` of large data are read when they are needed.
         validation: validation examples, of the same type; they serve to choose between models.
         test: test examples, of the same type; they are used once, at the end.
         validation_labels: the labels of the validation examples, shape [N], if there are labels.
         test_labels: the labels of the test examples.
+        train_labels: the labels of the training examples.
+        columns: what the values are: one for each column of a table, or one for all columns or
+            pixels.
+        names: the names of the columns of a vector, if they have names.
+        label_names: what the labels 0, 1, .. stand for, if they have names.
+        notes: sentences to print: what was done to the data, and what may be wrong with them.
+        fingerprint: what identifies all examples, in whatever order; see `fingerprint.py`.
     """
 
-    train: Tensor
+    kind: Kind
+    train: Tensor | Rows
     validation: Tensor
     test: Tensor
     validation_labels: Tensor | None = None
     test_labels: Tensor | None = None
-
-    @property
-    def event_shape(self) -> torch.Size:
-        """The shape of one example: [H, W] or [C, H, W] for an image, [D] for a vector."""
-        return self.train.shape[1:]
+    train_labels: Tensor | None = None
+    columns: tuple[ColumnSpec, ...] = ()
+    names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 def load(
@@ -59,49 +90,192 @@ def load(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
+    columns: dict[str, str] | None = None,
+    drop: list[str] | None = None,
+    labels: str | None = None,
+    image_size: int | None = None,
 ) -> Dataset:
     """Load a data set and split it.
 
     A data set with its own test or validation set keeps it. Otherwise the test set and then the
-    validation set are drawn at random from the training examples, the same ones for the same seed.
+    validation set are drawn from the training examples, the same ones for the same seed: of files
+    and folders by the examples' content, so that neither their order nor their path matters; of
+    data sets with names by their order.
 
     Args:
-        name: a data set's name, or the path of a file whose suffix is known: see `SOURCES`.
+        name: a data set's name; the path of a file whose suffix is known, see `SOURCES`; or the
+            path of a folder of pictures.
         root: the folder for data sets that are downloaded.
         validation_fraction: the share of the training examples that is set aside for validation.
         test_fraction: the share of the examples that is set aside for testing.
         seed: the seed of the split.
+        columns: kinds of columns by name, instead of those that the rules in `rules.py` infer; see
+            `ReadOptions`.
+        drop: names of columns to leave out.
+        labels: the name of the column or array that holds labels; it is left out of the examples.
+        image_size: the height and width of pictures in a folder, in pixels.
 
     Raises:
         InputError: if there is no such data set, or its contents cannot be used.
     """
-    read = SOURCES.get(name) or SOURCES.get(Path(name).suffix)
+    read = SOURCES.get(name) or SOURCES.get(Path(name).suffix.lower())
+    if read is None and Path(name).is_dir():
+        read = SOURCES["/"]
     if read is None:
         raise InputError(f"no data set '{name}': choose {describe_sources()}", "name")
-    source = read(name, Path(root))
+    options = ReadOptions(dict(columns or {}), tuple(drop or ()), labels, image_size)
+    source = _infer(read(name, Path(root), options), options, name)
+    fractions = (validation_fraction, test_fraction)
+    return _split(name, source, fractions, seed, by_content=name not in SOURCES)
+
+
+def from_object(
+    x: Any,
+    labels: Any = None,
+    *,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    columns: dict[str, str] | None = None,
+    drop: list[str] | None = None,
+) -> Dataset:
+    """Split data that are in memory, as `load` splits a file's.
+
+    Args:
+        x: examples: an array or a tensor [N, D], [N, H, W], [N, C, H, W] or [N, H, W, C]; a pandas
+            DataFrame; AnnData; a sparse matrix of SciPy [N, D]; or a dict of arrays with the names
+            that a `.npz` file may have.
+        labels: a label for each example, or the name of the column that holds them.
+        validation_fraction: see `load`.
+        test_fraction: see `load`.
+        seed: see `load`.
+        columns: see `load`.
+        drop: see `load`.
+
+    Raises:
+        InputError: if the data cannot be used.
+    """
+    column = labels if isinstance(labels, str) else None
+    options = ReadOptions(dict(columns or {}), tuple(drop or ()), column)
+    try:
+        source = source_of_object(x, None if column else labels, options)
+        fractions = (validation_fraction, test_fraction)
+        return _split("the data", source, fractions, seed, by_content=True)
+    except InputError as error:
+        parameter = {"name": "x"}.get(error.parameter or "", error.parameter)
+        raise InputError(str(error), parameter) from error
+
+
+def _split(
+    name: str, source: Source, fractions: tuple[float, float], seed: int, by_content: bool
+) -> Dataset:
+    """Return a data set from a source, split by the shares for validation and for testing."""
     train, validation, test = source.train, source.validation, source.test
+    _check_alike(name, train, validation, test)
+    parts = {"train": train, "validation": validation, "test": test}
+    hashes = {
+        key: row_hashes(part.examples, part.pages)
+        for key, part in parts.items()
+        if part is not None
+    }
+    notes = [*source.notes, *_note_repeats(hashes)]
+    mark = fingerprint(train.examples, np.concatenate(list(hashes.values())))
     generator = torch.Generator().manual_seed(seed)
+    own = hashes["train"]
     if test is None:
-        train, test = _split(train, test_fraction, generator, "test_fraction")
+        share = _share(train, fractions[1])
+        chosen = _choose(own, share, seed, generator, by_content, "test_fraction")
+        train, test, own = _take(train, chosen, own)
     if validation is None:
-        train, validation = _split(train, validation_fraction, generator, "validation_fraction")
-    _check_parts(name, train, validation, test)
+        share = _share(train, fractions[0])
+        chosen = _choose(own, share, seed, generator, by_content, "validation_fraction")
+        train, validation, own = _take(train, chosen, own)
+    _check_filled(name, train, validation, test)
+    validation, test = validation.read(), test.read()
+    assert isinstance(validation.examples, Tensor) and isinstance(test.examples, Tensor)
+    kind = kind_of_values(source.columns, train.examples.shape[1:], source.names)
+    kind.usual = source.usual or kind.usual
     return Dataset(
-        train.examples, validation.examples, test.examples, validation.labels, test.labels
+        kind,
+        train.examples,
+        validation.examples,
+        test.examples,
+        validation.labels,
+        test.labels,
+        train.labels,
+        source.columns,
+        source.names,
+        source.label_names,
+        tuple(notes),
+        mark,
     )
 
 
-def _check_parts(name: str, train: Part, validation: Part, test: Part) -> None:
-    """Refuse parts that are empty, or that differ in type or shape."""
+def _infer(source: Source, options: ReadOptions, name: str) -> Source:
+    """Return a source that says what its values are, by the rules if its reader did not."""
+    if source.columns:
+        return source
+    parts = {"train": source.train, "validation": source.validation, "test": source.test}
+    arrays = {
+        key: to_array(part.examples)
+        for key, part in parts.items()
+        if part is not None and isinstance(part.examples, Tensor)
+    }
+    inferred = source_of_arrays(arrays, {}, options, name)
+    labelled: dict[str, Any] = {
+        key: replace(getattr(inferred, key), labels=part.labels)
+        for key, part in parts.items()
+        if part is not None
+    }
+    notes = (*source.notes, *inferred.notes)
+    return replace(inferred, **labelled, label_names=source.label_names, notes=notes)
+
+
+def _share(part: Part, fraction: float) -> float:
+    """Return the share of examples to hold out; of large data, so many that they fit in memory."""
+    if not part.is_large:
+        return fraction
+    row_bytes = 4 * part.examples.shape[1:].numel()
+    most = min(HELD_OUT_ROWS, max(100, HELD_OUT_BYTES // row_bytes))
+    return min(fraction, most / len(part.examples))
+
+
+def _choose(
+    hashes: np.ndarray,
+    fraction: float,
+    seed: int,
+    generator: torch.Generator,
+    by_content: bool,
+    argument: str,
+) -> tuple[Tensor, Tensor]:
+    """Return the indices of the examples that stay, and of the share that is set aside."""
+    if not 0 < fraction < 1:
+        raise InputError(
+            f"a fraction of {fraction:g} cannot be split off: choose one between 0 and 1", argument
+        )
+    if by_content:
+        chosen = torch.from_numpy(split_by_content(hashes, fraction, seed))
+        return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
+    order = torch.randperm(len(hashes), generator=generator)
+    count = int(fraction * len(hashes))
+    return order[count:], order[:count]
+
+
+def _take(
+    part: Part, chosen: tuple[Tensor, Tensor], hashes: np.ndarray
+) -> tuple[Part, Part, np.ndarray]:
+    """Return the rest and what is set aside, and the hashes of the rest."""
+    rest, aside = chosen
+    return part[rest], part[aside], hashes[rest.numpy()]
+
+
+def _check_alike(name: str, train: Part, *others: Part | None) -> None:
+    """Refuse parts that differ in type or shape."""
     like = train.examples
-    for part_name, part in (("training", train), ("validation", validation), ("test", test)):
+    for part_name, part in zip(("validation", "test"), others, strict=True):
+        if part is None:
+            continue
         examples = part.examples
-        if len(examples) == 0:
-            raise InputError(
-                f"the {part_name} set of {name} is empty: give more data, or change "
-                "validation_fraction or test_fraction",
-                "test_fraction" if part is test else "validation_fraction",
-            )
         if examples.shape[1:] != like.shape[1:] or examples.dtype != like.dtype:
             raise InputError(
                 f"{name}: the {part_name} set holds {examples.dtype} {list(examples.shape[1:])}, "
@@ -110,14 +284,31 @@ def _check_parts(name: str, train: Part, validation: Part, test: Part) -> None:
             )
 
 
-def _split(
-    part: Part, fraction: float, generator: torch.Generator, argument: str
-) -> tuple[Part, Part]:
-    """Return the rest, and a random `fraction` of the examples; `argument` names the fraction."""
-    if not 0 < fraction < 1:
-        raise InputError(
-            f"a fraction of {fraction:g} cannot be split off: choose one between 0 and 1", argument
+def _check_filled(name: str, train: Part, validation: Part, test: Part) -> None:
+    """Refuse parts that are empty."""
+    for part_name, part in (("training", train), ("validation", validation), ("test", test)):
+        if len(part.examples) == 0:
+            raise InputError(
+                f"the {part_name} set of {name} is empty: give more data, or change "
+                "validation_fraction or test_fraction",
+                "test_fraction" if part is test else "validation_fraction",
+            )
+
+
+def _note_repeats(hashes: dict[str, np.ndarray]) -> list[str]:
+    """Return sentences about examples that repeat others, within a part and between parts."""
+    notes = []
+    joined = np.concatenate(list(hashes.values()))
+    repeats = len(joined) - len(np.unique(joined))
+    if repeats:
+        notes.append(
+            f"duplicates: {repeats:,} of {len(joined):,} examples repeat another one; they are kept"
         )
-    order = torch.randperm(len(part.examples), generator=generator)
-    count = int(fraction * len(part.examples))
-    return part[order[count:]], part[order[:count]]
+    for name, own in hashes.items():
+        shared = int(np.isin(own, hashes["train"]).sum()) if name != "train" else 0
+        if shared:
+            notes.append(
+                f"{shared:,} of {len(own):,} {name} examples are training examples, too: what is "
+                "measured on them looks better than it is"
+            )
+    return notes

@@ -1,85 +1,127 @@
 """Users' own arrays, from NumPy's files."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from pyro_vae.data.source import Part, Source, first_line
+from pyro_vae.data.array_names import find_roles
+from pyro_vae.data.arrays import source_of_arrays
+from pyro_vae.data.parts import PARTS
+from pyro_vae.data.source import ReadOptions, Source, first_line, listed
 from pyro_vae.errors import InputError
 
-CHANNELS = (1, 3, 4)  # of grey images, RGB, and RGB with opacity
 
-
-def read_numpy(name: str, root: Path) -> Source:
-    """Read a `.npy` or `.npz` file.
+def read_npy(name: str, root: Path, options: ReadOptions) -> Source:
+    """Read a `.npy` file: it is mapped, so that rows are read when they are needed.
 
     Args:
-        name: the path of the file. It contains one array, or arrays named train and test, and
-            perhaps validation.
+        name: the path of the file.
         root: not used.
+        options: what the user says about the data.
+
+    Raises:
+        InputError: if there is no such file, or its array cannot be used.
+    """
+    path = Path(name)
+    return source_of_arrays({"train": _load(path)}, {}, options, path.name)
+
+
+def read_npz(name: str, root: Path, options: ReadOptions) -> Source:
+    """Read a `.npz` file: one array, or several with the names that `find_roles` knows.
+
+    Arrays of Python objects are not read.
+
+    Args:
+        name: the path of the file.
+        root: not used.
+        options: what the user says about the data.
 
     Raises:
         InputError: if there is no such file, or its arrays cannot be used.
     """
     path = Path(name)
-    arrays = _arrays(path)
-    if len(arrays) == 1:
-        return Source(_part(path, next(iter(arrays.values()))))
-    if not {"train", "test"} <= arrays.keys():
+    with _load(path) as loaded:
+        arrays: dict[str, np.ndarray] = {}
+        objects: list[str] = []
+        for key in loaded.files:
+            try:
+                arrays[key] = loaded[key]
+            except ValueError as error:
+                if "Object arrays" not in str(error):
+                    raise _broken(path, error) from error
+                objects.append(key)
+            except Exception as error:  # NumPy's and zip's parsers raise many types of errors
+                raise _broken(path, error) from error
+    notes = []
+    if objects and not arrays:
+        raise InputError(f"{path.name} holds Python objects: save arrays of numbers", "name")
+    if objects:
+        notes.append(f"{path.name}: {listed(objects)} not read, because it holds Python objects")
+    source = source_of_named_arrays(arrays, options, path.name)
+    return replace(source, notes=(*notes, *source.notes))
+
+
+def source_of_named_arrays(
+    arrays: dict[str, np.ndarray], options: ReadOptions, where: str
+) -> Source:
+    """Return the parts of a data set that comes as several arrays with names.
+
+    Args:
+        arrays: the arrays; see `find_roles` for their names.
+        options: what the user says about the data; `labels` is the name of an array, or of a
+            column.
+        where: the name of the file, for messages.
+
+    Raises:
+        InputError: if the names or the arrays cannot be used.
+    """
+    own_labels = options.labels if options.labels in arrays else None
+    single = len(arrays) == 1
+    roles = find_roles(list(arrays), where, None if single else own_labels)
+    if options.labels and own_labels is None and arrays[roles.examples["train"]].ndim != 2:
         raise InputError(
-            f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}: it should hold one array, "
-            "or arrays named train and test (and validation)",
-            "name",
+            f"{where} has no array {options.labels}: it holds {listed(list(arrays))}", "labels"
         )
-    return Source(
-        **{
-            part: _part(path, arrays[part])
-            for part in ("train", "validation", "test")
-            if part in arrays
-        }
+    names: tuple[str, ...] = ()
+    if roles.names is not None:
+        found = [str(column) for column in arrays[roles.names].reshape(-1)]
+        if arrays[roles.examples["train"]].shape[1:] == (len(found),):
+            names = tuple(found)
+        else:
+            roles.others.append(roles.names)
+    if own_labels is not None and not single:
+        options = replace(options, labels=None)
+    source = source_of_arrays(
+        {part: arrays[roles.examples[part]] for part in PARTS if part in roles.examples},
+        {part: arrays[name] for part, name in roles.labels.items()},
+        options,
+        where,
+        names,
     )
+    unused = [f"{where}: {listed(roles.others)} not used"] if roles.others else []
+    return replace(source, notes=(*unused, *source.notes))
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays in a file by name. The array of a `.npy` file has an empty name."""
+def _load(path: Path) -> Any:
+    """Return what NumPy loads. An array is mapped from its file, unless it is empty."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
+        try:
+            return np.load(path, mmap_mode="c", allow_pickle=False)
+        except ValueError as error:
+            if "mmap" not in str(error):
+                raise
+            return np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}", "name") from error
     except Exception as error:  # NumPy's parsers raise many types of errors on a broken file
-        raise InputError(
-            f"{path} is not a NumPy array file ({first_line(error)})", "name"
-        ) from error
+        if "Python objects" in str(error) or "Object arrays" in str(error):
+            raise InputError(
+                f"{path.name} holds Python objects: save an array of numbers", "name"
+            ) from error
+        raise _broken(path, error) from error
 
 
-def _part(path: Path, array: np.ndarray) -> Part:
-    """Return a user's array as `uint8` or `float32` examples, or say what is wrong with it."""
-    complaint = _complaint(array)
-    if complaint is not None:
-        raise InputError(f"{path} {complaint}", "name")
-    return Part(_tensor(array))
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
-
-
-def _complaint(array: np.ndarray) -> str | None:
-    """Say why an array cannot be used, if it cannot. The kind decides which values are allowed."""
-    shape = f"has shape {list(array.shape)}"
-    if array.ndim not in (2, 3, 4) or 0 in array.shape[1:]:
-        return f"{shape}: expected images [N, H, W] or [N, C, H, W], or vectors [N, D]"
-    if array.ndim == 4 and array.shape[-1] in CHANNELS and array.shape[1] not in CHANNELS:
-        return f"{shape}, which looks like channels last: transpose it to [N, C, H, W]"
-    if array.dtype == np.uint8:
-        if array.size and array.max() == 1:
-            return "holds only 0 and 1 as uint8: save it as bool (binary), or scale it to 0..255"
-    elif np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all():
-            return "has NaN or infinite values: remove or fill them"
-    elif array.dtype != np.bool_:
-        return f"holds {array.dtype}: expected uint8 (levels 0..255), float or bool (binary)"
-    return None
+def _broken(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path.name} is not a NumPy array file ({first_line(error)})", "name")

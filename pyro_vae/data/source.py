@@ -1,10 +1,39 @@
-"""What a source returns: the parts of a data set, as they come."""
+"""What a source returns: the parts of a data set, and what their columns or pixels are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from mmap import mmap
 from pathlib import Path
+from typing import Literal, get_args
 
+import torch
 from torch import Tensor
+
+from pyro_vae.data.rows import LARGE, Rows
+from pyro_vae.kinds import Kind
+
+KindName = Literal[
+    "binary", "levels", "unit_interval", "real", "positive", "counts", "categories", "ordered"
+]
+KIND_NAMES: tuple[str, ...] = get_args(KindName)
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """What a column is, or what all columns or pixels are if a source has one of these only.
+
+    Attributes:
+        name: the column's name; empty if this describes all columns or pixels.
+        kind: the kind of its values.
+        categories: what the codes 0, 1, .. stand for, of binary, categories and ordered; for values
+            that are stored as they are it is empty.
+        levels: the number of levels, of binary and levels; otherwise 0.
+    """
+
+    name: str
+    kind: KindName
+    categories: tuple[str, ...] = ()
+    levels: int = 0
 
 
 @dataclass(frozen=True)
@@ -12,16 +41,41 @@ class Part:
     """Some examples.
 
     Attributes:
-        examples: shape [N, *event], `uint8` or `float32`.
-        labels: one for each example, shape [N], if the data set has labels.
+        examples: shape [N, *event]: `uint8`, `int32`, `float32` or `float64`; or a sparse matrix
+            [N, D] in torch's CSR layout; or rows of these that are read when they are needed.
+        labels: one for each example, shape [N], `int64`, if the data set has labels.
+        pages: the file that the examples are mapped from, if they are; see `give_back`.
     """
 
-    examples: Tensor
+    examples: Tensor | Rows
     labels: Tensor | None = None
+    pages: mmap | None = None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the examples are sparse, or mapped from a file that is too large to be copied."""
+        if isinstance(self.examples, Rows):
+            return True
+        return self.examples.is_sparse_csr or (
+            self.pages is not None and self.examples.nbytes > LARGE
+        )
 
     def __getitem__(self, index: Tensor) -> "Part":
-        """Return the examples at these indices, with their labels."""
-        return Part(self.examples[index], None if self.labels is None else self.labels[index])
+        """Return the examples at these indices, with their labels; large ones are not read yet."""
+        labels = None if self.labels is None else self.labels[index]
+        if isinstance(self.examples, Rows):
+            return Part(self.examples.subset(index), labels, self.pages)
+        if self.is_large:
+            return Part(Rows(self.examples, index, self.pages), labels, self.pages)
+        return Part(self.examples[index], labels)
+
+    def read(self) -> "Part":
+        """Return the part with all its examples in memory, and dense."""
+        if isinstance(self.examples, Rows):
+            return Part(self.examples[:], self.labels)
+        if self.examples.is_sparse_csr:
+            return self[torch.arange(len(self.examples))].read()
+        return self
 
 
 @dataclass(frozen=True)
@@ -32,18 +86,55 @@ class Source:
         train: the training examples.
         validation: the validation examples, or None: they are then split off from `train`.
         test: the test examples, or None: they are then split off from `train`, too.
+        columns: what the values are: one for each column of a table, or one for all columns or
+            pixels. If it is empty, `load` infers it by the rules in `rules.py`.
+        names: the names of the columns of a vector, if they have names.
+        label_names: what the labels 0, 1, .. stand for, if they have names.
+        notes: sentences to print: what was done to the data, and what may be wrong with them.
+        usual: the kind as which such data are usually modelled; None for their own.
     """
 
     train: Part
     validation: Part | None = None
     test: Part | None = None
+    columns: tuple[ColumnSpec, ...] = ()
+    names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    usual: type[Kind] | None = None
 
 
-# The arguments are the name or path that the user gave, and the folder for downloaded sets. A
-# reader raises InputError if there is no such data set or it cannot be used.
-Reader = Callable[[str, Path], Source]
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a user may say about the data.
+
+    Attributes:
+        columns: kinds of columns by name, instead of the inferred ones. `ordered low < high` gives
+            the order, too. The name `all` stands for all columns or pixels of an array.
+        drop: names of columns that are left out.
+        labels: the name of the column or array that holds the labels.
+        image_size: the height and width of pictures in a folder, in pixels.
+    """
+
+    columns: dict[str, str] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    labels: str | None = None
+    image_size: int | None = None
+
+
+# The arguments are the name or path that the user gave, the folder for downloaded sets, and what
+# the user says about the data. A reader raises InputError if there is no such data set or it cannot
+# be used.
+Reader = Callable[[str, Path, ReadOptions], Source]
 
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error, at most 120 characters of it."""
     return str(error).strip().split("\n")[0][:120] or type(error).__name__
+
+
+def listed(items: list[str], most: int = 8) -> str:
+    """Return items with commas; of more than `most`, the first ones and how many more."""
+    rest = len(items) - most
+    shown = [" ".join(item.split()) for item in items[:most]]  # a message is one line
+    return ", ".join(shown) + (f" and {rest:,} more" if rest > 0 else "")

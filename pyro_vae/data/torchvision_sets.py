@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from pyro_vae.data.source import Part, Source, first_line
+from pyro_vae.data.source import ColumnSpec, Part, ReadOptions, Source, first_line
 from pyro_vae.errors import InputError
+from pyro_vae.kinds import Binary
 
 TORCHVISION = {
     "mnist": "MNIST",
@@ -14,23 +15,24 @@ TORCHVISION = {
 }
 
 
-def read_torchvision(name: str, root: Path) -> Source:
+def read_torchvision(name: str, root: Path, options: ReadOptions) -> Source:
     """Return a data set of torchvision; of EMNIST, the balanced split.
 
     Args:
         name: a key of `TORCHVISION`.
         root: the folder of the data set; it is downloaded if it is not there.
+        options: not used.
 
     Raises:
         InputError: if the data set is not there and cannot be downloaded.
     """
     from torchvision import datasets
 
-    options: dict[str, Any] = {"split": "balanced"} if name == "emnist" else {}
+    arguments: dict[str, Any] = {"split": "balanced"} if name == "emnist" else {}
     constructor = getattr(datasets, TORCHVISION[name])
     try:
         train, test = (
-            constructor(root, train=train, download=True, **options) for train in (True, False)
+            constructor(root, train=train, download=True, **arguments) for train in (True, False)
         )
     except (AssertionError, OSError, RuntimeError, ValueError) as error:
         raise InputError(
@@ -38,7 +40,12 @@ def read_torchvision(name: str, root: Path) -> Source:
             "name the folder that contains it, and delete broken files there",
             "root",
         ) from error
-    return Source(_part(train, name), test=_part(test, name))
+    return Source(
+        _part(train, name),
+        test=_part(test, name),
+        columns=(ColumnSpec("", "levels", levels=256),),
+        usual=Binary,
+    )
 
 
 def _part(loaded: Any, name: str) -> Part:

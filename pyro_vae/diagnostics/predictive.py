@@ -1,4 +1,4 @@
-"""Predictive checks: do images drawn from the model have the statistics of the data?
+"""Predictive checks: do examples drawn from the model have the statistics of the data?
 
 A bound on log p(x) says which of two models is better, but not what is wrong with either. A
 statistic T(x) whose distribution under the model differs from its distribution in the data says
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from pyro_vae.kinds import Kind, column_names
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,10 @@ class PredictiveCheck:
 
 @dataclass(frozen=True)
 class PredictiveChecks:
-    """What `compare_images` returns.
+    """What `compare_images` and `compare_columns` return.
 
     Attributes:
-        by_statistic: a check for each statistic, by its name.
+        by_statistic: a check for each statistic, or for each column, by its name.
     """
 
     by_statistic: dict[str, PredictiveCheck]
@@ -70,10 +72,28 @@ class PredictiveChecks:
         lines = [f"{'predictive checks':20} {columns}"]
         for name, check in self.by_statistic.items():
             lines.append(
-                f"{name:20} {check.data.mean():8.4f} {check.model.mean():8.4f} "
-                f"{check.difference:+11.4f} {check.se:8.4f} {check.p_value:8.2g}"
+                f"{name:20} {check.data.mean():8.4g} {check.model.mean():8.4g} "
+                f"{check.difference:+11.3g} {check.se:8.2g} {check.p_value:8.2g}"
             )
         return "\n".join(lines)
+
+
+def compare_columns(data: Tensor, drawn: Tensor, kind: Kind) -> PredictiveChecks:
+    """Compare each column of a table with that of rows drawn from a model, the worst ones first.
+
+    Of categories the codes are compared: 0, 1, .. in the order of their names.
+
+    Args:
+        data: rows, shape [N, D].
+        drawn: the same, shape [M, D].
+        kind: what they are; it knows the names of the columns.
+    """
+    names = column_names(kind)
+    checks = {
+        name: PredictiveCheck(*(rows[:, i].double().cpu().numpy() for rows in (data, drawn)))
+        for i, name in enumerate(names)
+    }
+    return PredictiveChecks(dict(sorted(checks.items(), key=lambda item: item[1].p_value)))
 
 
 def compare_images(data: Tensor, drawn: Tensor) -> PredictiveChecks:

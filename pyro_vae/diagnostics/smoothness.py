@@ -158,7 +158,9 @@ def _measure_paths(
     try:
         images = torch.stack(
             [
-                vae.likelihood.kind.features(vae.likelihood(vae.prior.code(code)).mean).flatten(1)
+                vae.likelihood.kind.features(vae.likelihood.typical(vae.prior.code(code))).flatten(
+                    1
+                )
                 for code in codes
             ]
         )

@@ -1,12 +1,12 @@
 """The measure that log p(x) refers to: only numbers on the same measure can be compared.
 
-A probability and a density are on different base measures. With D pixels, a density p on [0, 1]^D
-gives each image of levels the probability P(levels) = integral of p over the image's cell, a cube
-of side 1/256. By Jensen's inequality, with u uniform on [0, 1)^D,
+A probability and a density are on different base measures. With D pixels of L levels, a density p
+on [0, 1]^D gives each image of levels the probability P(levels) = integral of p over the image's
+cell, a cube of side 1 / L. By Jensen's inequality, with u uniform on [0, 1)^D,
 
-    log P(levels) >= E_u[log p((levels + u) / 256)] - D log 256
+    log P(levels) >= E_u[log p((levels + u) / L)] - D log L
 
-(Theis, van den Oord & Bethge 2016). So a bound on the log-density, minus log 256 for each pixel, is
+(Theis, van den Oord & Bethge 2016). So a bound on the log-density, minus log L for each pixel, is
 a bound on the log-probability, and both can stand in one table. Bits per dimension are -log2 P,
 divided by D.
 """
@@ -25,26 +25,25 @@ class BaseMeasure:
         name: the measure's name in reports, and in `bounds.json` as `base_measure`.
         counts: whether the measure counts values. If it does, p(x) is a probability and has bits
             per dimension.
-        log_cell: the number of nats for each dimension that is added to the likelihood's log p(x)
-            to obtain log p(x) on this measure.
+        shift: the number of nats that is added to the likelihood's log p(x) to obtain log p(x) on
+            this measure: of an example, over all its dimensions.
     """
 
     name: str
     counts: bool
-    log_cell: float = 0.0
+    shift: float = 0.0
 
-    def log_prob(self, log_prob: Tensor, dims: int) -> Tensor:
+    def log_prob(self, log_prob: Tensor) -> Tensor:
         """Return log p(x), or a bound on it, on this measure.
 
         Args:
             log_prob: log p(x) as the likelihood computes it, in nats.
-            dims: D, the number of values in an example.
 
         Returns:
-            Nats, of the same shape. If `log_cell` is not zero, this is a lower bound, as explained
-            at the top of this file.
+            Nats, of the same shape. For dequantised levels this is a lower bound, as explained at
+            the top of this file.
         """
-        return log_prob + dims * self.log_cell
+        return log_prob + self.shift
 
 
 def bits_per_dim(log_prob: float, dims: int) -> float:

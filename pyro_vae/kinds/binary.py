@@ -14,27 +14,30 @@ class Binary(Pixels):
 
     Dynamic binarisation (Salakhutdinov & Murray 2008) draws them anew each time that an image is
     used in training. Binary pixels are different data from the levels that they are drawn from:
-    their log p(x) is never comparable with that of levels.
+    their log p(x) is never comparable with that of levels. Stored values 0 and 1 are two levels:
+    they are unchanged.
     """
 
     name = "binary"
 
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return pixels in {0, 1}, drawn anew."""
-        return draw_bits(stored, generator).float()
+        if self.levels == 2:
+            return stored.float()
+        return draw_bits(stored, self.largest, generator).float()
 
     def binarize(self, stored: Tensor, method: Binarization, seed: int) -> Tensor:
         """Return the examples unchanged (`dynamic`), or black and white; see `Kind.binarize`."""
         if method == "dynamic":
             return stored
-        largest = 255 if stored.dtype == torch.uint8 else 1
         if method == "threshold":
-            on = stored > largest / 2
+            on = stored > self.largest / 2
         else:
-            on = draw_bits(stored, torch.Generator(stored.device).manual_seed(seed))
-        return on.to(stored.dtype) * largest
+            generator = torch.Generator(stored.device).manual_seed(seed)
+            on = draw_bits(stored, self.largest, generator)
+        return on.to(stored.dtype) * self.largest
 
-    def base_measure(self, stored: Tensor) -> BaseMeasure:
+    def base_measure(self) -> BaseMeasure:
         """Return the counting measure on binary images."""
         return BaseMeasure("binary pixels", counts=True)
 

@@ -1,34 +1,74 @@
 """What all kinds of pixels have in common."""
 
-import torch
+from collections.abc import Sequence
+from typing import Self
+
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.kinds.kind import Kind
+from pyro_vae.kinds.kind import Kind, Stored
+from pyro_vae.kinds.statistics import check_range
 
 
 class Pixels(Kind):
-    """Pixels, stored as `uint8` levels in 0..255 or as `float32` intensities in [0, 1].
+    """Pixels, stored as levels 0, 1, .., levels - 1, or as floats in [0, 1].
 
     Their features are intensities in [0, 1], for encoders and figures alike.
+
+    Args:
+        shape: the shape of one image, [H, W] or [C, H, W]; or of a vector, [D].
+        names: the names of the columns of vectors.
+        levels: the number of stored levels, from 2 to 65,536; None for floats in [0, 1].
+
+    Raises:
+        InputError: if there are fewer or more levels.
     """
 
-    def check(self, stored: Tensor) -> None:
-        """Refuse floats outside of [0, 1].
+    def __init__(
+        self,
+        shape: Sequence[int] = (),
+        names: Sequence[str] | None = None,
+        levels: int | None = 256,
+    ) -> None:
+        super().__init__(shape, names)
+        if levels is not None and not 2 <= levels <= 2**16:
+            raise InputError(
+                f"the number of levels has to be between 2 and 65,536, and {levels} is not",
+                "levels",
+            )
+        self.levels = levels
+
+    @classmethod
+    def seeing(cls, data: Kind) -> Self | None:
+        """Return this kind of pixels for pixels of another kind."""
+        if not isinstance(data, Pixels):
+            return None
+        return data if isinstance(data, cls) else cls(data.shape, data.names, data.levels)
+
+    def _with(self, count: int, names: Sequence[str] | None, places: Sequence[int]) -> Self:
+        return type(self)([count], names, self.levels)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the columns have no names: vectors of pixels are pictures with one row."""
+        return self.names is None
+
+    @property
+    def largest(self) -> int:
+        """The stored value of a white pixel."""
+        return 1 if self.levels is None else self.levels - 1
+
+    def check(self, stored: Stored) -> None:
+        """Refuse levels that are too large or not whole, and floats outside of [0, 1].
 
         Raises:
-            InputError: with the range of the floats.
+            InputError: with the first value that does not fit.
         """
-        if stored.dtype != torch.uint8 and not 0 <= stored.min() <= stored.max() <= 1:
-            raise InputError(
-                f"the data have values from {stored.min():g} to {stored.max():g}: scale floats to "
-                "[0, 1], or save levels 0..255 as uint8",
-                "data",
-            )
+        check_range(stored, self, 0, self.largest, whole=self.levels is not None)
 
     def stored_features(self, stored: Tensor) -> Tensor:
-        """Return intensities in [0, 1]: levels are divided by 255, floats are unchanged."""
-        return stored.float() / 255 if stored.dtype == torch.uint8 else stored
+        """Return intensities in [0, 1]: levels are divided by the largest, floats unchanged."""
+        return stored.float() if self.levels is None else stored.float() / self.largest
 
     def intensities(self, x: Tensor) -> Tensor:
         """Return the features, which are intensities."""

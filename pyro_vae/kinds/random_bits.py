@@ -6,23 +6,31 @@ import torch
 from torch import Tensor
 
 
-def draw_bits(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw pixels that are on with probability level / 255, or with the float as probability."""
-    if images.dtype != torch.uint8:
-        return torch.rand(images.shape, generator=generator, device=images.device) < images
+def draw_bits(stored: Tensor, largest: int, generator: torch.Generator | None) -> Tensor:
+    """Draw pixels that are on with probability stored / largest.
 
-    # P(u < 257 level) = level / 255 for u uniform on 0 .. 65534. A draw of 16 random bits has one
-    # value too many, 65535. A spare draw replaces it; each image has one spare draw. If the
-    # spare draw is 65535 too, it becomes 65534: an error of 2^-32. Everything is shifted by -2^15,
-    # to be signed. The random words are split into 32-bit integers because these are the smallest
-    # that compiled code vectorises.
-    pixels = images.reshape(len(images), math.prod(images.shape[1:]))
-    width = pixels.shape[1]
-    words = _random_words(len(images), width // 4 + 1, generator, images.device).view(torch.int32)
+    Args:
+        stored: whole numbers from 0 to `largest`, or floats in [0, 1], whose largest is 1.
+        largest: the value of a pixel that is always on.
+        generator: the source of randomness; by default the global generator.
+    """
+    width = 2**16 // largest
+    if stored.is_floating_point() or 2**16 - width * largest > 1:
+        uniform = torch.rand(stored.shape, generator=generator, device=stored.device)
+        return uniform * largest < stored
+
+    # Of 2^16 values of a uniform u, width * largest are used: P(u < width * stored) is then
+    # stored / largest. One value may be too many (for 255, not for 16). A spare draw replaces it;
+    # each image has one spare draw. If the spare draw is that value too, it becomes the next lower
+    # one: an error of 2^-32. Everything is shifted by -2^15, to be signed. The random words are
+    # split into 32-bit integers because these are the smallest that compiled code vectorises.
+    pixels = stored.reshape(len(stored), math.prod(stored.shape[1:]))
+    count = pixels.shape[1]
+    words = _random_words(len(stored), count // 4 + 1, generator, stored.device).view(torch.int32)
     u = torch.cat([words >> 16, words << 16 >> 16], 1)
     spare = u[:, -1:].clamp(max=2**15 - 2)
-    u = torch.where(u == 2**15 - 1, spare, u)[:, :width]
-    return (u < pixels.int() * 257 - 2**15).view(images.shape)
+    u = torch.where(u == 2**15 - 1, spare, u) if width * largest < 2**16 else u
+    return (u[:, :count] < pixels.int() * width - 2**15).view(stored.shape)
 
 
 def _random_words(

@@ -10,29 +10,34 @@ from pyro_vae.kinds.pixels import Pixels
 
 
 class UnitInterval(Pixels):
-    """`(level + u) / 256`, u uniform on [0, 1): uniform dequantisation of stored levels.
+    """`(level + u) / L`, u uniform on [0, 1): uniform dequantisation of L stored levels.
 
     Stored floats have no levels: x is the stored float.
     """
 
     name = "unit_interval"
 
+    def __str__(self) -> str:
+        return "values between 0 and 1"
+
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return values in (0, 1) for levels, and floats unchanged."""
-        if stored.dtype != torch.uint8:
-            return stored
+        if self.levels is None:
+            return stored.float()
         noise = torch.rand(stored.shape, generator=generator, device=stored.device)
-        return away_from_ends((stored + noise) / 256)
+        return away_from_ends((stored + noise) / self.levels)
 
-    def base_measure(self, stored: Tensor) -> BaseMeasure:
-        """Return the counting measure on 256 levels, or for floats the length of [0, 1]."""
-        if stored.dtype == torch.uint8:
-            return BaseMeasure("256 levels", counts=True, log_cell=-math.log(256))
-        return BaseMeasure("the unit interval", counts=False)
+    def base_measure(self) -> BaseMeasure:
+        """Return the counting measure on levels, or for floats the length of [0, 1]."""
+        if self.levels is None:
+            return BaseMeasure("the unit interval", counts=False)
+        shift = -self.shape.numel() * math.log(self.levels)
+        return BaseMeasure(f"{self.levels} levels", counts=True, shift=shift)
 
     def could_show(self, x: Tensor, features: Tensor) -> Tensor:
         """Return whether the values are the same, with a tolerance of one level for each pixel."""
-        return torch.cdist(x.flatten(1), features.flatten(1), p=math.inf) < 1 / 255
+        tolerance = 1 / (255 if self.levels is None else self.largest)
+        return torch.cdist(x.flatten(1), features.flatten(1), p=math.inf) < tolerance
 
 
 def away_from_ends(x: Tensor) -> Tensor:

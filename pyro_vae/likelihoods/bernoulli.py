@@ -13,7 +13,7 @@ class Bernoulli(Likelihood):
     -log p(x|z) is the cross-entropy.
     """
 
-    kind = Binary()
+    kinds = (Binary,)
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """Return p(x|z)."""

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Kind
+from pyro_vae.kinds import Kind, Stored
 from pyro_vae.networks import MLP, Network
 
 Shape = Sequence[int]
@@ -24,45 +23,85 @@ class Likelihood(nn.Module, ABC):
 
     Args:
         latent_dim: the dimension of z.
-        event_shape: the shape of one x.
+        x: what x is: the kind of the data, or the shape of one x; then it is of the first of
+            `kinds`.
         decoder: the network that maps z to the parameters of each pixel's distribution.
         _outputs: the number of parameters of each pixel, for a subclass in which it depends on an
             option; by default the class attribute `outputs`. The underscore hides it from the
             command line.
 
     Attributes:
-        kind: what x is. Every subclass sets it.
+        kinds: the kinds of data that it models. Every subclass sets it.
+        kind: what x is.
+        event_shape: the shape of one x.
         outputs: the number of parameters of each pixel.
 
     Raises:
-        InputError: if the subclass has no kind.
+        InputError: if the subclass has no kinds, or they cannot stand for the kind of the data.
     """
 
-    kind: ClassVar[Kind]
+    kinds: ClassVar[tuple[type[Kind], ...]] = ()
     outputs: int = 1
 
     def __init__(
         self,
         latent_dim: int,
-        event_shape: Shape,
+        x: Kind | Shape,
         decoder: Decoder = MLP,
         *,
         _outputs: int | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(getattr(self, "kind", None), Kind):
-            raise InputError(
-                f"the likelihood {type(self).__name__} has no kind: set the class attribute kind "
-                "to an object of pyro_vae.kinds, UnitInterval() for example",
-                "likelihood",
-            )
+        self.kind = self.kind_of(x)
         if _outputs is not None:
             self.outputs = _outputs
-        self.event_shape = torch.Size(event_shape)
-        # The parameters of a pixel are channels, because convolutional decoders make channels.
-        *channels, height, width = (1, *event_shape) if len(event_shape) == 1 else event_shape
-        stacked = (self.outputs * math.prod(channels), height, width)
-        self.decoder = decoder((latent_dim,), event_shape if self.outputs == 1 else stacked)
+        self.event_shape = self.kind.shape
+        self.decoder = decoder((latent_dim,), self.decoder_shape)
+
+    @property
+    def decoder_shape(self) -> Shape:
+        """The shape of what the decoder computes for one z: by default `outputs` numbers a pixel.
+
+        They are channels, because convolutional decoders make channels.
+        """
+        shape = self.event_shape
+        if self.outputs == 1:
+            return shape
+        *channels, height, width = (1, *shape) if len(shape) == 1 else shape
+        return (self.outputs * math.prod(channels), height, width)
+
+    def fit_kind(self, stored: Stored) -> None:
+        """Let the kind take its statistics from training examples, shape [N, *event_shape]."""
+        self.kind = self.kind.fitted(stored)
+
+    @classmethod
+    def kind_of(cls, x: Kind | Shape) -> Kind:
+        """Return the kind in which this likelihood models data of a kind, or of a shape.
+
+        Raises:
+            InputError: if it does not model such data.
+        """
+        if not cls.kinds:
+            raise InputError(
+                f"the likelihood {cls.__name__} has no kinds: set the class attribute kinds to "
+                "classes of pyro_vae.kinds, (UnitInterval,) for example",
+                "likelihood",
+            )
+        if not isinstance(x, Kind):
+            return cls.kinds[0](x)
+        for kind in cls.kinds:
+            seen = kind.seeing(x)
+            if seen is not None:
+                return seen
+        raise InputError(
+            f"the likelihood {cls.__name__} models {cls._models()}, and these data are {x}: name "
+            "another, or none, for the one that suits them",
+            "likelihood",
+        )
+
+    @classmethod
+    def _models(cls) -> str:
+        return " or ".join(f"{kind.name} data" for kind in cls.kinds)
 
     @abstractmethod
     def forward(self, z: Tensor) -> dist.Distribution:
@@ -85,6 +124,15 @@ class Likelihood(nn.Module, ABC):
         """
         return self(z)
 
+    def given(self, z: Tensor, x: Tensor) -> dist.Distribution:
+        """Return p(x|z) for the model to observe x: where its total is known, it is that of x.
+
+        Args:
+            z: codes, shape [..., batch, latent_dim].
+            x: the observed batch, shape [batch, *event_shape].
+        """
+        return self.for_training(z, x) if self.training else self(z)
+
     def decode(self, z: Tensor) -> tuple[Tensor, ...]:
         """Return the parameters of the pixels, `outputs` tensors of shape [..., *event_shape]."""
         parameters = self.decoder(z).reshape(*z.shape[:-1], self.outputs, *self.event_shape)
@@ -100,11 +148,19 @@ class Likelihood(nn.Module, ABC):
 
         Args:
             images: the features of training examples, as `kind.stored_features` returns them, shape
-                [N, *event_shape]; for pixels, intensities in [0, 1].
+                [N, *kind.feature_shape]; for pixels, intensities in [0, 1].
         """
 
+    def typical(self, z: Tensor) -> Tensor:
+        """Return what is typical of p(x|z), as x: its mean; of categories, the most probable one.
+
+        Args:
+            z: codes, shape [..., latent_dim].
+        """
+        return self(z).mean
+
     def picture(self, z: Tensor) -> Tensor:
-        """Return an image to look at for each z: the mean of p(x|z), if it is known.
+        """Return an image to look at for each z: by default, what is typical of p(x|z).
 
         Args:
             z: codes, shape [..., latent_dim].
@@ -112,7 +168,7 @@ class Likelihood(nn.Module, ABC):
         Returns:
             Intensities in [0, 1], shape [..., *event_shape].
         """
-        return self.kind.intensities(self(z).mean).clamp(0, 1)
+        return self.kind.intensities(self.typical(z)).clamp(0, 1)
 
     def independent(self, pixels: dist.Distribution) -> dist.Distribution:
         """Return the distribution of an example whose pixels are independent."""

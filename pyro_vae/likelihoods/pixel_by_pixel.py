@@ -10,7 +10,7 @@ from torch.distributions import constraints
 
 from pyro_vae.distributions import Autoregressive
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Binary, Kind, Levels
+from pyro_vae.kinds import Binary, Kind, Levels, Pixels
 from pyro_vae.likelihoods.discretized import logistics
 from pyro_vae.likelihoods.likelihood import Decoder, Likelihood, Shape
 from pyro_vae.networks import MLP, GatedPixelCNN
@@ -25,7 +25,7 @@ class PixelCNN(Likelihood):
     needs z more.
 
     Args:
-        event_shape: the shape of one x, an image: [H, W] or [C, H, W].
+        x: what x is, or its shape, that of an image: [H, W] or [C, H, W].
         decoder: the network that maps z to the context of each pixel.
         context: the number of context values of each pixel, for each colour.
         channels: the number of channels of the hidden layers.
@@ -33,15 +33,14 @@ class PixelCNN(Likelihood):
         kernel_size: the size of the convolutions, an odd number.
     """
 
-    kind: ClassVar[Kind] = Binary()
-    pixel_scale: ClassVar[float] = 1.0  # the value of a white pixel
-    pixel_support: ClassVar[constraints.Constraint] = constraints.boolean
+    kinds: ClassVar[tuple[type[Kind], ...]] = (Binary,)
+    kind: Pixels
     pixel_outputs: ClassVar[int] = 1
 
     def __init__(
         self,
         latent_dim: int,
-        event_shape: Shape,
+        x: Kind | Shape,
         decoder: Decoder = MLP,
         context: int = 4,
         channels: int = 16,
@@ -52,10 +51,10 @@ class PixelCNN(Likelihood):
             raise InputError(
                 f"a PixelCNN needs a context of one number or more, not {context}", "context"
             )
-        super().__init__(latent_dim, event_shape, decoder, _outputs=context)
-        context_channels = context * math.prod(event_shape[:-2])
+        super().__init__(latent_dim, x, decoder, _outputs=context)
+        context_channels = context * math.prod(self.event_shape[:-2])
         self.network = GatedPixelCNN(
-            event_shape, self.pixel_outputs, context_channels, channels, layers, kernel_size
+            self.event_shape, self.pixel_outputs, context_channels, channels, layers, kernel_size
         )
 
     def forward(self, z: Tensor) -> dist.Distribution:
@@ -66,8 +65,13 @@ class PixelCNN(Likelihood):
             self.decoder(z).reshape(*z.shape[:-1], -1, *self.event_shape[-2:]),
             self.event_shape,
             scale=self.pixel_scale,
-            support=self.pixel_support,
+            support=constraints.integer_interval(0, self.pixel_scale),
         )
+
+    @property
+    def pixel_scale(self) -> int:
+        """The value of a white pixel."""
+        return 1
 
     def pixels(self, parameters: Tensor) -> dist.Distribution:
         """Return the distribution of the pixels, for parameters of shape [N, 1, *event_shape]."""
@@ -79,19 +83,24 @@ class PixelCNN(Likelihood):
 
 
 class PixelCNNLevels(PixelCNN):
-    """An autoregressive decoder of 256 levels: a gated PixelCNN whose context is z.
+    """An autoregressive decoder of levels: a gated PixelCNN whose context is z.
 
     It is `PixelCNN` with a mixture of three discretised logistics for each pixel (Salimans et al.
     2017).
     """
 
-    kind = Levels()
-    pixel_scale = 255.0
-    pixel_support = constraints.integer_interval(0, 255)
+    kinds = (Levels,)
+    kind: Levels
     pixel_outputs = 9  # of three components
+
+    @property
+    def pixel_scale(self) -> int:
+        """The value of a white pixel."""
+        return self.kind.largest
 
     def pixels(self, parameters: Tensor) -> dist.Distribution:
         """Return the distribution of the pixels, for parameters of shape [N, 9, *event_shape]."""
         loc, log_scale, logits = parameters.movedim(1, -1).split(self.pixel_outputs // 3, -1)
         first_locations = torch.linspace(0, 1, loc.shape[-1]).to(loc)  # black, grey and white
-        return logistics(torch.cat([loc + first_locations, log_scale + 2, logits], -1))
+        parameters = torch.cat([loc + first_locations, log_scale + 2, logits], -1)
+        return logistics(parameters, self.kind.levels)

@@ -1,6 +1,7 @@
 """Options of a run as text: parsed from arguments, read from `config.yaml`, and written to it."""
 
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import yaml
@@ -12,6 +13,9 @@ from pyro_vae.runs.options import Options
 from pyro_vae.runs.parser import Parser
 
 NAMES = tuple(Options.__dataclass_fields__)
+BY_KIND = "pyro_vae.likelihoods.ByKind"  # the class path of a likelihood that was not named
+# Older files lack the others.
+REQUIRED = tuple(f.name for f in fields(Options) if f.default not in (None, MISSING))
 
 
 def parser() -> ArgumentParser:
@@ -50,7 +54,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         if isinstance(part, Namespace) and "class_path" in part:
             result.set_defaults({name: {"class_path": part.class_path}})
     namespace = result.parse_args(arguments)
-    for name in NAMES:
+    for name in REQUIRED:
         if namespace[name] is None:
             raise InputError(f"--{name} has no value")
     return namespace
@@ -72,7 +76,7 @@ def read(path: Path) -> Namespace:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no YAML file") from error
     options = content if isinstance(content, dict) else {}
-    missing = [name for name in NAMES if options.get(name) is None]
+    missing = [name for name in REQUIRED if options.get(name) is None]
     if missing:
         raise InputError(f"{path} is not complete: it lacks {', '.join(missing)}")
     return parse(["--config", str(path)])

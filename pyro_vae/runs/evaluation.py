@@ -20,9 +20,9 @@ from pyro_vae.bounds import Annealed, Bounds, Corrected, Estimate, Settings, inf
 from pyro_vae.bounds.batches import in_batches
 from pyro_vae.bounds.results import Result
 from pyro_vae.diagnostics import Diagnosis, Smoothness, refinement
-from pyro_vae.diagnostics.predictive import PredictiveChecks, compare_images
+from pyro_vae.diagnostics.predictive import PredictiveChecks, compare_columns, compare_images
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import bits_per_dim
+from pyro_vae.kinds import Kind, bits_per_dim
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.runs.options import at_least, check_fields
 from pyro_vae.runs.refined import Refined
@@ -128,7 +128,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     checks = draws = None
     if plan.checks:
         drawn = _draw(run, plan.checks)
-        checks = compare_images(run.kind.intensities(run.test), run.kind.intensities(drawn))
+        checks = _check(run.kind, run.test, drawn)
     if plan.draws:
         draws = inference_data(
             run.vae.model,
@@ -147,6 +147,13 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
         draws,
         _bits_per_dim(run, results),
     )
+
+
+def _check(kind: Kind, data: Tensor, drawn: Tensor) -> PredictiveChecks:
+    """Compare test examples with drawn ones: statistics of pictures, or columns of a table."""
+    if not kind.is_picture:
+        return compare_columns(data, drawn, kind)
+    return compare_images(kind.intensities(data), kind.intensities(drawn))
 
 
 def unfinished_file(run: Run, name: str) -> Path:

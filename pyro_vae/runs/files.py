@@ -30,6 +30,7 @@ class RunFigure:
         draw: a function of the axes, the run, and the result of the work: the history of training,
             or an evaluation. If there are several columns, it receives a sequence of axes.
         columns: the number of axes, side by side.
+        rows: the number of rows of axes.
         exists: a function of the run and the history or evaluation; it returns whether the run has
             this figure.
     """
@@ -39,10 +40,11 @@ class RunFigure:
     size: tuple[float, float]
     draw: Callable[[Any, Run, Any], Any]
     columns: int = 1
+    rows: int = 1
     exists: Callable[[Run, Any], bool] = lambda run, _: True
 
 
-# To add a figure, write a function in figures.py and add it here.
+# To add a figure, write a function in the folder `figures` and add it here.
 FIGURES = (
     RunFigure(
         "training",
@@ -50,18 +52,33 @@ FIGURES = (
         (6, 4),
         lambda ax, run, history: figures.training_curves(ax, history),
     ),
-    RunFigure("samples", "training", (6, 6), lambda ax, run, _: figures.samples(ax, run.vae)),
+    RunFigure(
+        "samples",
+        "training",
+        (6, 6),
+        lambda ax, run, _: figures.samples(ax, run.vae),
+        exists=lambda run, _: run.kind.is_picture,
+    ),
     RunFigure(
         "reconstructions",
         "training",
         (9, 2.2),
         lambda ax, run, _: figures.reconstructions(ax, run.vae, run.test[:12]),
+        exists=lambda run, _: run.kind.is_picture,
+    ),
+    RunFigure(
+        "rows",
+        "training",
+        (10, 4),
+        lambda ax, run, _: figures.reconstructed_rows(ax, run.vae, run.test[:6]),
+        exists=lambda run, _: not run.kind.is_picture,
     ),
     RunFigure(
         "interpolation",
         "training",
         (6, 4.2),
         lambda ax, run, _: figures.interpolation(ax, run.vae, run.test[:6], run.test.flip(0)[:6]),
+        exists=lambda run, _: run.kind.is_picture,
     ),
     RunFigure(
         "manifold",
@@ -69,7 +86,9 @@ FIGURES = (
         (7, 7),
         lambda ax, run, _: figures.manifold(ax, run.vae),
         exists=lambda run, _: (
-            run.options.latent_dim == 2 and run.vae.posterior.support in ("real", "two layers")
+            run.kind.is_picture
+            and run.options.latent_dim == 2
+            and run.vae.posterior.support in ("real", "two layers")
         ),
     ),
     RunFigure(
@@ -78,7 +97,27 @@ FIGURES = (
         (9, 3),
         lambda axes, run, evaluation: figures.predictive_checks(axes, evaluation.checks),
         columns=3,
-        exists=lambda run, evaluation: evaluation.checks is not None,
+        exists=lambda run, evaluation: evaluation.checks is not None and run.kind.is_picture,
+    ),
+    RunFigure(
+        "columns",
+        "evaluation",
+        (11, 5),
+        lambda axes, run, evaluation: figures.column_fits(axes, evaluation.checks, run.kind),
+        columns=4,
+        rows=2,
+        exists=lambda run, evaluation: evaluation.checks is not None and not run.kind.is_picture,
+    ),
+    RunFigure(
+        "pairs",
+        "evaluation",
+        (10, 6),
+        lambda axes, run, evaluation: figures.column_pairs(axes, evaluation.checks, run.kind),
+        columns=3,
+        rows=2,
+        exists=lambda run, evaluation: (
+            evaluation.checks is not None and not run.kind.is_picture and run.dims > 1
+        ),
     ),
     RunFigure(
         "bounds",
@@ -100,7 +139,7 @@ FIGURES = (
         "evaluation",
         (6, 6),
         lambda ax, run, _: figures.traversals(ax, run.vae, run.test[:1000]),
-        exists=lambda run, _: run.vae.posterior.support == "real",
+        exists=lambda run, _: run.kind.is_picture and run.vae.posterior.support == "real",
     ),
 )
 
@@ -218,5 +257,6 @@ def _draw_figures(after: Literal["training", "evaluation"], run: Run, shown: Any
             path.unlink(missing_ok=True)
             continue
         figure = Figure(figsize=entry.size, layout="constrained")
-        entry.draw(figure.subplots(ncols=entry.columns), run, shown)
+        axes = figure.subplots(entry.rows, entry.columns)
+        entry.draw(axes.flatten() if entry.rows * entry.columns > 1 else axes, run, shown)
         figure.savefig(path, dpi=150)

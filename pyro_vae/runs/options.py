@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pyro_vae import data as data_sets
 from pyro_vae import likelihoods, objectives, posteriors, priors, training
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Binarization
+from pyro_vae.kinds import Binarization, Kind
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.objectives import Objective
 from pyro_vae.posteriors import Posterior
@@ -54,6 +54,13 @@ class Options:
 
     Args:
         data: {sources}.
+        columns: Kinds of columns by name, instead of those that were inferred: binary, real,
+            positive, counts, categories, or ordered, with its order ("ordered low < high"). The
+            name `all` stands for all columns or pixels of an array.
+        drop: Names of columns to leave out, with commas between them.
+        labels: The name of the column or array that holds labels. They are no part of the data, and
+            serve to probe the code.
+        image_size: The height and width of pictures in a folder, in pixels.
         data_root: The folder that holds torchvision's data sets; missing ones are downloaded to it.
         data_seed: Seed of the split, of static binarization, and of the noise in validation and
             test images.
@@ -63,7 +70,8 @@ class Options:
             every step (dynamic), drawn once (static), or compared with one half (threshold).
         latent_dim: The dimension of z.
         prior: p(z).
-        likelihood: p(x|z), with its decoder network.
+        likelihood: p(x|z), with its decoder network. By default it follows from the kind of the
+            data.
         posterior: q(z|x), with its encoder network.
         objective: What training maximises.
         epochs: The number of passes over the training images.
@@ -81,9 +89,15 @@ class Options:
         device: Where to compute. auto chooses a GPU if there is one.
         num_samples: K, the number of draws of z for each test image, to bound log p(x).
         num_examples: The number of test images, chosen at random, to bound log p(x) on.
+        fingerprint: What identifies the data, in whatever order their examples are. A run writes it
+            into its config.yaml, and refuses other data.
     """
 
     data: str = "digits"
+    columns: dict[str, str] = field(default_factory=dict)
+    drop: str | None = None
+    labels: str | None = None
+    image_size: int | None = at_least(1, None)
     data_root: str = "data"
     data_seed: int = random_seed(0)
     validation_fraction: float = 0.1
@@ -91,7 +105,7 @@ class Options:
     binarization: Binarization = "dynamic"
     latent_dim: int = positive(8)
     prior: Callable[[int], Prior] = priors.StandardNormal
-    likelihood: Callable[[int, Sequence[int]], Likelihood] = likelihoods.Bernoulli
+    likelihood: Callable[[int, Kind], Likelihood] = likelihoods.ByKind
     posterior: Callable[[Sequence[int], int], Posterior] = posteriors.Normal
     objective: Callable[[], Objective] = objectives.ELBO
     epochs: int = positive(200)
@@ -105,6 +119,7 @@ class Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_samples: int = positive(5000)
     num_examples: int = at_least(2, 1000)  # a single one has no standard error
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -12,13 +12,15 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae import checkpoint, data, training
+from pyro_vae import checkpoint, training
 from pyro_vae.bounds import Estimate
 from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Kind
 from pyro_vae.runs import config
 from pyro_vae.runs.options import Options
+from pyro_vae.runs.run_data import check_fingerprint, load_and_split, sample, show
 from pyro_vae.training import CompiledEngine, EagerEngine, Engine, History
 from pyro_vae.vae import VAE
 
@@ -37,10 +39,12 @@ class Run:
             `auto` there, so that a resumed run continues with the same engine.
         options: the options, as they were given.
         device: where the model and the data are.
+        data_kind: what the data are.
         train: stored training images.
         validation: validation images as the likelihood sees them.
         test: test images as the likelihood sees them.
         labels: the labels of the validation and the test images, if the data have labels.
+        notes: sentences about the data, for a person to read.
         measured: the test images in the form that log p(x) on the base measure refers to.
         base_measure: the measure on which log p(x) of the test images can be compared.
         vae: the model and the guide.
@@ -51,10 +55,12 @@ class Run:
     namespace: Namespace
     options: Options
     device: torch.device
-    train: Tensor
+    data_kind: Kind
+    train: Tensor | Rows
     validation: Tensor
     test: Tensor
     labels: tuple[Tensor | None, Tensor | None]
+    notes: tuple[str, ...]
     measured: Tensor
     base_measure: BaseMeasure
     vae: VAE
@@ -73,15 +79,21 @@ class Run:
         """
         options = config.instantiate(namespace)
         device = _find_device(options.device)
-        dataset = _load_and_split(options)
+        dataset = load_and_split(options)
+        is_new = not (folder / "config.yaml").exists()
+        check_fingerprint(dataset, options, folder, is_new)
         torch.manual_seed(options.seed)
-        vae = _make_vae(options, dataset.event_shape)
+        vae = _make_vae(options, dataset)
+        namespace = namespace.clone()
+        namespace.fingerprint = dataset.fingerprint
+        if namespace.likelihood.class_path == config.BY_KIND:
+            name = type(vae.likelihood).__name__
+            namespace.likelihood.class_path = f"pyro_vae.likelihoods.{name}"
         kind = vae.likelihood.kind
-        train, validation, test, measured = _show(dataset, kind, options)
-        vae.initialize(kind.stored_features(train))
+        train, validation, test, measured = show(dataset, kind, options)
+        vae.initialize(kind.stored_features(sample(train)))
         vae.to(device)
         engine_name = choose_engine(options.engine, _num_steps(options, len(train)), device)
-        namespace = namespace.clone()
         namespace.engine = engine_name
         # If a resumed run cannot be compiled, it was not compiled before either.
         may_fall_back = options.engine == "auto" or bool(namespace.get("resume"))
@@ -90,12 +102,14 @@ class Run:
             namespace=namespace,
             options=options,
             device=device,
+            data_kind=dataset.kind,
             train=train.to(device),
             validation=validation.to(device),
             test=test.to(device),
             labels=(dataset.validation_labels, dataset.test_labels),
+            notes=dataset.notes,
             measured=measured,
-            base_measure=kind.base_measure(dataset.test),
+            base_measure=kind.base_measure(),
             vae=vae,
             engine=_make_engine(engine_name, vae, options, may_fall_back),
         )
@@ -126,11 +140,15 @@ class Run:
         engine = f"{self.namespace.engine} engine"
         if self.options.engine == "auto":
             engine += f" ({_num_steps(self.options, len(self.train))} steps)"
-        return (
+        lines = [
             f"{self.options.data}: {len(self.train)} training, {len(self.validation)} validation, "
             f"{len(self.test)} test examples of {shape}, on {self.device} by the {engine}, into "
-            f"{self.folder}"
-        )
+            f"{self.folder}",
+            f"The data are {self.data_kind}, modelled as {self.kind} by "
+            f"{type(self.vae.likelihood).__name__}.",
+            *self.notes,
+        ]
+        return "\n".join(lines)
 
     @property
     def kind(self) -> Kind:
@@ -150,11 +168,11 @@ class Run:
 
     def on_base_measure(self, bound: Estimate) -> Estimate:
         """Return a bound on log p(x) as a bound on its logarithm on the run's base measure."""
-        return replace(bound, values=self.base_measure.log_prob(bound.values, self.dims))
+        return replace(bound, values=self.base_measure.log_prob(bound.values))
 
     def observe(self, images: Tensor) -> Tensor:
         """Return stored images as the likelihood sees them, with fresh noise."""
-        return self.kind.observe(images)
+        return self.kind.observe(images.to(self.device))
 
     def check(self) -> None:
         """Check that the data, the model, the guide and the options of training fit together.
@@ -297,59 +315,21 @@ def _make_engine(
     return CompiledEngine(*parts, fall_back=may_fall_back)
 
 
-def _load_and_split(options: Options) -> Dataset:
-    """Load the data set, and split it into training, validation and test images."""
+def _make_vae(options: Options, dataset: Dataset) -> VAE:
+    """Make the parts that the options name, for the data."""
     try:
-        return data.load(
-            options.data,
-            options.data_root,
-            validation_fraction=options.validation_fraction,
-            test_fraction=options.test_fraction,
-            seed=options.data_seed,
-        )
-    except InputError as error:  # the options have longer names than the arguments of `load`
-        names = {"name": "data", "root": "data_root"}
-        raise InputError(str(error), names.get(error.parameter or "", error.parameter)) from error
-
-
-def _make_vae(options: Options, event_shape: torch.Size) -> VAE:
-    """Make the parts that the options name, for data of one shape."""
-    try:
-        return VAE(
-            prior=options.prior(options.latent_dim),
-            likelihood=options.likelihood(options.latent_dim, event_shape),
-            posterior=options.posterior(event_shape, options.latent_dim),
-        )
+        prior = options.prior(options.latent_dim)
+        likelihood = options.likelihood(options.latent_dim, dataset.kind)
+        likelihood.kind.check(dataset.train)
+        likelihood.fit_kind(dataset.train)
+        posterior = options.posterior(likelihood.kind.feature_shape, options.latent_dim)
+        return VAE(prior, likelihood, posterior)
     except TypeError as error:
         if "abstract class" not in str(error):  # a mistake in a user's own class
             raise
         raise InputError(
             f"{error}: choose a subclass that implements them, see the help"
         ) from error
-
-
-def _show(dataset: Dataset, kind: Kind, options: Options) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Turn stored images into what training and evaluation use.
-
-    Returns:
-        The stored training images; validation and test images as the likelihood sees them; and the
-        test images in the form that log p(x) on the base measure refers to.
-    """
-    parts = dataset.train, dataset.validation, dataset.test
-    for part in parts:
-        kind.check(part)
-    seeds = [3 * options.data_seed + i for i in range(3)]  # independent noise for each part
-    train, validation, test = (
-        kind.binarize(images, options.binarization, seed)
-        for images, seed in zip(parts, seeds, strict=True)
-    )
-    shown_test = kind.observe_once(test, seeds[2])
-    return (
-        train,
-        kind.observe_once(validation, seeds[1]),
-        shown_test,
-        kind.measured(test, shown_test),
-    )
 
 
 def _find_device(name: str) -> torch.device:

@@ -94,7 +94,7 @@ def check_likelihood(
 
             def vae() -> VAE:
                 torch.manual_seed(seed)
-                encoder = Normal(event_shape, LATENT_DIM, networks.Linear)
+                encoder = Normal(kind.feature_shape, LATENT_DIM, networks.Linear)
                 made = VAE(StandardNormal(LATENT_DIM), build(), encoder)
                 made.initialize(kind.stored_features(images))
                 return made
@@ -121,7 +121,7 @@ def _check_shapes(subject: Subject, likelihood: Likelihood, x: Tensor) -> None:
     event, batch = tuple(likelihood.event_shape), len(x)
     z = torch.randn(7, batch, LATENT_DIM)
     for training in (True, False):
-        p = likelihood.train(training)(z)
+        p = likelihood.train(training).given(z, x)
         shapes = (tuple(p.batch_shape), tuple(p.event_shape))
         subject.require(
             shapes == ((7, batch), event),
@@ -143,8 +143,9 @@ def _check_shapes(subject: Subject, likelihood: Likelihood, x: Tensor) -> None:
             "for a single z, p(x|z) does not have batch shape []",
         )
         drawn = one.sample((5,))
+        again = likelihood.given(torch.zeros(5, LATENT_DIM), drawn)
         subject.require(
-            drawn.shape == (5, *event) and p.log_prob(drawn[0]).isfinite().all(),
+            drawn.shape == (5, *event) and again.log_prob(drawn).isfinite().all(),
             "samples do not have the shape of x, or have no finite log p(x|z)",
         )
     picture = likelihood.picture(z[:2, :3])
@@ -154,9 +155,13 @@ def _check_shapes(subject: Subject, likelihood: Likelihood, x: Tensor) -> None:
         f"[2, 3, {LATENT_DIM}]",
     )
     # The same x for each z: the likelihood is in evaluation mode.
-    check_independence(subject, lambda z: likelihood(z).log_prob(x[0]), z[0, :6], "p(x|z)")
-    leading = likelihood(z).log_prob(x).flatten()
-    flat = likelihood(z.flatten(0, 1)).log_prob(x.repeat(7, *[1] * len(event)))
+    first = x[:1].expand(6, *event)
+    check_independence(
+        subject, lambda z: likelihood.given(z, first[: len(z)]).log_prob(x[0]), z[0, :6], "p(x|z)"
+    )
+    leading = likelihood.given(z, x).log_prob(x).flatten()
+    repeated = x.repeat(7, *[1] * len(event))
+    flat = likelihood.given(z.flatten(0, 1), repeated).log_prob(repeated)
     subject.require(
         torch.allclose(leading, flat, rtol=1e-4, atol=1e-4),
         "log p(x|z) depends on how many leading dimensions z has",
@@ -242,10 +247,13 @@ def _mean_is_known(p: Any) -> bool:
 def _check_gradients(subject: Subject, likelihood: Likelihood, x: Tensor) -> None:
     z = torch.randn(len(x), LATENT_DIM).double()
 
-    def in_training(z: Tensor) -> Any:
-        return likelihood.for_training(z, x[: len(z)])
+    def in_evaluation(z: Tensor) -> Any:
+        return likelihood.eval().given(z, x[: len(z)])
 
-    for density in (likelihood, in_training):
+    def in_training(z: Tensor) -> Any:
+        return likelihood.train().given(z, x[: len(z)])
+
+    for density in (in_evaluation, in_training):
 
         def of_parameters(density: Callable[[Tensor], Any] = density) -> Tensor:
             torch.manual_seed(2)
@@ -263,8 +271,9 @@ def _check_gradients(subject: Subject, likelihood: Likelihood, x: Tensor) -> Non
 def _check_state(subject: Subject, likelihood: Likelihood, other: Likelihood, x: Tensor) -> None:
     other.load_state_dict(likelihood.state_dict())
     z = torch.randn(len(x), LATENT_DIM).double()
+    found = [each.eval().given(z, x).log_prob(x) for each in (likelihood, other)]
     subject.require(
-        torch.allclose(other.eval()(z).log_prob(x), likelihood.eval()(z).log_prob(x)),
+        torch.allclose(*found),
         "another likelihood with the same state_dict has another density: something that the "
         "density depends on is not saved; make it a parameter or a buffer",
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import diagnostics
+from pyro_vae.data.rows import Rows
 from pyro_vae.errors import DivergenceError, InputError, check_range
 from pyro_vae.programs.parameters import OwnParameters
 from pyro_vae.programs.random_streams import stream_seed
@@ -39,7 +40,7 @@ class Training:
     """
 
     engine: Engine
-    train: Tensor
+    train: Tensor | Rows
     observe: Observe
     epochs: int
     batch_size: int

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 from pyro_vae.training.callbacks import Callback, History, Training
@@ -24,7 +25,7 @@ from pyro_vae.training.engine import Engine, Observe, unchanged
 
 def fit(
     engine: Engine,
-    train: Tensor,
+    train: Tensor | Rows,
     observe: Observe = unchanged,
     *,
     epochs: int,

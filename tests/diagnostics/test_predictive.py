@@ -38,7 +38,7 @@ def test_checks_tell_what_is_wrong() -> None:
     assert components.se == pytest.approx(
         (components.data.var(ddof=1) / 300 + components.model.var(ddof=1) / 300) ** 0.5
     )
-    assert f"{components.difference:+.4f}" in str(checks)
+    assert f"{components.difference:+.3g}" in str(checks)
     assert str(checks).count("\n") == len(checks.by_statistic)
     written = json.loads(json.dumps(checks.to_dict(), allow_nan=False))
     assert list(written) == list(checks.by_statistic)

@@ -17,12 +17,18 @@ from torch.nn.functional import logsigmoid, normalize
 
 from pyro_vae.distributions import (
     ContinuousBernoulli,
+    CumulativeLogit,
     DiscretizedLogistic,
     Expandable,
+    Gamma,
+    Multinomial,
+    NegativeBinomial,
     NormalMixture,
+    Poisson,
     PowerSpherical,
     Resampled,
     UniformSphere,
+    ZeroInflated,
     mixture,
 )
 
@@ -512,6 +518,12 @@ EVERY: dict[str, Callable[[], dist.TorchDistribution]] = {
     "Resampled": lambda: Resampled(
         dist.Normal(torch.zeros(3), torch.ones(3)).to_event(1), acceptance, torch.tensor(-1.0), 10
     ),
+    "Poisson": lambda: Poisson(torch.tensor(3.0)),
+    "NegativeBinomial": lambda: NegativeBinomial(torch.tensor(3.0), torch.tensor(1.0)),
+    "ZeroInflated": lambda: ZeroInflated(Poisson(torch.tensor(3.0)), torch.tensor(-1.0)),
+    "Multinomial": lambda: Multinomial(torch.tensor(30.0), torch.tensor([0.0, 1, 1])),
+    "CumulativeLogit": lambda: CumulativeLogit(torch.tensor(0.5), torch.linspace(-3, 3, 12)),
+    "Gamma": lambda: Gamma(torch.tensor(0.5), torch.tensor(1.0)),
 }
 
 

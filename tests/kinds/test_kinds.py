@@ -29,19 +29,31 @@ from pyro_vae.runs.run import Run
 LEVELS = torch.arange(256, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("images", [LEVELS, LEVELS.float() / 255], ids=["uint8", "float"])
-def test_binarisation_has_the_grey_value_as_its_mean(images: torch.Tensor) -> None:
+FLOATS = Binary(levels=None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "images"),
+    [
+        (Binary(), LEVELS),
+        (FLOATS, LEVELS.float() / 255),
+        *((Binary(levels=n), torch.arange(n, dtype=torch.int32)) for n in (3, 17, 52, 100, 256)),
+    ],
+)
+def test_binarisation_has_the_grey_value_as_its_mean(kind: Binary, images: torch.Tensor) -> None:
     draws = 20_000
-    shown = Binary().observe(images.expand(draws, 256))
+    shown = kind.observe(images.expand(draws, len(images)))
     assert shown.dtype == torch.float32 and set(shown.unique().tolist()) == {0.0, 1.0}
-    probability = LEVELS.double() / 255
+    probability = kind.stored_features(images).double()
     error = (probability * (1 - probability) / draws).sqrt()
     assert ((shown.double().mean(0) - probability).abs() <= 4.5 * error).all()
 
 
 def test_black_and_white_are_certain() -> None:
-    for images in (torch.tensor([0, 255], dtype=torch.uint8), torch.tensor([0.0, 1.0])):
-        shown = Binary().observe(images.expand(1_000_000, 2))  # of 16 random bits, 15 such pixels
+    for kind in (Binary(), FLOATS, Binary(levels=17), Binary(levels=100)):
+        images = torch.tensor([0, kind.largest])
+        images = images.float() if kind.levels is None else images.to(torch.uint8)
+        shown = kind.observe(images.expand(1_000_000, 2))  # of 16 random bits, 15 such pixels
         assert (shown[:, 0] == 0).all() and (shown[:, 1] == 1).all()
 
 
@@ -110,8 +122,8 @@ def test_dequantisation_stays_in_the_level() -> None:
 
 def test_float_images_are_shown_as_they_are_on_the_unit_interval() -> None:
     images = torch.rand(5, 3)
-    assert torch.equal(UnitInterval().observe(images), images)
-    assert torch.equal(Binary().stored_features(images), images)
+    assert torch.equal(UnitInterval(levels=None).observe(images), images)
+    assert torch.equal(FLOATS.stored_features(images), images)
     assert torch.equal(Binary().stored_features(LEVELS), LEVELS / 255)
 
 
@@ -127,15 +139,16 @@ def test_held_out_images_are_always_shown_alike(kind: Kind) -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_fixed_binarisation(method: str, dtype: torch.dtype) -> None:
     images = LEVELS if dtype == torch.uint8 else LEVELS / 255
-    fixed = Binary().binarize(images, method, seed=1)
+    kind = Binary() if dtype == torch.uint8 else FLOATS
+    fixed = kind.binarize(images, method, seed=1)
     assert fixed.dtype == dtype
-    shown = Binary().observe(fixed.expand(100, 256))
+    shown = kind.observe(fixed.expand(100, 256))
     assert (shown == shown[0]).all()  # the noise is gone
     if method == "threshold":
         assert torch.equal(shown[0], (LEVELS >= 128).float())
     else:
-        assert torch.equal(fixed, Binary().binarize(images, method, seed=1))
-        assert not torch.equal(fixed, Binary().binarize(images, method, seed=2))
+        assert torch.equal(fixed, kind.binarize(images, method, seed=1))
+        assert not torch.equal(fixed, kind.binarize(images, method, seed=2))
         assert shown[0, :64].sum() < shown[0, -64:].sum()
 
 
@@ -149,8 +162,16 @@ def test_levels_are_shown_as_they_are() -> None:
     images = torch.randint(256, (5, 4, 3), dtype=torch.uint8)
     x = Levels().observe(images)
     assert x.dtype == torch.float32 and torch.equal(x, images.float())
-    with pytest.raises(InputError, match="needs images as uint8"):
-        Levels().observe(torch.rand(2, 3))
+    with pytest.raises(
+        InputError, match=r"the value 0\.\d+, and levels data are whole numbers from 0 to 255"
+    ):
+        Levels().check(torch.rand(2, 3) / 2)
+    with pytest.raises(
+        InputError, match=r"the value 17, and levels data are whole numbers from 0 to 16"
+    ):
+        Levels(levels=17).check(torch.arange(21))
+    with pytest.raises(InputError, match="between 2 and 65,536, and 1 is not"):
+        Levels(levels=1)
 
 
 def test_dequantised_pixels_are_inside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,17 +183,19 @@ def test_dequantised_pixels_are_inside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "kind", "measure"),
+    ("kind", "measure"),
     [
-        (torch.uint8, Binary(), "binary pixels"),
-        (torch.float32, Binary(), "binary pixels"),
-        (torch.uint8, Levels(), "256 levels"),
-        (torch.uint8, UnitInterval(), "256 levels"),
-        (torch.float32, UnitInterval(), "the unit interval"),
+        (Binary(), "binary pixels"),
+        (Binary(levels=None), "binary pixels"),
+        (Levels(), "256 levels"),
+        (Levels(levels=17), "17 levels"),
+        (UnitInterval(), "256 levels"),
+        (UnitInterval(levels=4096), "4096 levels"),
+        (UnitInterval(levels=None), "the unit interval"),
     ],
 )
-def test_base_measures(dtype: torch.dtype, kind: Kind, measure: str) -> None:
-    assert kind.base_measure(torch.zeros(2, 3, dtype=dtype)).name == measure
+def test_base_measures(kind: Kind, measure: str) -> None:
+    assert kind.base_measure().name == measure
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e-2, 0.2])
@@ -184,7 +207,7 @@ def test_dequantisation_bounds_the_probability_of_levels(scale: float) -> None:
     kept = exact > -25  # where the difference has digits
     u = (torch.arange(4000).double() + 0.5) / 4000
     density = p.log_prob((levels[:, None] + u) / 256).mean(1)
-    bound = UnitInterval().base_measure(LEVELS).log_prob(density, 1)
+    bound = UnitInterval([1]).base_measure().log_prob(density)
     assert (bound <= exact + 1e-9)[kept].all()
     if scale > 1 / 256:  # a cell is short: the log-density is nearly a line, of slope a per cell
         half = ((0.4 - (levels + 0.5) / 256) / (256 * scale**2) / 2).abs()[kept]
@@ -197,10 +220,10 @@ def test_dequantisation_bounds_the_probability_of_levels(scale: float) -> None:
 def test_dequantisation_is_exact_for_a_density_that_is_flat_over_levels() -> None:
     """A uniform density on [0, 1] gives each level a 256th: 8 bits per dimension."""
     log_density = torch.zeros(3)
-    levels = UnitInterval().base_measure(LEVELS).log_prob(log_density, 10)
+    levels = UnitInterval([10]).base_measure().log_prob(log_density)
     torch.testing.assert_close(levels, torch.full((3,), -10 * math.log(256)))
     assert bits_per_dim(levels[0].item(), 10) == pytest.approx(8)
-    assert torch.equal(Levels().base_measure(LEVELS).log_prob(log_density, 10), log_density)
+    assert torch.equal(Levels([10]).base_measure().log_prob(log_density), log_density)
 
 
 @pytest.mark.parametrize("kind", [Binary(), Levels(), UnitInterval()], ids=lambda kind: kind.name)
@@ -220,13 +243,12 @@ def test_grey_images_without_black_or_white_are_told_apart() -> None:
     assert torch.equal(found, torch.eye(50, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("kind", [Binary(), UnitInterval()], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [FLOATS, UnitInterval(levels=None)], ids=lambda kind: kind.name)
 def test_floats_beyond_the_unit_interval_are_refused(kind: Kind) -> None:
-    kind.check(LEVELS)
     kind.check(torch.tensor([[0.0, 1.0]]))
-    with pytest.raises(InputError, match=r"values from 0.1 to 1.5: scale floats to \[0, 1\]"):
+    with pytest.raises(InputError, match=r"the value 1.5, and .* data are numbers from 0 to 1"):
         kind.check(torch.tensor([[0.1, 1.5]]))
-    with pytest.raises(InputError, match=r"values from -0\.1"):
+    with pytest.raises(InputError, match=r"the value -0\.1"):
         kind.check(torch.tensor([[-0.1, 1]]))
 
 
@@ -240,9 +262,9 @@ class Angles(Kind):
             raise InputError("angles are floats in [-pi, pi)", "data")
 
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return stored
+        return stored.float()
 
-    def base_measure(self, stored: Tensor) -> BaseMeasure:
+    def base_measure(self) -> BaseMeasure:
         return BaseMeasure("angles in radians", counts=False)
 
     def intensities(self, x: Tensor) -> Tensor:
@@ -255,10 +277,10 @@ class Angles(Kind):
 class VonMises(Likelihood):
     """Von Mises angles around the decoder's, with one learned concentration."""
 
-    kind = Angles()
+    kinds = (Angles,)
 
-    def __init__(self, latent_dim: int, event_shape: Shape, decoder: Decoder = MLP) -> None:
-        super().__init__(latent_dim, event_shape, decoder)
+    def __init__(self, latent_dim: int, x: Kind | Shape, decoder: Decoder = MLP) -> None:
+        super().__init__(latent_dim, x, decoder)
         self.log_concentration = torch.nn.Parameter(torch.zeros(()))
 
     def forward(self, z: Tensor) -> dist.Distribution:
@@ -307,4 +329,4 @@ def test_a_kind_of_ones_own_trains_is_evaluated_and_drawn(
         run()
     assert caught.value.parameter == "data"
     with pytest.raises(InputError, match="of the kind angles"):
-        VonMises.kind.binarize(expected, "static", seed=0)
+        Angles().binarize(expected, "static", seed=0)

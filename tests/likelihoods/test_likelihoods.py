@@ -188,7 +188,7 @@ def test_pixels_of_a_pixelcnn_depend_on_each_other_and_on_z() -> None:
 class _TwoOutputs(Likelihood):
     """A user's subclass: `outputs` is a class attribute."""
 
-    kind = UnitInterval()
+    kinds = (UnitInterval,)
     outputs = 2
 
     def forward(self, z: Tensor) -> dist.Distribution:
@@ -197,14 +197,14 @@ class _TwoOutputs(Likelihood):
 
 
 class _NoKind(_TwoOutputs):
-    kind = None  # type: ignore[assignment]
+    kinds = ()
 
 
 def test_likelihoods_of_ones_own() -> None:
     likelihood = _TwoOutputs(2, [4, 3])
     assert likelihood.decoder_bias.shape == (2, 4, 3)
     assert likelihood(torch.randn(5, 2)).log_prob(torch.rand(5, 4, 3)).shape == (5,)
-    with pytest.raises(InputError, match="_NoKind has no kind"):
+    with pytest.raises(InputError, match="_NoKind has no kinds"):
         _NoKind(2, [4, 3])
 
 

@@ -125,8 +125,8 @@ class Plates(nn.Module):
 def test_weights_that_do_not_fit_plates_are_refused() -> None:
     model, guide, x = Plates(True), Plates(False), torch.randn(3, 3)
     named = {"plate": "data"}
-    for make in (IWAE, MIWAE, CUBO, TVO):
-        accepted = make(3, **named)
+    for objective in (IWAE, MIWAE, CUBO, TVO):
+        accepted = objective(3, **named)
         assert accepted.differentiable_loss(model, guide, x).isfinite()
     for refused in (
         PIWAE(2, 2, **named),

@@ -146,7 +146,7 @@ def test_exemplars_leave_an_image_out_of_its_own_prior(kind: Kind) -> None:
 
 def _likelihood(kind: Kind) -> likelihoods.Likelihood:
     made = [likelihoods.Bernoulli, likelihoods.Binomial, likelihoods.ContinuousBernoulli]
-    return next(cls(2, [40]) for cls in made if type(cls.kind) is type(kind))
+    return next(cls(2, [40]) for cls in made if cls.kinds[0] is type(kind))
 
 
 def test_an_only_exemplar_stays() -> None:

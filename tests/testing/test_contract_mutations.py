@@ -122,7 +122,7 @@ class LowerLayerOff(priors.Hierarchical):
 class Scored(likelihoods.Likelihood):
     """A right likelihood, which those after it break."""
 
-    kind = kinds.UnitInterval()
+    kinds = (kinds.UnitInterval,)
 
     def __init__(self, latent_dim: int, event_shape: Sequence[int]) -> None:
         super().__init__(latent_dim, event_shape, SMALL)
@@ -147,7 +147,7 @@ class CentredCodes(Scored):
 
 
 class OfAnotherKind(Scored):
-    kind = kinds.Levels()
+    kinds = (kinds.Levels,)
 
     def forward(self, z: Tensor) -> Any:
         return self.independent(dist.Bernoulli(logits=self.decoder(z)))

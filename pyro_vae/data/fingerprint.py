@@ -1,0 +1,154 @@
+"""What identifies data: their rows' content, whatever the order of the rows and the file's path.
+
+A row's hash is the sum over its 64-bit words w[j] of mix(w[j] + (j + 1) gamma), modulo 2^64, where
+gamma is the golden ratio's constant and mix the finaliser of SplitMix64 (Steele, Lea & Flood 2014,
+"Fast splittable pseudorandom number generators"), which maps 64-bit words one to one; the sum is
+mixed once more. Rows that differ in one word never share a hash, and other different rows share one
+with a probability of about 2^-64. These hashes find mistakes; they do not withstand an attacker.
+
+Rows are hashed as they are stored, so the type of the numbers matters: 1 as `float32` and as
+`float64` are different content, and so are 0.0 and -0.0. Labels do not matter.
+"""
+
+from mmap import mmap
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pyro_vae.data.row_chunks import row_chunks
+from pyro_vae.errors import InputError
+
+GAMMA = np.uint64(0x9E3779B97F4A7C15)
+CHUNK = 2**17  # bytes; it and its copies stay in the processor's cache
+
+
+def row_hashes(examples: Any, pages: mmap | None = None) -> np.ndarray:
+    """Return a hash of each row's content.
+
+    Args:
+        examples: a tensor or an array [N, *event], in memory or mapped from a file; or a sparse
+            matrix [N, D] of SciPy or in torch's CSR layout, whose rows are hashed as dense rows.
+        pages: the file that a tensor is mapped from, if it is; see `Part`.
+
+    Returns:
+        64-bit hashes, `uint64`, shape [N].
+    """
+    if isinstance(examples, Tensor):
+        if examples.is_sparse_csr:
+            from pyro_vae.data.sparse_rows import to_scipy
+
+            examples = to_scipy(examples)
+        else:
+            examples = examples.detach().cpu().numpy()
+    hashes = np.empty(examples.shape[0], np.uint64)
+    num_bytes = int(np.prod(examples.shape[1:])) * examples.dtype.itemsize
+    width = -(-num_bytes // 8)
+    keys = np.arange(1, width + 1, dtype=np.uint64) * GAMMA
+    spare: tuple[np.ndarray, np.ndarray] | None = None
+    for start, chunk in row_chunks(examples, CHUNK, pages):
+        if spare is None:
+            spare = (
+                np.empty((len(chunk), width), np.uint64),
+                np.empty((len(chunk), width), np.uint64),
+            )
+        words, work = (buffer[: len(chunk)] for buffer in spare)
+        np.add(_words(chunk, num_bytes, width), keys, out=words)
+        _mix(words, work)
+        np.add.reduce(words, axis=1, out=hashes[start : start + len(chunk)])
+    _mix(hashes, np.empty_like(hashes))
+    return hashes
+
+
+def fingerprint(examples: Any, hashes: np.ndarray | None = None) -> str:
+    """Return what identifies examples, in any order.
+
+    Args:
+        examples: what `row_hashes` accepts.
+        hashes: the rows' hashes, if they are there already.
+
+    Returns:
+        24 or more hexadecimal digits: a hash of the type, the shape of an example, and the sum of
+        the rows' hashes modulo 2^64 (16 digits), and the number of rows.
+    """
+    hashes = row_hashes(examples) if hashes is None else hashes
+    dtype = str(examples.dtype).removeprefix("torch.")
+    about = [*dtype.encode(), 0, *examples.shape[1:]]
+    words = np.array([*about, np.add.reduce(hashes, dtype=np.uint64)], np.uint64)
+    total = words[:1] * GAMMA
+    for word in words[1:]:
+        _mix(total, np.empty_like(total))
+        total += word
+    _mix(total, np.empty_like(total))
+    return f"{total[0]:016x}{len(hashes):08x}"
+
+
+def split_by_content(hashes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose rows by a keyed hash of their content.
+
+    The same rows are chosen in whatever order they come. Rows of the same content are chosen
+    together, unless the number of rows can be reached only by parting some.
+
+    Args:
+        hashes: the rows' hashes, `uint64`, shape [N]; see `row_hashes`.
+        fraction: the share of the rows to choose, between 0 and 1.
+        seed: the key: another one chooses other rows.
+
+    Returns:
+        Whether each row is chosen, shape [N]; true for exactly `round(fraction * N)` rows.
+
+    Raises:
+        InputError: if the fraction is not between 0 and 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise InputError(
+            f"a fraction of {fraction:g} cannot be split off: choose one between 0 and 1",
+            "fraction",
+        )
+    left: int = round(fraction * len(hashes))
+    chosen = np.zeros(len(hashes), bool)
+    if left == 0:
+        return chosen
+    key = np.array([seed % 2**64], np.uint64) + GAMMA
+    _mix(key, np.empty_like(key))
+    keyed = hashes ^ key
+    _mix(keyed, np.empty_like(keyed))
+    order = np.argsort(keyed, kind="stable")
+    starts = np.flatnonzero(np.diff(keyed[order], prepend=~keyed[order[:1]]))
+    sizes = np.diff(starts, append=len(hashes))
+    first = int(np.searchsorted(np.cumsum(sizes), left, side="right"))  # groups that fit
+    taken = [np.arange(first)]
+    left -= int(sizes[:first].sum())
+    for group in (first + np.flatnonzero(sizes[first:] <= left)).tolist():
+        if left == 0:
+            break
+        if sizes[group] <= left:
+            taken.append(np.array([group]))
+            left -= int(sizes[group])
+    groups = np.concatenate(taken)
+    whole = np.zeros(len(starts), bool)
+    whole[groups] = True
+    chosen[order] = np.repeat(whole, sizes)
+    if left:  # each remaining group is larger than this
+        start = starts[~whole][0]
+        chosen[order[start : start + left]] = True
+    return chosen
+
+
+def _words(chunk: np.ndarray, num_bytes: int, width: int) -> np.ndarray:
+    """Return rows as 64-bit words, shape [N, width]; the last word is filled up with zeros."""
+    rows = np.ascontiguousarray(chunk).reshape(len(chunk), -1).view(np.uint8)
+    if num_bytes % 8 == 0:
+        return rows.view(np.uint64)
+    filled = np.zeros((len(rows), 8 * width), np.uint8)
+    filled[:, :num_bytes] = rows
+    return filled.view(np.uint64)
+
+
+def _mix(words: np.ndarray, work: np.ndarray) -> None:
+    """Replace words by SplitMix64's finaliser of them. `work` is memory of the same shape."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, None)):
+        np.right_shift(words, np.uint64(shift), out=work)
+        np.bitwise_xor(words, work, out=words)
+        if factor is not None:
+            np.multiply(words, np.uint64(factor), out=words)

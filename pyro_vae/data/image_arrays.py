@@ -1,0 +1,89 @@
+"""Images and series, as arrays: which axis is which, and what the pixels are."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from pyro_vae.data.given_kinds import ALL, check_names, given_numbers, parse_kind
+from pyro_vae.data.parts import Understood
+from pyro_vae.data.rules import infer_pixels
+from pyro_vae.data.source import ColumnSpec, ReadOptions
+from pyro_vae.data.storing import stored
+from pyro_vae.data.summaries import Column, describe_column, sample_rows, summarise
+from pyro_vae.errors import InputError
+
+MOST_CODES = 256
+PIXELS = 1_000_000  # of a sample
+CHANNELS = (1, 3, 4)  # of grey images, RGB, and RGB with opacity
+
+
+def understand_pixels(array: np.ndarray, options: ReadOptions, where: str) -> Understood:
+    """Return what the numbers [N, H, W], [N, C, H, W] or [N, H, W, C] are.
+
+    Raises:
+        InputError: if it is not clear which axis is which, or the numbers cannot be used.
+    """
+    check_names(options, [], where)
+    array, notes = channels_first(array, where)
+    summary = summarise(array)
+    if summary.num_missing[0] or summary.num_infinite[0]:
+        raise InputError(
+            f"{where} has {summary.num_missing[0]:,} missing values (NaN) and "
+            f"{summary.num_infinite[0]:,} infinite ones: fill them, or remove their examples",
+            "name",
+        )
+    sample = sample_rows(array, max(1, PIXELS * len(array) // array.size)).reshape(-1)
+    column = describe_column(sample, array.size, *summary.ends(), bool(summary.whole[0]))
+    if ALL in options.columns:
+        spec = _given(options.columns[ALL], column)
+    else:
+        spec, more = infer_pixels(summary, column)
+        notes += more
+    return Understood(stored(array, spec), (spec,), (), notes)
+
+
+def channels_first(array: np.ndarray, where: str) -> tuple[np.ndarray, list[str]]:
+    """Return images with channels first, as a view, and a note if they had them last.
+
+    Raises:
+        InputError: if it is not clear where the channels are.
+    """
+    if array.ndim != 4:
+        return array, []
+    count, first, middle, last = array.shape
+    if last in CHANNELS and first not in CHANNELS:
+        note = (
+            f"{where} has channels last, [N, {first}, {middle}, {last}]: taken as images "
+            f"[N, {last}, {first}, {middle}]"
+        )
+        return np.moveaxis(array, -1, 1), [note]
+    if first in CHANNELS or first < min(middle, last):
+        return array, []
+    raise InputError(
+        f"{where} has shape {[count, first, middle, last]}, and it is not clear which axis holds "
+        f"the channels: transpose it to [N, C, H, W] with fewer channels than rows and columns, or "
+        "reshape it to vectors [N, D]",
+        "name",
+    )
+
+
+def _given(text: str, column: Column) -> ColumnSpec:
+    """Return what the user says that all pixels are. Categories are stored as the codes they are.
+
+    Raises:
+        InputError: if the pixels are not of this kind.
+    """
+    kind, order = parse_kind(ALL, text)
+    if kind not in ("binary", "categories", "ordered"):
+        return replace(given_numbers(ALL, text, column), name="")
+    most = 1 if kind == "binary" else MOST_CODES - 1
+    if not column.whole or column.low < 0 or column.high > most:
+        raise InputError(
+            f"the pixels cannot be {kind}: this kind needs whole numbers from 0 to {most}, and "
+            f"they are numbers from {column.low:g} to {column.high:g}: choose another kind",
+            "columns",
+        )
+    if kind == "binary":
+        return ColumnSpec("", kind, levels=2)
+    codes = tuple(str(code) for code in range(int(column.high) + 1))
+    return ColumnSpec("", kind, order or codes)

@@ -1,0 +1,122 @@
+"""Matrices: numbers [N, D] that are of one kind, or a table of columns."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pyro_vae.data.column_kinds import understand_columns
+from pyro_vae.data.given_kinds import ALL, check_names, given_numbers, parse_kind
+from pyro_vae.data.parts import Understood
+from pyro_vae.data.rules import infer_matrix
+from pyro_vae.data.source import ReadOptions, listed
+from pyro_vae.data.storing import stored
+from pyro_vae.data.summaries import Summary, describe_column, summarise
+from pyro_vae.errors import InputError
+
+
+def understand_matrix(
+    matrix: Any, options: ReadOptions, where: str, names: tuple[str, ...] = ()
+) -> Understood:
+    """Return what the numbers [N, D] are: one kind for all columns, or a table of columns.
+
+    Args:
+        matrix: an array, or a sparse matrix of SciPy, which stays sparse if all columns are of one
+            kind.
+        options: what the user says about the data.
+        where: the name of the file or object, for messages.
+        names: the names of the columns; by default they are 0, 1, ...
+
+    Raises:
+        InputError: if the numbers cannot be used.
+    """
+    shown = names or tuple(str(j) for j in range(matrix.shape[1]))
+    check_names(options, list(shown), where)
+    label_column = None
+    away = {*options.drop} | ({options.labels} if options.labels else set())
+    if away:
+        if options.labels:
+            column = matrix[:, shown.index(options.labels)]
+            label_column = column if isinstance(column, np.ndarray) else column.toarray()[:, 0]
+        keep = [j for j, name in enumerate(shown) if name not in away]
+        names = shown = tuple(shown[j] for j in keep)
+        matrix = matrix[:, keep]
+    if matrix.shape[1] == 0:
+        raise InputError(f"{where} has no columns left: drop fewer", "drop")
+    summary = summarise(matrix, by_column=True)
+    refuse_holes(summary, shown, where)
+    understood = None
+    if not options.columns:
+        understood = understand_whole(matrix, names, summary)
+    elif set(options.columns) == {ALL}:
+        understood = _understand_given(matrix, names, summary, options.columns[ALL])
+    if understood is None:
+        dense = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
+        columns = {name: dense[:, j] for j, name in enumerate(shown)}
+        understood = understand_columns(columns, options.columns, where, summary, dense)
+    return replace(understood, label_column=label_column)
+
+
+def understand_whole(
+    matrix: Any, names: tuple[str, ...], summary: Summary | None = None
+) -> Understood | None:
+    """Return a matrix of whole numbers as of one kind, or None if it is a table of columns.
+
+    Args:
+        matrix: numbers [N, D], none of them missing.
+        names: the names of the columns, if they have names.
+        summary: the facts about each column, if they are there already.
+    """
+    summary = summarise(matrix, by_column=True) if summary is None else summary
+    spec, notes = infer_matrix(summary, str(matrix.dtype), matrix.shape[1])
+    if spec is None:
+        return None
+    constant = int((summary.low == summary.high).sum())
+    if constant:
+        notes.append(f"{constant:,} of {matrix.shape[1]:,} columns have one value in all rows")
+    return Understood(stored(matrix, spec), (spec,), names, notes)
+
+
+def refuse_holes(summary: Summary, names: tuple[str, ...], where: str) -> None:
+    """Refuse columns with missing or infinite values.
+
+    Raises:
+        InputError: with the columns' names, and how many values there are.
+    """
+    for counts, what, cure in (
+        (
+            summary.num_missing,
+            "missing values",
+            "missing values are not modelled yet: fill them, remove their rows, or drop the "
+            "columns",
+        ),
+        (
+            summary.num_infinite,
+            "infinite values",
+            "replace them, remove their rows, or drop the columns",
+        ),
+    ):
+        if counts.any():
+            found = [f"{names[j]} ({counts[j]:,})" for j in np.flatnonzero(counts)]
+            raise InputError(
+                f"{where} has {what} in {len(found):,} of {len(names):,} columns: "
+                f"{listed(found)}; {cure}",
+                "name",
+            )
+
+
+def _understand_given(
+    matrix: Any, names: tuple[str, ...], summary: Summary, text: str
+) -> Understood | None:
+    """Return a matrix as of the kind that the user gives, or None if its columns differ.
+
+    They differ in their units if they are real, and in their codes if they are categories.
+    """
+    kind = parse_kind("all", text)[0]
+    is_binary = summary.whole.all() and summary.low.min() >= 0 and summary.high.max() <= 1
+    if kind not in ("levels", "counts") and not (kind == "binary" and is_binary):
+        return None
+    ends = summary.ends()  # of the facts about columns, these kinds need the ends alone
+    column = describe_column(np.array(ends), matrix.shape[0], *ends, bool(summary.whole.all()))
+    spec = replace(given_numbers(ALL, text, column), name="")
+    return Understood(stored(matrix, spec), (spec,), names)

@@ -1,0 +1,205 @@
+"""The facts about numbers that the rules in `rules.py` ask for."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyro_vae.data.row_chunks import find_pages, give_back, row_chunks
+
+MOST_DISTINCT = 20
+SAMPLE = 100_000  # rows from which skewness is estimated, and sought whether values repeat
+SAMPLE_BYTES = 2**28
+FEWEST = 1000  # rows of a sample, however wide they are
+BLOCK = 2**25  # bytes in which repeated values are counted
+NARROW = 32  # columns
+GRID_ERROR = 1e-4  # of 255 x; single precision is off by 2e-5 at most
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Facts about each of some columns; an array of pixels is one column. All have shape [D].
+
+    Attributes:
+        low: the least finite value; infinity if there is none.
+        high: the largest finite value.
+        whole: whether all values are whole numbers.
+        num_missing: how many values are NaN.
+        num_infinite: how many values are infinite.
+        zeros: the share of values that are 0; counted for pixels alone, floats in [0, 1].
+        ones: the share of values that are 1, counted for the same.
+        on_grid: whether all values are floats, and multiples of 1/255; found for pixels alone.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    whole: np.ndarray
+    num_missing: np.ndarray
+    num_infinite: np.ndarray
+    zeros: np.ndarray
+    ones: np.ndarray
+    on_grid: np.ndarray
+
+    def ends(self) -> tuple[float, float]:
+        """Return the least and the largest value of all columns."""
+        return float(self.low.min()), float(self.high.max())
+
+
+def summarise(array: Any, by_column: bool = False) -> Summary:
+    """Summarise numbers in one pass, which takes little memory if they are mapped from a file.
+
+    Args:
+        array: booleans, whole numbers or floats [N, ...], or a sparse matrix of SciPy [N, D].
+        by_column: whether to summarise each column of [N, D], not all numbers together.
+    """
+    width = array.shape[1] if by_column else 1
+    by_rows = by_column and width > NARROW  # narrow rows are faster when they are transposed
+    axis = 0 if by_rows else 1
+    is_float = array.dtype.kind == "f"
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    whole = np.ones(width, bool)
+    on_grid = np.full(width, is_float and not by_column)
+    num_missing, num_infinite, zeros, ones = (np.zeros(width, np.int64) for _ in range(4))
+    for _, chunk in row_chunks(array):
+        values = chunk if by_rows else np.ascontiguousarray(chunk.reshape(-1, width).T)
+        with np.errstate(invalid="ignore"):
+            least, largest = values.min(axis), values.max(axis)
+        if is_float and not (np.isfinite(least).all() and np.isfinite(largest).all()):
+            missing, infinite = np.isnan(values), np.isinf(values)
+            num_missing += missing.sum(axis)
+            num_infinite += infinite.sum(axis)
+            finite = ~(missing | infinite)
+            least = values.min(axis, where=finite, initial=np.inf)
+            largest = values.max(axis, where=finite, initial=-np.inf)
+            values = np.where(finite, values, 0)
+        low, high = np.minimum(low, least), np.maximum(high, largest)
+        if is_float and whole.any():
+            whole &= (values == np.rint(values)).all(axis)
+        if on_grid.any():
+            steps = 255.0 * values
+            on_grid &= (np.abs(steps - np.rint(steps)) < GRID_ERROR).all(axis)
+        if is_float and not by_column and low >= 0 and high <= 1:
+            zeros += np.count_nonzero(values == 0)
+            ones += np.count_nonzero(values == 1)
+    count = max(1, math.prod(array.shape) // width)
+    return Summary(
+        low, high, whole, num_missing, num_infinite, zeros / count, ones / count, on_grid
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """Facts about the numbers of one column, none of them missing or infinite.
+
+    Attributes:
+        low: the least value.
+        high: the largest value.
+        whole: whether all values are whole numbers.
+        num_rows: the number of values.
+        distinct: the distinct values in rising order, if they are `MOST_DISTINCT` or fewer.
+        counts: how often each of them occurs.
+        top_value: the most frequent value, in a sample.
+        top_share: its share of the sample.
+        skewness: the third standardised moment of a sample.
+        log_skewness: the same of the values' logarithms, if all are positive; otherwise infinite.
+    """
+
+    low: float
+    high: float
+    whole: bool
+    num_rows: int
+    distinct: np.ndarray | None
+    counts: np.ndarray | None
+    top_value: float
+    top_share: float
+    skewness: float
+    log_skewness: float
+
+
+Counted = tuple[np.ndarray, np.ndarray] | None  # distinct values and their numbers, if few
+
+
+def sample_rows(array: np.ndarray, most: int = SAMPLE) -> np.ndarray:
+    """Return evenly spaced rows: `most` of them, or as many as fit into `SAMPLE_BYTES`.
+
+    All rows of an array that has no more are returned, without a copy.
+    """
+    row_bytes = max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
+    step = -(-len(array) // min(most, max(FEWEST, SAMPLE_BYTES // row_bytes)))
+    if step <= 1:
+        return array
+    rows = array[::step]
+    sample = np.empty(rows.shape, rows.dtype)
+    pages = find_pages(array)
+    for start, chunk in row_chunks(rows, BLOCK // step):
+        sample[start : start + len(chunk)] = chunk
+        if pages is not None:  # also of the rows between those of the sample
+            give_back(pages)
+    return sample
+
+
+def count_distinct(matrix: np.ndarray, sample: np.ndarray) -> list[Counted]:
+    """Count the distinct values of each column [N, D] that has few, in one pass over the rows.
+
+    Columns with many values are found from the sample.
+    """
+    found = [_merge(None, sample[:, j]) for j in range(matrix.shape[1])]
+    few = [j for j, counted in enumerate(found) if counted is not None]
+    if len(sample) == len(matrix) or not few:
+        return found
+    for j in few:
+        found[j] = (np.empty(0), np.empty(0, np.int64))
+    for _, block in row_chunks(matrix, BLOCK):
+        for j in few:
+            found[j] = _merge(found[j], block[:, j])
+        few = [j for j in few if found[j] is not None]
+    return found
+
+
+def _merge(counted: Counted, values: np.ndarray) -> Counted:
+    """Return what was counted together with more values; None if these are many together."""
+    distinct, counts = np.unique(np.asarray(values, np.float64), return_counts=True)
+    if counted is not None and len(distinct) <= MOST_DISTINCT:
+        both = np.concatenate([counted[0], distinct])
+        distinct, inverse = np.unique(both, return_inverse=True)
+        counts = np.bincount(inverse, np.concatenate([counted[1], counts])).astype(np.int64)
+    return (distinct, counts) if len(distinct) <= MOST_DISTINCT else None
+
+
+def describe_column(
+    sample: np.ndarray, num_rows: int, low: float, high: float, whole: bool, counted: Counted = None
+) -> Column:
+    """Describe finite numbers.
+
+    Args:
+        sample: some of the numbers, one at least.
+        num_rows: how many numbers there are.
+        low: the least of all.
+        high: the largest of all.
+        whole: whether all are whole.
+        counted: the distinct ones, if they are few; see `count_distinct`.
+    """
+    values = sample.astype(np.float64)
+    distinct, counts = np.unique(values, return_counts=True)
+    top = int(counts.argmax())
+    return Column(
+        low,
+        high,
+        whole,
+        num_rows,
+        None if counted is None else counted[0],
+        None if counted is None else counted[1],
+        float(distinct[top]),
+        float(counts[top] / len(values)),
+        _skewness(values),
+        _skewness(np.log(values)) if low > 0 else np.inf,
+    )
+
+
+def _skewness(values: np.ndarray) -> float:
+    centred = values - values.mean()
+    variance = np.square(centred).mean()
+    if variance <= 1e-24 * max(1e-300, float(np.square(values).mean())):
+        return 0.0
+    return float((centred**3).mean() / variance**1.5)

@@ -1,0 +1,123 @@
+"""DataFrames: what pandas holds, as columns of numbers or strings."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pyro_vae.data.column_kinds import Words, understand_columns
+from pyro_vae.data.given_kinds import check_names
+from pyro_vae.data.matrices import understand_whole
+from pyro_vae.data.parts import Understood
+from pyro_vae.data.rules import WIDE
+from pyro_vae.data.source import ReadOptions, listed
+from pyro_vae.errors import InputError
+
+
+def understand_table(frame: Any, options: ReadOptions, where: str) -> Understood:
+    """Return what the columns of a DataFrame are, and their values as `float64` [N, D].
+
+    Args:
+        frame: the DataFrame.
+        options: what the user says about the data.
+        where: the name of the file or object, for messages.
+
+    Raises:
+        InputError: if a column cannot be used.
+    """
+    frame = frame.set_axis([_name(name) for name in frame.columns], axis=1)
+    names = list(frame.columns)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"{where} has several columns {listed(repeated)}: rename them", "name")
+    check_names(options, names, where)
+    if len(frame) == 0:
+        raise InputError(f"{where} is empty: it has columns and no rows", "name")
+    labels = None if options.labels is None else frame[options.labels].to_numpy()
+    away = {*options.drop, options.labels}
+    columns = {name: _read_column(frame[name], name, where) for name in names if name not in away}
+    if not columns:
+        raise InputError(f"{where} has no columns left: drop fewer", "drop")
+    _refuse_missing(columns, where)
+    arrays = {name: array for name, array in columns.items() if isinstance(array, np.ndarray)}
+    understood = None
+    if len(arrays) == len(columns) >= WIDE and not options.columns:
+        understood = understand_whole(np.column_stack(list(arrays.values())), tuple(columns))
+    if understood is None:
+        understood = understand_columns(columns, options.columns, where)
+    return replace(understood, label_column=labels)
+
+
+def _read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
+    """Return a column of a DataFrame; missing numbers are NaN, missing strings have the code -1.
+
+    Raises:
+        InputError: if it holds neither numbers nor strings.
+    """
+    import pandas as pd
+
+    dtype = series.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        series = series.cat.remove_unused_categories()
+        words = [str(category) for category in series.cat.categories]
+        return Words(words, series.cat.codes.to_numpy(np.int64), bool(series.cat.ordered))
+    inferred = pd.api.types.infer_dtype(series, skipna=True)
+    if inferred in ("string", "empty"):
+        codes, categories = pd.factorize(series, sort=True)
+        return Words([str(category) for category in categories], codes.astype(np.int64))
+    if inferred in ("boolean", "integer", "floating", "mixed-integer-float", "decimal"):
+        if dtype.kind in "biuf" and isinstance(dtype, np.dtype):
+            return series.to_numpy()
+        if inferred == "boolean" and not series.isna().any():
+            return series.to_numpy(bool)
+        return series.astype(object).where(series.notna(), np.nan).to_numpy(np.float64)
+    if any(word in inferred for word in ("date", "time", "period", "interval")):
+        raise InputError(
+            f"column {name} of {where} holds dates or times ({dtype}): drop it, or replace it by "
+            "numbers, such as the days since the first one",
+            "drop",
+        )
+    what = "numbers beside text" if inferred == "mixed-integer" else f"values of type {inferred}"
+    raise InputError(
+        f"column {name} of {where} holds {what}: give numbers or text alone, or drop it", "drop"
+    )
+
+
+def _refuse_missing(columns: dict[str, np.ndarray | Words], where: str) -> None:
+    """Refuse missing and infinite values.
+
+    Raises:
+        InputError: with the names of the columns, and the numbers of values and of whole rows.
+    """
+    holes = {
+        name: column.codes < 0 if isinstance(column, Words) else np.isnan(column)
+        for name, column in columns.items()
+    }
+    missing = {name: int(hole.sum()) for name, hole in holes.items() if hole.any()}
+    if missing:
+        rows = np.any(np.stack([holes[name] for name in missing]), axis=0)
+        found = [f"{name} ({count:,})" for name, count in missing.items()]
+        raise InputError(
+            f"{where} has missing values in {len(missing):,} of {len(columns):,} columns: "
+            f"{listed(found)}; missing values are not modelled yet: fill them, remove their rows "
+            f"({len(rows) - int(rows.sum()):,} of {len(rows):,} rows have none), or drop the "
+            "columns",
+            "name",
+        )
+    infinite = {
+        name: int(np.isinf(column).sum())
+        for name, column in columns.items()
+        if isinstance(column, np.ndarray) and np.isinf(column).any()
+    }
+    if infinite:
+        found = [f"{name} ({count:,})" for name, count in infinite.items()]
+        raise InputError(
+            f"{where} has infinite values in {len(infinite):,} of {len(columns):,} columns: "
+            f"{listed(found)}; replace them, remove their rows, or drop the columns",
+            "name",
+        )
+
+
+def _name(name: Any) -> str:
+    parts = name if isinstance(name, tuple) else (name,)
+    return " ".join(" ".join(str(part) for part in parts).split())

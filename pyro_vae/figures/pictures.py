@@ -1,0 +1,175 @@
+"""Pictures that a VAE decodes."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from pyro_vae.diagnostics import unit_means, unit_shares
+from pyro_vae.diagnostics.units import THRESHOLD
+from pyro_vae.vae import VAE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def image_grid(ax: "Axes", images: Tensor, columns: int) -> "Axes":
+    """Draw images in a grid, row by row. Vectors become the rows of a single picture.
+
+    Args:
+        ax: the axes.
+        images: shape [N, H, W], [N, C, H, W] or [N, D], values in [0, 1]. Three channels are red,
+            green and blue; for any other number of channels, their mean is drawn in grey.
+        columns: the number of columns of the grid.
+    """
+    ax.set(xticks=[], yticks=[])
+    if images.dim() == 2:
+        picture = images
+        ax.set(xlabel="dimension", ylabel="example")
+    else:
+        picture = _tiled(images, columns)
+        ax.set_frame_on(False)
+    ax.imshow(picture.cpu().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_aspect("auto" if images.dim() == 2 else "equal")
+    return ax
+
+
+def _tiled(images: Tensor, columns: int) -> Tensor:
+    """Return images [N, H, W] or [N, C, H, W] as one picture, in grey [.., ..] or RGBA [.., .., 4].
+
+    The pixels between the images are NaN in a grey picture, and transparent in a coloured one, so
+    that nothing is drawn there.
+    """
+    if images.dim() == 3:
+        images = images[:, None]
+    if images.shape[1] != 3:
+        images = images.mean(1, keepdim=True)
+    count, colours, height, width = images.shape
+    rows = -(-count // columns)
+    size = rows * (height + 1) - 1, columns * (width + 1) - 1
+    picture = torch.full((colours, *size), torch.nan)
+    for i, image in enumerate(images):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        picture[:, top : top + height, left : left + width] = image
+    if colours == 1:
+        return picture[0]
+    opacity = (~picture.isnan().any(0, keepdim=True)).float()
+    return torch.cat([picture.nan_to_num(), opacity]).movedim(0, -1)
+
+
+def reconstructions(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
+    """Draw images, and below each its reconstruction from one draw of its code.
+
+    Args:
+        ax: the axes.
+        vae: the VAE that encodes and decodes.
+        x: images as the likelihood sees them, shape [N, *event].
+    """
+    with torch.no_grad():
+        decoded = vae.likelihood.picture(vae.prior.code(vae.guide(x)))
+    shown = vae.likelihood.kind.intensities(x)
+    image_grid(ax, torch.cat([shown, decoded]), columns=len(x))
+    if x.dim() > 2:
+        height = x.shape[-2] + 1
+        ax.set_yticks([height / 2 - 1, 1.5 * height - 1], ["data", "reconstruction"])
+        ax.tick_params(length=0)
+    return ax
+
+
+def samples(ax: "Axes", vae: VAE, count: int = 64) -> "Axes":
+    """Draw decoded codes from the prior."""
+    # The model without its site "x": drawing pixels can take far longer than drawing codes.
+    with torch.no_grad():
+        with pyro.plate("data", count):
+            z = pyro.sample("z", vae.prior())
+        decoded = vae.likelihood.picture(vae.prior.code(z))
+    return image_grid(ax, decoded, columns=max(1, round(count**0.5)))
+
+
+def interpolation(ax: "Axes", vae: VAE, starts: Tensor, ends: Tensor, steps: int = 9) -> "Axes":
+    """Draw decoded codes along the straight line between the codes of two images, for each pair.
+
+    An image's code is one draw from q(z|x), because not every posterior has a known mean. If codes
+    lie on the unit sphere, the path follows the great circle.
+
+    Args:
+        ax: the axes.
+        vae: the VAE that encodes and decodes.
+        starts: the first images of the pairs, as the likelihood sees them, shape [N, *event].
+        ends: the second images, shape [N, *event].
+        steps: the number of images in a row, both ends included.
+    """
+    with torch.no_grad():
+        first, last = vae.guide(starts), vae.guide(ends)
+        share = torch.linspace(0, 1, steps, device=first.device)[:, None]
+        codes = first[:, None] * (1 - share) + last[:, None] * share
+        if vae.posterior.support == "sphere":
+            codes = normalize(codes, dim=-1)
+        decoded = vae.likelihood.picture(vae.prior.code(codes))
+    image_grid(ax, decoded.flatten(0, 1), columns=steps)
+    if starts.dim() > 2:
+        width = starts.shape[-1] + 1
+        ax.set_xticks([width / 2 - 1, (steps - 0.5) * width - 1], ["image A", "image B"])
+        ax.tick_params(length=0)
+    return ax
+
+
+def traversals(ax: "Axes", vae: VAE, x: Tensor, most: int = 12, steps: int = 9) -> "Axes":
+    """Draw how one image changes along each active dimension of z, the most active one first.
+
+    Each row goes from -2 to 2 standard deviations of the codes of x around the image's own code.
+
+    Args:
+        ax: the axes.
+        vae: a VAE whose codes are real vectors.
+        x: examples as the likelihood sees them, shape [N, *event]; the first one is drawn.
+        most: the largest number of dimensions to draw.
+        steps: the number of images in a row.
+    """
+    ((means, _),) = unit_means(vae.guide, x).values()
+    ((_, share),) = unit_shares(vae.guide, x).items()
+    order = [int(unit) for unit in share.argsort(descending=True)[:most]]
+    shown = [unit for unit in order if share[unit] > THRESHOLD] or order[:1]
+    codes = means[:1].repeat(len(shown), steps, 1)
+    offsets = torch.linspace(-2, 2, steps, device=means.device)
+    for row, unit in enumerate(shown):
+        codes[row, :, unit] += offsets * means[:, unit].std()
+    with torch.no_grad():
+        decoded = vae.likelihood.picture(vae.prior.code(codes))
+    image_grid(ax, decoded.flatten(0, 1), columns=steps)
+    if decoded.dim() > 3:
+        height = decoded.shape[-2] + 1
+        ticks = [(row + 0.5) * height - 1 for row in range(len(shown))]
+        ax.set_yticks(ticks, [f"$z_{{{unit + 1}}}$" for unit in shown])
+        ax.tick_params(length=0)
+    return ax
+
+
+def manifold(ax: "Axes", vae: VAE, side: int = 20) -> "Axes":
+    """Draw decoded codes of a grid over a two-dimensional real latent space.
+
+    The grid points are evenly spaced quantiles of N(0, 1) in each dimension. So under the prior
+    N(0, I) each image stands for a cell of the same probability.
+
+    Args:
+        ax: the axes.
+        vae: a VAE with two latent dimensions.
+        side: the number of images in a row, and in a column.
+    """
+    from scipy import special
+
+    line = torch.tensor(special.ndtri((np.arange(side) + 0.5) / side), dtype=torch.float32)
+    first, second = torch.meshgrid(line, line.flip(0), indexing="xy")
+    z = torch.stack([first, second], -1).reshape(-1, 2).to(next(vae.parameters()).device)
+    with torch.no_grad():
+        image_grid(ax, vae.likelihood.picture(z), columns=side)
+    if len(vae.likelihood.event_shape) > 1:
+        height, width = (length + 1 for length in vae.likelihood.event_shape[-2:])
+        ticks = range(0, side, max(1, side // 5))
+        ax.set_xticks([(i + 0.5) * width - 1 for i in ticks], [f"{line[i]:.1f}" for i in ticks])
+        ax.set_yticks([(i + 0.5) * height - 1 for i in ticks], [f"{-line[i]:.1f}" for i in ticks])
+        ax.set(xlabel="$z_1$", ylabel="$z_2$")
+    return ax

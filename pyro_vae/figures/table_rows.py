@@ -1,0 +1,148 @@
+"""Figures of tables: reconstructed rows, the fit of columns, and pairs of columns."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.diagnostics.predictive import PredictiveChecks
+from pyro_vae.kinds import Kind, column_names
+from pyro_vae.vae import VAE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FEW = 12  # distinct values, which are drawn one by one
+SHOWN = 8  # columns in a table of reconstructions
+POINTS = 500  # rows of a scatter plot
+
+
+def reconstructed_rows(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
+    """Draw rows as a table, and below each its reconstruction from one draw of its code.
+
+    A reconstruction is the mean of p(x|z); of categories, the most probable one.
+
+    Args:
+        ax: the axes.
+        vae: the VAE that encodes and decodes.
+        x: rows as the likelihood sees them, shape [N, D].
+    """
+    kind = vae.likelihood.kind
+    with torch.no_grad():
+        decoded = vae.likelihood.typical(vae.prior.code(vae.guide(x)))
+    names = column_names(kind)[:SHOWN]
+    text = [
+        [kind.text(place, row[place].item()) for place in range(len(names))]
+        for pair in zip(x.cpu(), decoded.cpu(), strict=True)
+        for row in pair
+    ]
+    grid = ax.table(
+        text, rowLabels=["data", "reconstruction"] * len(x), colLabels=names, loc="center"
+    )
+    grid.auto_set_font_size(False)
+    grid.set_fontsize(8)
+    grid.scale(1, 1.3)
+    for (row, _), cell in grid.get_celld().items():
+        cell.set_linewidth(0.3)
+        if row > 0 and (row - 1) // 2 % 2 == 0:
+            cell.set_facecolor("0.93")
+    ax.set_axis_off()
+    return ax
+
+
+def column_fits(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) -> None:
+    """Draw the distributions of columns in the data and under the model, the worst ones first.
+
+    Args:
+        axes: one for each column; those that are left over are hidden.
+        checks: the values of the columns.
+        kind: what the rows are.
+    """
+    names = column_names(kind)
+    for ax, (name, check) in zip(axes, checks.by_statistic.items(), strict=False):
+        both = np.unique(np.concatenate([check.data, check.model]))
+        place = names.index(name)
+        if len(both) <= FEW:  # a bar for each value
+            for shift, values, label, colour in (
+                (-0.2, check.data, "data", "C7"),
+                (0.2, check.model, "model", "C0"),
+            ):
+                shares = [(values == value).mean() for value in both]
+                ax.bar(np.arange(len(both)) + shift, shares, 0.4, color=colour, label=label)
+            labels = [kind.text(place, value)[:12] for value in both]
+            ax.set_xticks(range(len(both)), labels, fontsize=7, rotation=30 if len(both) > 4 else 0)
+        else:
+            # The middle of the data: single drawn values may be far out.
+            low, high = np.quantile(check.data, [0.005, 0.995])
+            edges = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 30).tolist()
+            ax.hist(check.data, edges, density=True, color="C7", alpha=0.5, label="data")
+            ax.hist(
+                check.model,
+                edges,
+                density=True,
+                histtype="step",
+                color="C0",
+                lw=1.5,
+                label="model",
+            )
+        ax.set(yticks=[])
+        ax.set_title(f"{name[:24]}, p = {check.p_value:.2g}", fontsize=9)
+    for ax in list(axes)[len(checks.by_statistic) :]:
+        ax.set_visible(False)
+    axes[0].legend(fontsize=8)
+
+
+def column_pairs(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) -> None:
+    """Draw pairs of columns in the data and under the model.
+
+    Those pairs come first whose rank correlations differ most.
+
+    Args:
+        axes: one for each pair; those that are left over are hidden.
+        checks: the values of the columns.
+        kind: what the rows are.
+    """
+    from scipy import stats
+
+    names = column_names(kind)
+    values = dict(list(checks.by_statistic.items())[:20])
+    found = []
+    for first, second in combinations(values, 2):
+        one, two = values[first], values[second]
+        data = stats.spearmanr(one.data, two.data).statistic
+        model = stats.spearmanr(one.model, two.model).statistic
+        found.append((-abs(data - model), first, second, data, model))
+    for ax, (_, first, second, data, model) in zip(axes, sorted(found), strict=False):
+        one, two = values[first], values[second]
+        for label, colour, size in (("model", "C0", 2), ("data", "C1", 4)):
+            x, y = (_apart(getattr(check, label)[:POINTS]) for check in (one, two))
+            ax.plot(x, y, ".", color=colour, ms=size, alpha=0.7, label=label)
+        for name, limits, ticks, labels in (
+            (first, ax.set_xlim, ax.set_xticks, ax.set_xticklabels),
+            (second, ax.set_ylim, ax.set_yticks, ax.set_yticklabels),
+        ):
+            own = np.unique(values[name].data)
+            margin = max(0.05 * (own[-1] - own[0]), 0.5 if len(own) <= FEW else 0)
+            limits(own[0] - margin, own[-1] + margin)
+            if len(own) <= FEW:
+                ticks(own)
+                place = names.index(name)
+                labels([kind.text(place, value)[:10] for value in own], fontsize=7)
+        ax.set_xlabel(first[:24], fontsize=9)
+        ax.set_ylabel(second[:24], fontsize=9)
+        ax.set_title(f"rank correlation {data:.2f}, model {model:.2f}", fontsize=8)
+    for ax in list(axes)[len(found) :]:
+        ax.set_visible(False)
+    axes[0].legend(fontsize=8, markerscale=3)
+
+
+def _apart(values: np.ndarray) -> np.ndarray:
+    """Move equal values apart a little, if there are few distinct ones."""
+    distinct = np.unique(values)
+    if not 1 < len(distinct) <= 2 * FEW:
+        return values
+    width = 0.3 * np.diff(distinct).min()
+    return values + np.random.default_rng(0).uniform(-width, width, len(values))

@@ -1,0 +1,98 @@
+"""Statistics of the columns of stored examples, and checks of their values."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+from pyro_vae.kinds.kind import Kind, Stored
+
+ROWS = 4096  # so many examples are read at once: data may be larger than memory
+
+
+def moments(
+    stored: Stored, kind: Kind, transform: Callable[[Tensor], Tensor] = torch.positive
+) -> tuple[Tensor, Tensor]:
+    """Return the mean and the standard deviation of training examples.
+
+    Args:
+        stored: examples, shape [N, *shape].
+        kind: what they are. The columns of vectors have moments of their own; all elements of
+            other examples have them in common.
+        transform: a function of the values, whose moments are asked for; by default the identity.
+
+    Returns:
+        Mean and deviation, `float64`, shape [D] for vectors, [] otherwise.
+
+    Raises:
+        InputError: if a column has the same value in all examples.
+    """
+    is_table = len(kind.shape) == 1
+    count, mean, total = 0, torch.zeros(()), torch.zeros(())
+    for part in stored.split(ROWS):
+        values = transform(part.double())
+        values = values if is_table else values.reshape(-1)
+        new, own = len(values), values.mean(0)
+        # Chan, Golub & LeVeque (1979), equation 2.1: sums of squares about means are combined.
+        delta, both = own - mean, count + new
+        total = total + (values - own).square().sum(0) + delta.square() * count * new / both
+        mean = mean + delta * new / both
+        count = both
+    scale = (total / max(1, count - 1)).sqrt()
+    constant = ~(scale > 1e-12 * (1e-300 + mean.abs()))
+    if constant.any():
+        where = column(kind, int(constant.reshape(-1).nonzero()[0]))
+        raise InputError(
+            f"{where} has the same value in all training examples: drop it, since it says nothing",
+            "data",
+        )
+    return mean, scale
+
+
+def check_range(
+    stored: Stored, kind: Kind, low: float, high: float, *, whole: bool = False
+) -> None:
+    """Refuse values that are infinite, NaN, not whole, below `low` or above `high`.
+
+    Raises:
+        InputError: with the column and the value.
+    """
+    for part in stored.split(ROWS):
+        right = part.isfinite() & (part >= low) & (part <= high)
+        if whole and part.is_floating_point():
+            right &= part == part.round()
+        if not right.all():
+            row, *place = (~right).nonzero()[0].tolist()
+            value = part[(row, *place)].item()
+            where = f"{column(kind, place[0])} has" if len(kind.shape) == 1 else "the data have"
+            expected = _expected(low, high, whole)
+            raise InputError(
+                f"{where} the value {value:g}, and {kind.name} data are {expected}", "data"
+            )
+
+
+def _expected(low: float, high: float, whole: bool) -> str:
+    numbers = "whole numbers" if whole else "numbers"
+    if low == -torch.inf:
+        return f"finite {numbers}"
+    if high == torch.inf:
+        return f"{numbers} of at least {low:g}"
+    return f"{numbers} from {low:g} to {high:g}"
+
+
+def of_places(statistic: Tensor, places: Sequence[int]) -> Tensor:
+    """Return a statistic of some columns; one number stands for all of them."""
+    return statistic[list(places)] if statistic.dim() else statistic
+
+
+def column_names(kind: Kind) -> list[str]:
+    """Return the names of the columns of a table, or their numbers from 1 on."""
+    return [*(kind.names or (f"column {i + 1}" for i in range(kind.shape[0])))]
+
+
+def column(kind: Kind, index: int) -> str:
+    """Return how a message names a column of vectors; other examples have no columns."""
+    if len(kind.shape) != 1:
+        return "the data"
+    return f"column {index + 1}" if kind.names is None else f"column '{kind.names[index]}'"

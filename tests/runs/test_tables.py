@@ -1,0 +1,85 @@
+"""A table from a file to its bounds and figures, and what a run remembers of its data."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pyro_vae import InputError
+from pyro_vae.runs import config, evaluation, files
+from pyro_vae.runs.run import Run
+
+GIVEN = ["--latent_dim", "2", "--batch_size", "40", "--epochs", "2", "--num_samples", "20"]
+
+
+def write_table(path: Path, rows: int = 300, seed: int = 0) -> pd.DataFrame:
+    draw = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "age": draw.integers(18, 90, rows),
+            "income": np.exp(draw.normal(10, 0.6, rows)),
+            "smoker": draw.choice(["yes", "no"], rows),
+            "height": draw.normal(170, 10, rows),
+            "group": draw.choice(["x", "y"], rows),
+        }
+    )
+    table.to_csv(path, index=False)
+    return table
+
+
+def build(folder: Path, *arguments: object) -> Run:
+    return Run.build(folder, config.parse([*map(str, arguments), *GIVEN]))
+
+
+def test_a_table_is_trained_and_evaluated_and_drawn(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv")
+    run = build(tmp_path / "run", "--data", tmp_path / "a.csv", "--labels", "group")
+    assert run.kind.names == ("age", "income", "smoker", "height")
+    assert "The data are 1 counts, 1 positive, 1 categories, 1 real" in str(run)
+    assert run.namespace.likelihood.class_path == "pyro_vae.likelihoods.Columns"
+    run.create()
+    files.write_training(run, run.fit())
+    result = evaluation.evaluate(run, evaluation.Plan(checks=100, draws=2))
+    files.write_evaluation(run, result)
+    drawn = {path.stem for path in (run.folder / "figures").iterdir()}
+    assert drawn == {"training", "rows", "columns", "pairs", "bounds", "units"}
+    assert result.checks is not None and set(result.checks.by_statistic) == set(run.kind.names)
+    mean = result.importance.elbo.mean
+    marginals = -(np.log(72) + 10 + 0.6 * 0 + np.log(0.6) + np.log(2) + np.log(10) + 2 * 1.419)
+    assert abs(mean - marginals) < 1.5  # independent columns, in their own units
+    opened = Run.open(run.folder)
+    assert str(opened.kind) == str(run.kind) and opened.options.fingerprint
+
+
+def test_a_file_that_is_moved_or_sorted_is_the_same_and_others_are_refused(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "a.csv")
+    run = build(tmp_path / "run", "--data", tmp_path / "a.csv")
+    run.create()
+    run.fit()
+    table.sample(frac=1, random_state=1).to_csv(tmp_path / "b.csv", index=False)
+    moved = Run.open(run.folder, data=str(tmp_path / "b.csv"))
+    ours, theirs = (np.sort(r.test.numpy(), 0) for r in (run, moved))
+    assert np.array_equal(ours, theirs)
+    for changed in (table.iloc[1:], pd.concat([table, table.iloc[:1]]), table.assign(age=40)):
+        changed.to_csv(tmp_path / "c.csv", index=False)
+        with pytest.raises(InputError, match=r"is not what .* was trained on") as caught:
+            Run.open(run.folder, data=str(tmp_path / "c.csv"))
+        assert caught.value.parameter == "data"
+    text = (run.folder / "config.yaml").read_text()
+    old = "\n".join(line for line in text.splitlines() if not line.startswith("fingerprint"))
+    (run.folder / "config.yaml").write_text(old)
+    with pytest.raises(InputError, match="made by an older version"):
+        Run.open(run.folder)
+
+
+def test_columns_are_given_and_left_out(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv")
+    given = ["--data", tmp_path / "a.csv", "--drop", "group, smoker", "--columns.age", "real"]
+    run = build(tmp_path / "run", *given, "--likelihood", "Columns")
+    assert str(run.kind) == "2 real, 1 positive" and run.kind.names == ("age", "income", "height")
+    more = ["--likelihood.columns", "{income: Gamma}"]
+    run = build(tmp_path / "run", *given, "--likelihood", "Columns", *more)
+    assert [type(part).__name__ for part in run.vae.likelihood.parts] == ["Gaussian", "Gamma"]
+    with pytest.raises(InputError, match="no column"):
+        build(tmp_path / "run", "--data", tmp_path / "a.csv", "--drop", "wages")
