@@ -118,6 +118,12 @@ def load(
     Raises:
         InputError: if there is no such data set, or its contents cannot be used.
     """
+    if name in SOURCES and (columns or drop or labels or image_size):
+        raise InputError(
+            f"{name} is read as it is: columns, drop, labels and image_size are for files and "
+            "folders",
+            "columns" if columns else "drop" if drop else "labels" if labels else "image_size",
+        )
     read = SOURCES.get(name) or SOURCES.get(Path(name).suffix.lower())
     if read is None and Path(name).is_dir():
         read = SOURCES["/"]
@@ -179,7 +185,9 @@ def _split(
         if part is not None
     }
     notes = [*source.notes, *_note_repeats(hashes)]
-    mark = fingerprint(train.examples, np.concatenate(list(hashes.values())))
+    parts_alone = [(key, len(own), int(own.sum(dtype=np.uint64))) for key, own in hashes.items()]
+    about = repr((source.columns, source.names, parts_alone))
+    mark = fingerprint(train.examples, np.concatenate(list(hashes.values())), about)
     generator = torch.Generator().manual_seed(seed)
     own = hashes["train"]
     if test is None:

@@ -60,21 +60,22 @@ def row_hashes(examples: Any, pages: mmap | None = None) -> np.ndarray:
     return hashes
 
 
-def fingerprint(examples: Any, hashes: np.ndarray | None = None) -> str:
+def fingerprint(examples: Any, hashes: np.ndarray | None = None, about: str = "") -> str:
     """Return what identifies examples, in any order.
 
     Args:
         examples: what `row_hashes` accepts.
         hashes: the rows' hashes, if they are there already.
+        about: what else identifies the data, such as names and kinds of columns.
 
     Returns:
-        24 or more hexadecimal digits: a hash of the type, the shape of an example, and the sum of
-        the rows' hashes modulo 2^64 (16 digits), and the number of rows.
+        24 or more hexadecimal digits: a hash of the type, the shape of an example, `about`, and the
+        sum of the rows' hashes modulo 2^64 (16 digits), and the number of rows.
     """
     hashes = row_hashes(examples) if hashes is None else hashes
     dtype = str(examples.dtype).removeprefix("torch.")
-    about = [*dtype.encode(), 0, *examples.shape[1:]]
-    words = np.array([*about, np.add.reduce(hashes, dtype=np.uint64)], np.uint64)
+    start = [*dtype.encode(), 0, *examples.shape[1:], *about.encode()]
+    words = np.array([*start, np.add.reduce(hashes, dtype=np.uint64)], np.uint64)
     total = words[:1] * GAMMA
     for word in words[1:]:
         _mix(total, np.empty_like(total))
@@ -86,8 +87,8 @@ def fingerprint(examples: Any, hashes: np.ndarray | None = None) -> str:
 def split_by_content(hashes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Choose rows by a keyed hash of their content.
 
-    The same rows are chosen in whatever order they come. Rows of the same content are chosen
-    together, unless the number of rows can be reached only by parting some.
+    The same rows are chosen in whatever order they come. Rows of the same content are chosen one by
+    one, like different rows: kept together, frequent rows would never be among a few chosen ones.
 
     Args:
         hashes: the rows' hashes, `uint64`, shape [N]; see `row_hashes`.
@@ -105,33 +106,19 @@ def split_by_content(hashes: np.ndarray, fraction: float, seed: int) -> np.ndarr
             f"a fraction of {fraction:g} cannot be split off: choose one between 0 and 1",
             "fraction",
         )
-    left: int = round(fraction * len(hashes))
-    chosen = np.zeros(len(hashes), bool)
-    if left == 0:
-        return chosen
+    order = np.argsort(hashes, kind="stable")
+    in_order = hashes[order]
+    at = np.arange(len(hashes))
+    starts = np.maximum.accumulate(np.where(np.r_[True, in_order[1:] != in_order[:-1]], at, 0))
+    keyed = np.empty(len(hashes), np.uint64)
     key = np.array([seed % 2**64], np.uint64) + GAMMA
     _mix(key, np.empty_like(key))
-    keyed = hashes ^ key
+    keyed[:] = in_order ^ key
     _mix(keyed, np.empty_like(keyed))
-    order = np.argsort(keyed, kind="stable")
-    starts = np.flatnonzero(np.diff(keyed[order], prepend=~keyed[order[:1]]))
-    sizes = np.diff(starts, append=len(hashes))
-    first = int(np.searchsorted(np.cumsum(sizes), left, side="right"))  # groups that fit
-    taken = [np.arange(first)]
-    left -= int(sizes[:first].sum())
-    for group in (first + np.flatnonzero(sizes[first:] <= left)).tolist():
-        if left == 0:
-            break
-        if sizes[group] <= left:
-            taken.append(np.array([group]))
-            left -= int(sizes[group])
-    groups = np.concatenate(taken)
-    whole = np.zeros(len(starts), bool)
-    whole[groups] = True
-    chosen[order] = np.repeat(whole, sizes)
-    if left:  # each remaining group is larger than this
-        start = starts[~whole][0]
-        chosen[order[start : start + left]] = True
+    keyed += (at - starts).astype(np.uint64) * GAMMA  # the first, second, .. row of its content
+    _mix(keyed, np.empty_like(keyed))
+    chosen = np.zeros(len(hashes), bool)
+    chosen[order[np.argsort(keyed, kind="stable")[: round(fraction * len(hashes))]]] = True
     return chosen
 
 

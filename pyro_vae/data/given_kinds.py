@@ -16,11 +16,11 @@ def check_names(options: ReadOptions, names: list[str], where: str) -> None:
     Raises:
         InputError: with the names that there are.
     """
-    known = {*names, ALL}
     given = {"columns": list(options.columns), "drop": list(options.drop)}
     if options.labels is not None:
         given["labels"] = [options.labels]
     for parameter, wanted in given.items():
+        known = {*names, ALL} if parameter == "columns" else {*names}
         unknown = [name for name in wanted if name not in known]
         if unknown:
             columns = f"its columns are {listed(names, 20)}" if names else "it holds images"
@@ -45,6 +45,10 @@ def parse_kind(name: str, text: str) -> tuple[KindName, tuple[str, ...]]:
     for known in KIND_NAMES:
         if kind == known:
             order = tuple(part.strip() for part in detail.split("<") if part.strip())
+            if order and kind not in ("levels", "binary", "categories", "ordered"):
+                raise InputError(
+                    f"column {name} cannot be '{text}': {kind} has nothing after it", "columns"
+                )
             return known, order  # type: ignore[return-value]
     raise InputError(f"column {name} cannot be '{kind}': choose {', '.join(KIND_NAMES)}", "columns")
 
@@ -100,6 +104,12 @@ def given_strings(name: str, text: str, categories: list[str]) -> ColumnSpec:
         raise _refusal(name, kind, "needs numbers", f"text such as '{categories[0]}'")
     if kind == "binary" and len(categories) != 2:
         raise _refusal(name, kind, "needs two values", f"{len(categories)} different ones")
+    if kind == "ordered" and not order:
+        raise InputError(
+            f"column {name}: which order have {listed(categories)}? Give it, as in 'ordered "
+            f"{' < '.join(categories[:3])}'",
+            "columns",
+        )
     levels = 2 if kind == "binary" else 0
     return ColumnSpec(name, kind, _in_order(name, order, categories), levels)
 
@@ -143,7 +153,7 @@ def _in_order(name: str, order: tuple[str, ...], categories: list[str]) -> tuple
 def _levels(name: str, order: tuple[str, ...], high: float) -> int:
     if not order:
         return max(2, int(high) + 1)
-    if not order[0].isdigit() or not high < int(order[0]) <= MOST_LEVELS:
+    if not order[0].isdecimal() or not high < int(order[0]) <= MOST_LEVELS:
         raise InputError(
             f"column {name}: 'levels {order[0]}' has to be a number above the largest value, "
             f"{high:g}, and {MOST_LEVELS:,} at most",

@@ -12,7 +12,6 @@ from pyro_vae.data.storing import stored
 from pyro_vae.data.summaries import Column, describe_column, sample_rows, summarise
 from pyro_vae.errors import InputError
 
-MOST_CODES = 256
 PIXELS = 1_000_000  # of a sample
 CHANNELS = (1, 3, 4)  # of grey images, RGB, and RGB with opacity
 
@@ -68,22 +67,20 @@ def channels_first(array: np.ndarray, where: str) -> tuple[np.ndarray, list[str]
 
 
 def _given(text: str, column: Column) -> ColumnSpec:
-    """Return what the user says that all pixels are. Categories are stored as the codes they are.
+    """Return what the user says that all pixels are.
 
     Raises:
         InputError: if the pixels are not of this kind.
     """
-    kind, order = parse_kind(ALL, text)
-    if kind not in ("binary", "categories", "ordered"):
+    kind, _ = parse_kind(ALL, text)
+    if kind in ("categories", "ordered"):
+        raise InputError(f"pixels cannot be {kind}: choose levels, for example", "columns")
+    if kind != "binary":
         return replace(given_numbers(ALL, text, column), name="")
-    most = 1 if kind == "binary" else MOST_CODES - 1
-    if not column.whole or column.low < 0 or column.high > most:
+    if not column.whole or column.low < 0 or column.high > 1:
         raise InputError(
-            f"the pixels cannot be {kind}: this kind needs whole numbers from 0 to {most}, and "
-            f"they are numbers from {column.low:g} to {column.high:g}: choose another kind",
+            "the pixels cannot be binary: this kind needs whole numbers from 0 to 1, and they are "
+            f"numbers from {column.low:g} to {column.high:g}: choose another kind",
             "columns",
         )
-    if kind == "binary":
-        return ColumnSpec("", kind, levels=2)
-    codes = tuple(str(code) for code in range(int(column.high) + 1))
-    return ColumnSpec("", kind, order or codes)
+    return ColumnSpec("", kind, levels=2)

@@ -177,7 +177,9 @@ def _measure_paths(
 
 def _log_likelihood(vae: VAE, z: Tensor, x: Tensor) -> Tensor:
     parts = zip(z.split(500), x.split(500), strict=True)
-    return torch.cat([vae.likelihood(vae.prior.code(code)).log_prob(part) for code, part in parts])
+    return torch.cat(
+        [vae.likelihood.given(vae.prior.code(code), part).log_prob(part) for code, part in parts]
+    )
 
 
 def _shared_neighbours(z: Tensor, x: Tensor, count: int) -> Tensor:

@@ -96,7 +96,7 @@ class Categories(Kind):
 
     def base_measure(self) -> BaseMeasure:
         """Return the counting measure."""
-        return BaseMeasure(self.name, counts=True)
+        return BaseMeasure("categories", counts=True)
 
     def features(self, x: Tensor) -> Tensor:
         """Return one-hot vectors, one after another, shape [..., sum of the Ks]."""

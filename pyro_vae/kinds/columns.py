@@ -9,6 +9,7 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.kinds.base_measure import BaseMeasure
 from pyro_vae.kinds.kind import Kind, Stored
+from pyro_vae.kinds.statistics import column_names
 
 
 class Columns(Kind):
@@ -82,7 +83,16 @@ class Columns(Kind):
     def base_measure(self) -> BaseMeasure:
         """Return the product of the columns' measures."""
         measures = [kind.base_measure() for kind, _ in self.parts]
-        names = " and ".join(measure.name for measure in measures)
+        columns: dict[str, list[int]] = {}
+        for measure, (_, places) in zip(measures, self.parts, strict=True):
+            columns.setdefault(measure.name, []).extend(places)
+        own = column_names(self)
+        names = "; ".join(
+            f"{name}: {', '.join(own[place] for place in sorted(places))}"
+            for name, places in sorted(columns.items())
+        )
+        if len(columns) == 1:
+            names = measures[0].name
         counts = all(measure.counts for measure in measures)
         return BaseMeasure(names, counts, sum(measure.shift for measure in measures))
 

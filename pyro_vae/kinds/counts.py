@@ -56,12 +56,8 @@ class Counts(Kind):
         return kind
 
     def fitted(self, stored: Stored) -> Self:
-        """Return the kind with the statistics of training examples.
-
-        Raises:
-            InputError: if a column has the same value in all of them.
-        """
-        loc, scale = moments(stored, self, torch.log1p)
+        """Return the kind with the statistics of training examples; rare counts may all be zero."""
+        loc, scale = moments(stored, self, torch.log1p, may_be_constant=True)
         kind = type(self)(self.shape, self.names, loc.float(), scale.float())
         kind.total_is_known = self.total_is_known
         return kind

@@ -71,7 +71,7 @@ class Positive(Kind):
 
     def base_measure(self) -> BaseMeasure:
         """Return the measure of length, area, .., in the data's own units."""
-        return BaseMeasure("positive values in their own units", counts=False)
+        return BaseMeasure("values in their own units", counts=False)
 
     def features(self, x: Tensor) -> Tensor:
         """Return standardised logarithms."""

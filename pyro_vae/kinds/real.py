@@ -13,7 +13,7 @@ from pyro_vae.kinds.positive import Positive
 from pyro_vae.kinds.statistics import check_range, column, moments, of_places
 from pyro_vae.kinds.unit_interval import UnitInterval
 
-LARGEST = 1e30  # squares of larger values overflow in single precision
+LARGEST = 1e15  # squares of larger values and scales overflow in single precision, later
 FINEST = 1e-4  # the least deviation relative to the mean: single precision has seven digits
 
 
@@ -64,6 +64,14 @@ class Real(Kind):
                 little that single precision loses the differences.
         """
         loc, scale = moments(stored, self)
+        extreme = (scale > LARGEST) | (scale < 1 / LARGEST)
+        if extreme.any():
+            i = int(extreme.reshape(-1).nonzero()[0])
+            raise InputError(
+                f"{column(self, i)} has a deviation of {scale.reshape(-1)[i]:.3g}, whose square is "
+                "beyond single precision: change its units",
+                "data",
+            )
         lost = scale < FINEST * loc.abs()
         if lost.any():
             i = int(lost.reshape(-1).nonzero()[0])
@@ -89,7 +97,7 @@ class Real(Kind):
 
     def base_measure(self) -> BaseMeasure:
         """Return the measure of length, area, .., in the data's own units."""
-        return BaseMeasure("real values in their own units", counts=False)
+        return BaseMeasure("values in their own units", counts=False)
 
     def features(self, x: Tensor) -> Tensor:
         """Return standardised values."""

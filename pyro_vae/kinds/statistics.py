@@ -12,7 +12,11 @@ ROWS = 4096  # so many examples are read at once: data may be larger than memory
 
 
 def moments(
-    stored: Stored, kind: Kind, transform: Callable[[Tensor], Tensor] = torch.positive
+    stored: Stored,
+    kind: Kind,
+    transform: Callable[[Tensor], Tensor] = torch.positive,
+    *,
+    may_be_constant: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of training examples.
 
@@ -21,6 +25,8 @@ def moments(
         kind: what they are. The columns of vectors have moments of their own; all elements of
             other examples have them in common.
         transform: a function of the values, whose moments are asked for; by default the identity.
+        may_be_constant: whether a column may have the same value in all examples. Its deviation is
+            then one.
 
     Returns:
         Mean and deviation, `float64`, shape [D] for vectors, [] otherwise.
@@ -41,10 +47,15 @@ def moments(
         count = both
     scale = (total / max(1, count - 1)).sqrt()
     constant = ~(scale > 1e-12 * (1e-300 + mean.abs()))
-    if constant.any():
-        where = column(kind, int(constant.reshape(-1).nonzero()[0]))
+    if may_be_constant:
+        scale = scale.where(~constant, 1.0)
+    elif constant.any():
+        places = constant.reshape(-1).nonzero()[:, 0].tolist()
+        where = ", ".join(column(kind, place) for place in places[:8])
+        more = f" and {len(places) - 8} more" if len(places) > 8 else ""
         raise InputError(
-            f"{where} has the same value in all training examples: drop it, since it says nothing",
+            f"{where}{more} has the same value in all training examples: drop it, since it says "
+            "nothing",
             "data",
         )
     return mean, scale
@@ -87,12 +98,12 @@ def of_places(statistic: Tensor, places: Sequence[int]) -> Tensor:
 
 
 def column_names(kind: Kind) -> list[str]:
-    """Return the names of the columns of a table, or their numbers from 1 on."""
-    return [*(kind.names or (f"column {i + 1}" for i in range(kind.shape[0])))]
+    """Return the names of the columns of a table, or their numbers from 0 on."""
+    return [*(kind.names or (f"column {i}" for i in range(kind.shape[0])))]
 
 
 def column(kind: Kind, index: int) -> str:
     """Return how a message names a column of vectors; other examples have no columns."""
     if len(kind.shape) != 1:
         return "the data"
-    return f"column {index + 1}" if kind.names is None else f"column '{kind.names[index]}'"
+    return f"column {index}" if kind.names is None else f"column '{kind.names[index]}'"

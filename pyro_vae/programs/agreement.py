@@ -145,6 +145,13 @@ def between_enumerated(pair: Pair, arguments: Arguments) -> str | None:
     Returns:
         Why the sites cannot be enumerated; None if they can.
     """
+    try:
+        return _between_enumerated(pair, arguments)
+    except (RuntimeError, ValueError, IndexError) as error:  # shapes that do not fit, most often
+        return f"the programs raise an error ({_first_line(error)})"
+
+
+def _between_enumerated(pair: Pair, arguments: Arguments) -> str | None:
     first_dim = -1 - pair.nesting
     all_guide = poutine.enum(pair.guide, first_available_dim=first_dim)
     guide_of_all = arguments.call(poutine.trace(all_guide).get_trace)
@@ -171,7 +178,10 @@ def between_enumerated(pair: Pair, arguments: Arguments) -> str | None:
                 one = values[(which,) * max(values.dim() - pair.nesting, 0)]
                 difference = _difference(*torch.broadcast_tensors(one, _of(alone, name)))
                 if difference:
-                    return f"site '{name}' has a log-probability {difference:.3g} nats away"
+                    return (
+                        f"site '{name}' has a log-probability {difference:.3g} nats away from that "
+                        "of one value alone"
+                    )
     return None
 
 

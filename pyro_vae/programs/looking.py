@@ -296,11 +296,11 @@ def _check_enumeration(pair: Pair, arguments: Arguments) -> None:
     Batch statistics of modules in training mode are those of all values together, as in Pyro.
     """
     with evaluated("BatchNorm", pair.model, pair.guide):
-        difference = between_enumerated(pair, arguments)
-    if difference:
+        reason = between_enumerated(pair, arguments)
+    if reason:
         raise InputError(
-            f"with all values of the sites that are marked for enumeration, {difference} from that "
-            "of one value alone: index dimensions from the right, or do not mark them",
+            f"with all values of the sites that are marked for enumeration, {reason}: index "
+            "dimensions from the right, or do not mark them",
             "model",
         )
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -260,11 +261,15 @@ def _diagnose(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:
 
 
 def _draw(run: Run, count: int) -> Tensor:
-    """Draw images from the model, shape [count, *event]."""
+    """Draw examples from the model, shape [count, *event].
+
+    Where totals of counts are known, they are those of test examples, drawn at random.
+    """
+    totals = getattr(run.kind, "total_is_known", False)
 
     @torch.no_grad()
     def draw(batch: Arguments, advance: Callable[[int], Any]) -> dict[str, Tensor]:
-        x = run.vae.model(size=len(batch))
+        x = _draw_with_totals(run, len(batch)) if totals else run.vae.model(size=len(batch))
         advance(len(batch))
         return {"x": x}
 
@@ -280,3 +285,11 @@ def _draw(run: Run, count: int) -> Tensor:
         keep=unfinished_file(run, "checks"),
         depends_on=[run.vae],
     )["x"]
+
+
+def _draw_with_totals(run: Run, count: int) -> Tensor:
+    like = run.test[torch.randint(len(run.test), (count,), device=run.device)]
+    with pyro.plate("data", count):
+        z = pyro.sample("z", run.vae.prior())
+    drawn: Tensor = run.vae.likelihood.given(run.vae.prior.code(z), like).sample()
+    return drawn

@@ -22,7 +22,7 @@ def load_and_split(options: Options) -> Dataset:
             validation_fraction=options.validation_fraction,
             test_fraction=options.test_fraction,
             seed=options.data_seed,
-            columns=options.columns,
+            columns={str(name): kind for name, kind in options.columns.items()},
             drop=[name.strip() for name in (options.drop or "").split(",") if name.strip()],
             labels=options.labels,
             image_size=options.image_size,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_matrix
@@ -116,19 +117,22 @@ def test_the_seed_chooses_other_rows_and_no_row_is_preferred() -> None:
     assert abs(np.square(counts - 80).mean() / 64 - 1) < 5 * np.sqrt(2 / 500)
 
 
-def test_rows_that_repeat_are_chosen_together_where_the_number_allows() -> None:
-    hashes = row_hashes(np.repeat(draw.normal(size=(100, 2)), draw.integers(1, 5, 100), axis=0))
-    chosen = split_by_content(hashes, 0.3, 0)
-    assert chosen.sum() == round(0.3 * len(hashes))
-    parted = set(hashes[chosen].tolist()) & set(hashes[~chosen].tolist())
-    assert not parted
-    same = np.zeros(10, np.uint64)  # a single row, ten times: it has to be parted
+def test_rows_that_repeat_are_chosen_as_often_as_others() -> None:
+    """Of a row that is most of the data, the share that is chosen is the share of all rows."""
+    rows = draw.poisson(0.05, (3000, 8))
+    hashes, order = row_hashes(rows), draw.permutation(3000)
+    zero = (rows == 0).all(1)
+    shares = []
+    for seed in range(40):
+        chosen = split_by_content(hashes, 0.1, seed)
+        assert chosen.sum() == 300
+        shares.append(zero[chosen].mean())
+        again = split_by_content(hashes[order], 0.1, seed)
+        assert sorted(hashes[order][again]) == sorted(hashes[chosen])  # the same content
+    error = (zero.mean() * (1 - zero.mean()) * 0.9 / 300 / 40) ** 0.5
+    assert zero.mean() > 0.5 and abs(np.mean(shares) - zero.mean()) < 4.5 * error
+    same = np.zeros(10, np.uint64)
     assert split_by_content(same, 0.3, 0).sum() == 3
-    threes = np.repeat(np.arange(10, dtype=np.uint64), 3)
-    chosen = split_by_content(threes, 0.5, 0)  # 15 rows are five groups of three
-    assert chosen.sum() == 15 and (chosen.reshape(10, 3).sum(1) % 3 == 0).all()
-    chosen = split_by_content(threes, 16 / 30, 0)  # 16 rows part one group
-    assert sorted(chosen.reshape(10, 3).sum(1)) == [0, 0, 0, 0, 1, 3, 3, 3, 3, 3]
 
 
 def test_fractions_are_checked() -> None:
@@ -166,9 +170,17 @@ def test_a_file_that_has_grown_has_another_fingerprint_and_most_of_its_test_rows
     assert len(before & after) >= len(before) - 10
 
 
-def test_a_table_has_the_fingerprint_of_its_array(tmp_path: Path) -> None:
+def test_names_kinds_and_parts_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     rows = draw.normal(size=(60, 2))
-    as_csv(tmp_path / "a.csv", rows)
-    np.save(tmp_path / "a.npy", rows)
-    marks = [data.load(str(tmp_path / name)).fingerprint for name in ("a.csv", "a.npy")]
-    assert marks[0] == marks[1] == data.fingerprint(rows)
+    frame = pd.DataFrame(rows, columns=["a", "b"])
+    mark = data.from_object(frame).fingerprint
+    assert data.from_object(frame.iloc[::-1]).fingerprint == mark
+    others = [
+        data.from_object(frame.rename(columns={"a": "b", "b": "a"})),
+        data.from_object(np.exp(frame)),
+        data.from_object(np.exp(frame), columns={"a": "real"}),
+        data.from_object({"train": rows[:40], "test": rows[40:]}),
+        data.from_object({"train": rows[20:], "test": rows[:20]}),
+    ]
+    marks = [mark, *(other.fingerprint for other in others)]
+    assert len(set(marks)) == len(marks)

@@ -230,7 +230,7 @@ def test_kinds_are_overridden(tmp_path: Path) -> None:
     loaded = load_npy(tmp_path, counts, columns={"all": "real"})
     assert [column.kind for column in loaded.columns] == ["real"] * 3
     codes = draw.integers(0, 3, (80, 6, 5))
-    with pytest.raises(InputError, match="categories data are vectors"):
+    with pytest.raises(InputError, match="pixels cannot be categories: choose levels"):
         load_npy(tmp_path, codes, columns={"all": "categories"})
     loaded = load_npy(tmp_path, codes[:, 0], columns={"all": "categories"})
     assert {column.categories for column in loaded.columns} == {("0", "1", "2")}

