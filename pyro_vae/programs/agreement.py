@@ -212,11 +212,14 @@ def on_indices(pair: Pair, arguments: Arguments, draw: Draws) -> bool:
 
 
 def on_values(pair: Pair, arguments: Arguments, draw: Draws, names: frozenset[str]) -> bool:
-    """Return whether other sites of the guide depend on the values of some of its sites."""
-    other = pair.draw(arguments, 1, always_a_dimension=False).runs[0][1]
+    """Return whether other sites of the guide depend on the values of some of its discrete sites.
+
+    Each value is replaced by the next one of its support: another draw may be the same by chance.
+    """
+    guide = draw.runs[0][1]
 
     def replace(name: str, value: Tensor) -> Tensor:
-        return other.nodes[name]["value"] if name in names else value
+        return _next_value(guide.nodes[name]) if name in names else value
 
     changed = _replayed(pair, arguments, replace, draw)
 
@@ -224,6 +227,18 @@ def on_values(pair: Pair, arguments: Arguments, draw: Draws, names: frozenset[st
         return site["name"] not in names
 
     return bool(_difference(draw.log_q(is_other), changed.log_q(is_other)))
+
+
+def _next_value(site: Site) -> Tensor:
+    """Return for each value of a discrete site the one that follows it in the support."""
+    value, events = site["value"], site["fn"].event_dim
+    support = site["fn"].enumerate_support(expand=False)
+    found = value
+    for here, after in zip(support, support.roll(-1, 0), strict=True):
+        same = value == here
+        same = same.flatten(-events).all(-1)[(..., *[None] * events)] if events else same
+        found = torch.where(same, after, found)
+    return found
 
 
 def on_masked_values(pair: Pair, arguments: Arguments, draw: Draws) -> str | None:

@@ -1,5 +1,6 @@
 """The sites of a model and its guide: what each is for, and whether a bound follows from them."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -271,7 +272,12 @@ def plate_of_examples(
     if other and not fits:  # the examples are in plates of other names
         return None
     if len(shared) < 2:
-        return shared[0] if shared else None
+        inside = shared and any(
+            frame.name in other
+            for _, site in sites
+            for frame in itertools.takewhile(lambda f: f.name != shared[0], plates(site))
+        )
+        return None if inside or not shared else shared[0]
     if any_will_do:
         return (fits or shared)[0]
     lengths = {len(tensor) for tensor in arguments.tensors() if tensor.dim()}

@@ -271,7 +271,7 @@ def _check_own_error(case: Case, top: Any, draws: int) -> None:
     if variances.max() > 1:
         return
     error = (variances.sum() / draws).sqrt().item() / len(variances)
-    if not 0.5 < top.mc_se / (error + case.tolerance) < 2 and top.mc_se > case.tolerance:
+    if not (error - case.tolerance) / 2.5 < top.mc_se < 2.5 * (error + case.tolerance):
         raise Wrong(f"the stated Monte Carlo error is {top.mc_se:.3g} for {error:.3g}")
 
 

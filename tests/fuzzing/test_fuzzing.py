@@ -40,6 +40,9 @@ FOUND = [  # each was wrong once
     ),
     Description(classes=2, layers=2, circle="line", guide_plate="unsized", enumerate="guide"),
     Description(width=2, position="view", scale="subsample", named=True),
+    Description(examples=1, classes=3, guide="full", tables="index", enumerate="guide"),
+    Description(examples=2, width=0, in_features=True, guide_plate="another name"),
+    Description(examples=2, width=0, in_features=True, guide_plate="unsized", scale="sized"),
     Description(classes=2, enumerate="model", guide_plate="another name", shift=0.3, widen=0.3),
 ]
 
