@@ -73,7 +73,8 @@ class Outcome:
     def counts_for_the_share(self) -> bool:
         """Whether a refusal of this program is one too many."""
         whole = bool(self.d.batch_size) and (self.d.needs_the_whole or self.d.is_automatic)
-        return self.pyro_takes and self.d.may_refuse is None and not whole
+        impossible = whole or self.d.asks_for_parts_of_one_evidence
+        return self.pyro_takes and self.d.may_refuse is None and not impossible
 
     def __str__(self) -> str:
         lines = [repr(self.d)]

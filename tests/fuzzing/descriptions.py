@@ -195,6 +195,13 @@ class Description:
         return same or self.arguments == "none" or self.noise_argument is not None
 
     @property
+    def asks_for_parts_of_one_evidence(self) -> bool:
+        """Whether the call names a plate or a batch size, and no evidence is that of an example."""
+        joint = self.is_automatic and self.guide != "AutoNormal"
+        one = self.has_one_evidence or joint or self.guide_plate == "another name"
+        return one and (self.named or self.batch_size is not None)
+
+    @property
     def needs_the_whole(self) -> bool:
         """Whether examples in a batch are other than among all: a batch size may be refused."""
         by_index = self.covariates in ("index", "one") or self.tables != "arguments"
