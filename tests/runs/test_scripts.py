@@ -213,7 +213,7 @@ def test_users_own_arrays(script: Script, tmp_path: Path, shape: tuple[int, ...]
 
 def arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "nan.npy", np.full((30, 4), np.nan))
-    np.save(tmp_path / "wide.npy", np.full((30, 4), 3.0))
+    np.save(tmp_path / "wide.npy", np.full((30, 4), 3.5))
     np.save(tmp_path / "reals.npy", np.random.default_rng(0).normal(size=(30, 4)))
     np.save(tmp_path / "three.npy", np.zeros((3, 4)))
     np.save(tmp_path / "vectors.npy", np.zeros((60, 4)))
@@ -331,7 +331,7 @@ REFUSED = [
     (["--data", "none.npy"], ["no file none.npy"]),
     (["--data", "text.npy"], ["text.npy is not a NumPy array"]),
     (["--data", "nan.npy"], ["nan.npy has missing values in 4 of 4 columns"]),
-    (["--data", "wide.npy"], ["has the same value in all"]),
+    (["--data", "wide.npy"], ["each column of wide.npy has one value in all rows"]),
     (["--data", "three.npy"], ["empty"]),
     (["--data", "folder"], ["no pictures in folder"]),
     (
