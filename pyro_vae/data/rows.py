@@ -39,11 +39,16 @@ class Rows:
             from pyro_vae.data.sparse_rows import sparse_rows
 
             return sparse_rows(self._examples, index).to_dense()
-        found = self._examples[index]
-        self._read += len(index) * max(self._row_bytes, 2**16)  # a fault reads 16 pages or so
-        if self._pages is not None and self._read > GIVE_BACK:
-            give_back(self._pages)
-            self._read = 0
+        found = torch.empty((len(index), *self.shape[1:]), dtype=self.dtype)
+        touched = max(self._row_bytes, 2**16)  # a fault reads 16 pages or so
+        size = max(1, GIVE_BACK // touched)
+        for start in range(0, len(index), size):
+            part = index[start : start + size]
+            torch.index_select(self._examples, 0, part, out=found[start : start + size])
+            self._read += len(part) * touched
+            if self._pages is not None and self._read > GIVE_BACK:
+                give_back(self._pages)
+                self._read = 0
         return found
 
     def subset(self, index: Tensor) -> "Rows":
