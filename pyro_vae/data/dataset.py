@@ -24,7 +24,7 @@ from pyro_vae.data.torchvision_sets import TORCHVISION, read_torchvision
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Kind
 
-HELD_OUT_ROWS, HELD_OUT_BYTES = 10_000, 2**28  # of data that are larger than memory
+HELD_OUT_ROWS, HELD_OUT_BYTES = 10_000, 2**27  # of data that are larger than memory
 
 # By the name of a data set, or by the suffix of a file, with its dot; "/" stands for a folder.
 SOURCES: dict[str, Reader] = {

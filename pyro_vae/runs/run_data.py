@@ -58,7 +58,7 @@ def sample(train: Tensor | Rows) -> Tensor:
     if isinstance(train, Tensor):
         return train
     generator = torch.Generator().manual_seed(0)
-    count = max(100, min(10_000, 2**28 // (4 * train.shape[1:].numel())))
+    count = max(100, min(10_000, 2**26 // (4 * train.shape[1:].numel())))
     return train[torch.randperm(len(train), generator=generator)[:count]]
 
 
