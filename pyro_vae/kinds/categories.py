@@ -44,7 +44,6 @@ class Categories(Kind):
                 "categories",
             )
         self.categories = tuple(tuple(each) for each in categories)
-        self.sizes = tuple(len(each) for each in self.categories)
         for i, size in enumerate(self.sizes):
             if size < 2:
                 raise InputError(
@@ -60,8 +59,16 @@ class Categories(Kind):
             return cls(data.shape, data.names, data.categories)
         return None
 
-    def _with(self, count: int, names: Sequence[str] | None, places: Sequence[int]) -> Self:
-        return type(self)([count], names, [self.categories[place] for place in places])
+    def of_columns(self, places: Sequence[int]) -> Self:
+        """Return the kind of some columns of a table; see `Kind.of_columns`."""
+        kind = super().of_columns(places)
+        kind.categories = tuple(self.categories[place] for place in places)
+        return kind
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each column."""
+        return tuple(len(each) for each in self.categories)
 
     @property
     def feature_shape(self) -> torch.Size:

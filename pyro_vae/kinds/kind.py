@@ -1,5 +1,6 @@
 """The base class of all kinds of data."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal, Protocol, Self
@@ -101,11 +102,10 @@ class Kind(ABC):
         Args:
             places: their places among the columns of this kind.
         """
-        names = None if self.names is None else [self.names[place] for place in places]
-        return self._with(len(places), names, places)
-
-    def _with(self, count: int, names: Sequence[str] | None, places: Sequence[int]) -> Self:
-        return type(self)([count], names)
+        kind = copy.copy(self)
+        kind.shape = torch.Size([len(places)])
+        kind.names = None if self.names is None else tuple(self.names[place] for place in places)
+        return kind
 
     def fitted(self, stored: Stored) -> Self:
         """Return the kind with its statistics, such as a mean, from training examples.

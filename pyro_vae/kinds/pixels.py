@@ -45,9 +45,6 @@ class Pixels(Kind):
             return None
         return data if isinstance(data, cls) else cls(data.shape, data.names, data.levels)
 
-    def _with(self, count: int, names: Sequence[str] | None, places: Sequence[int]) -> Self:
-        return type(self)([count], names, self.levels)
-
     @property
     def is_picture(self) -> bool:
         """Whether the columns have no names: vectors of pixels are pictures with one row."""

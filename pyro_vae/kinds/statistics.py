@@ -1,6 +1,6 @@
 """Statistics of the columns of stored examples, and checks of their values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -77,24 +77,12 @@ def check_range(
             row, *place = (~right).nonzero()[0].tolist()
             value = part[(row, *place)].item()
             where = f"{column(kind, place[0])} has" if len(kind.shape) == 1 else "the data have"
-            expected = _expected(low, high, whole)
+            numbers = "whole numbers" if whole else "numbers"
             raise InputError(
-                f"{where} the value {value:g}, and {kind.name} data are {expected}", "data"
+                f"{where} the value {value:g}, and {kind.name} data are {numbers} from {low:g} to "
+                f"{high:g}",
+                "data",
             )
-
-
-def _expected(low: float, high: float, whole: bool) -> str:
-    numbers = "whole numbers" if whole else "numbers"
-    if low == -torch.inf:
-        return f"finite {numbers}"
-    if high == torch.inf:
-        return f"{numbers} of at least {low:g}"
-    return f"{numbers} from {low:g} to {high:g}"
-
-
-def of_places(statistic: Tensor, places: Sequence[int]) -> Tensor:
-    """Return a statistic of some columns; one number stands for all of them."""
-    return statistic[list(places)] if statistic.dim() else statistic
 
 
 def column_names(kind: Kind) -> list[str]:
