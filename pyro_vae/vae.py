@@ -11,6 +11,7 @@ is fitted to the batch. Reported numbers are for evaluation mode.
 """
 
 import pyro
+import torch
 from torch import Tensor, nn
 
 from pyro_vae.kinds import Kind, UnitInterval
@@ -128,6 +129,14 @@ class VAE(nn.Module):
     def posterior(self) -> Posterior:
         """q(z|x)."""
         return self.guide.posterior
+
+    def draw_codes(self, count: int) -> Tensor:
+        """Draw codes from the prior, as the likelihood gets them, shape [count, latent_dim].
+
+        It is the model without its site "x": drawing pixels can take far longer.
+        """
+        with torch.no_grad(), pyro.plate("data", count):
+            return self.prior.code(pyro.sample("z", self.prior()))
 
     def initialize(self, images: Tensor) -> None:
         """Set first values from the data: output biases, scales, pseudo-inputs, exemplars.

@@ -110,10 +110,9 @@ def split_by_content(hashes: np.ndarray, fraction: float, seed: int) -> np.ndarr
     in_order = hashes[order]
     at = np.arange(len(hashes))
     starts = np.maximum.accumulate(np.where(np.r_[True, in_order[1:] != in_order[:-1]], at, 0))
-    keyed = np.empty(len(hashes), np.uint64)
     key = np.array([seed % 2**64], np.uint64) + GAMMA
     _mix(key, np.empty_like(key))
-    keyed[:] = in_order ^ key
+    keyed = in_order ^ key
     _mix(keyed, np.empty_like(keyed))
     keyed += (at - starts).astype(np.uint64) * GAMMA  # the first, second, .. row of its content
     _mix(keyed, np.empty_like(keyed))

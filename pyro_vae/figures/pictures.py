@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -81,11 +80,8 @@ def reconstructions(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
 
 def samples(ax: "Axes", vae: VAE, count: int = 64) -> "Axes":
     """Draw decoded codes from the prior."""
-    # The model without its site "x": drawing pixels can take far longer than drawing codes.
     with torch.no_grad():
-        with pyro.plate("data", count):
-            z = pyro.sample("z", vae.prior())
-        decoded = vae.likelihood.picture(vae.prior.code(z))
+        decoded = vae.likelihood.picture(vae.draw_codes(count))
     return image_grid(ax, decoded, columns=max(1, round(count**0.5)))
 
 

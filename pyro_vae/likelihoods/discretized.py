@@ -48,12 +48,7 @@ class DiscretizedLogistic(Likelihood):
     def __init__(
         self, latent_dim: int, x: Kind | Shape, decoder: Decoder = MLP, components: int = 1
     ) -> None:
-        if components < 1:
-            raise InputError(
-                f"a mixture needs at least one component, and not {components}", "components"
-            )
-        outputs = 2 if components == 1 else 3 * components
-        super().__init__(latent_dim, x, decoder, _outputs=outputs)
+        super().__init__(latent_dim, x, decoder, _outputs=outputs_of_mixture(components))
         self.components = components
 
     def forward(self, z: Tensor) -> dist.Distribution:
@@ -69,6 +64,19 @@ class DiscretizedLogistic(Likelihood):
         log_scale.copy_(
             ((self.kind.largest * deviation * math.sqrt(3) / math.pi) + 0.5).log().expand_as(loc)
         )
+
+
+def outputs_of_mixture(components: int) -> int:
+    """Return how many numbers a location, a scale and, of several components, a weight each are.
+
+    Raises:
+        InputError: if there is no component.
+    """
+    if components < 1:
+        raise InputError(
+            f"a mixture needs at least one component, and not {components}", "components"
+        )
+    return 2 if components == 1 else 3 * components
 
 
 def logistics(parameters: Tensor, levels: int) -> dist.Distribution:

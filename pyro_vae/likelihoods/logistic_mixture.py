@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae import distributions
-from pyro_vae.errors import InputError
 from pyro_vae.kinds import Kind, Real, UnitInterval
+from pyro_vae.likelihoods.discretized import outputs_of_mixture
 from pyro_vae.likelihoods.likelihood import Decoder, Likelihood, Shape
 from pyro_vae.networks import MLP
 
@@ -33,12 +33,7 @@ class LogisticMixture(Likelihood):
     def __init__(
         self, latent_dim: int, x: Kind | Shape, decoder: Decoder = MLP, components: int = 3
     ) -> None:
-        if components < 1:
-            raise InputError(
-                f"a mixture needs at least one component, and not {components}", "components"
-            )
-        outputs = 2 if components == 1 else 3 * components
-        super().__init__(latent_dim, x, decoder, _outputs=outputs)
+        super().__init__(latent_dim, x, decoder, _outputs=outputs_of_mixture(components))
         self.components = components
 
     def forward(self, z: Tensor) -> dist.Distribution:

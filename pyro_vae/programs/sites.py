@@ -248,8 +248,8 @@ def plate_of_examples(
     Returns:
         The name that was given; or else the only plate that all sites share; or else, of several,
         the one with the size of the first dimension of an argument, or the outermost if any will
-        do. None if there is none: then some site is outside all plates, or the sites have
-        different plates.
+        do. None if no such plate holds the examples: some site is outside all plates, or model and
+        guide name the plate of the examples differently.
 
     Raises:
         InputError: if it cannot be told which of several plates it is.
@@ -268,16 +268,12 @@ def plate_of_examples(
     ]
     count = len(arguments)
     fits = [name for name in shared if count in sizes[name]]
-    other = [name for name in sizes if name not in shared and count in sizes[name]]
-    if other and not fits:  # the examples are in plates of other names
+    if not shared or (len(shared) == 1 and _is_inside(shared[0], count, sites)):
         return None
-    if len(shared) < 2:
-        inside = shared and any(
-            frame.name in other
-            for _, site in sites
-            for frame in itertools.takewhile(lambda f: f.name != shared[0], plates(site))
-        )
-        return None if inside or not shared else shared[0]
+    if not fits and any(count in sizes[name] for name in sizes.keys() - {*shared}):
+        return None  # the examples are in plates of other names
+    if len(shared) == 1:
+        return shared[0]
     if any_will_do:
         return (fits or shared)[0]
     lengths = {len(tensor) for tensor in arguments.tensors() if tensor.dim()}
@@ -289,3 +285,12 @@ def plate_of_examples(
         "both: name it by plate",
         "plate",
     )
+
+
+def _is_inside(name: str, size: int, sites: list[tuple[str, Site]]) -> bool:
+    """Return whether a plate is inside another one of this size, in some site."""
+    for _, site in sites:
+        outer = itertools.takewhile(lambda frame: frame.name != name, plates(site))
+        if any(size in (frame.size, frame.full_size) for frame in outer):
+            return True
+    return False

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -289,7 +288,5 @@ def _draw(run: Run, count: int) -> Tensor:
 
 def _draw_with_totals(run: Run, count: int) -> Tensor:
     like = run.test[torch.randint(len(run.test), (count,), device=run.device)]
-    with pyro.plate("data", count):
-        z = pyro.sample("z", run.vae.prior())
-    drawn: Tensor = run.vae.likelihood.given(run.vae.prior.code(z), like).sample()
+    drawn: Tensor = run.vae.likelihood.given(run.vae.draw_codes(count), like).sample()
     return drawn

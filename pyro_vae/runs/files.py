@@ -31,8 +31,9 @@ class RunFigure:
             or an evaluation. If there are several columns, it receives a sequence of axes.
         columns: the number of axes, side by side.
         rows: the number of rows of axes.
+        of: the data that it is for: all, pictures, or tables.
         exists: a function of the run and the history or evaluation; it returns whether the run has
-            this figure.
+            this figure, if its data are such.
     """
 
     name: str
@@ -41,6 +42,7 @@ class RunFigure:
     draw: Callable[[Any, Run, Any], Any]
     columns: int = 1
     rows: int = 1
+    of: Literal["all", "pictures", "tables"] = "all"
     exists: Callable[[Run, Any], bool] = lambda run, _: True
 
 
@@ -57,38 +59,37 @@ FIGURES = (
         "training",
         (6, 6),
         lambda ax, run, _: figures.samples(ax, run.vae),
-        exists=lambda run, _: run.kind.is_picture,
+        of="pictures",
     ),
     RunFigure(
         "reconstructions",
         "training",
         (9, 2.2),
         lambda ax, run, _: figures.reconstructions(ax, run.vae, run.test[:12]),
-        exists=lambda run, _: run.kind.is_picture,
+        of="pictures",
     ),
     RunFigure(
         "rows",
         "training",
         (10, 4),
         lambda ax, run, _: figures.reconstructed_rows(ax, run.vae, run.test[:6]),
-        exists=lambda run, _: not run.kind.is_picture,
+        of="tables",
     ),
     RunFigure(
         "interpolation",
         "training",
         (6, 4.2),
         lambda ax, run, _: figures.interpolation(ax, run.vae, run.test[:6], run.test.flip(0)[:6]),
-        exists=lambda run, _: run.kind.is_picture,
+        of="pictures",
     ),
     RunFigure(
         "manifold",
         "training",
         (7, 7),
         lambda ax, run, _: figures.manifold(ax, run.vae),
+        of="pictures",
         exists=lambda run, _: (
-            run.kind.is_picture
-            and run.options.latent_dim == 2
-            and run.vae.posterior.support in ("real", "two layers")
+            run.options.latent_dim == 2 and run.vae.posterior.support in ("real", "two layers")
         ),
     ),
     RunFigure(
@@ -97,7 +98,8 @@ FIGURES = (
         (9, 3),
         lambda axes, run, evaluation: figures.predictive_checks(axes, evaluation.checks),
         columns=3,
-        exists=lambda run, evaluation: evaluation.checks is not None and run.kind.is_picture,
+        of="pictures",
+        exists=lambda run, evaluation: evaluation.checks is not None,
     ),
     RunFigure(
         "columns",
@@ -106,7 +108,8 @@ FIGURES = (
         lambda axes, run, evaluation: figures.column_fits(axes, evaluation.checks, run.kind),
         columns=4,
         rows=2,
-        exists=lambda run, evaluation: evaluation.checks is not None and not run.kind.is_picture,
+        of="tables",
+        exists=lambda run, evaluation: evaluation.checks is not None,
     ),
     RunFigure(
         "pairs",
@@ -115,9 +118,8 @@ FIGURES = (
         lambda axes, run, evaluation: figures.column_pairs(axes, evaluation.checks, run.kind),
         columns=3,
         rows=2,
-        exists=lambda run, evaluation: (
-            evaluation.checks is not None and not run.kind.is_picture and run.dims > 1
-        ),
+        of="tables",
+        exists=lambda run, evaluation: evaluation.checks is not None and run.dims > 1,
     ),
     RunFigure(
         "bounds",
@@ -139,7 +141,8 @@ FIGURES = (
         "evaluation",
         (6, 6),
         lambda ax, run, _: figures.traversals(ax, run.vae, run.test[:1000]),
-        exists=lambda run, _: run.kind.is_picture and run.vae.posterior.support == "real",
+        of="pictures",
+        exists=lambda run, _: run.vae.posterior.support == "real",
     ),
 )
 
@@ -253,7 +256,8 @@ def _draw_figures(after: Literal["training", "evaluation"], run: Run, shown: Any
         if entry.after != after:
             continue
         path = folder / f"{entry.name}.png"
-        if not entry.exists(run, shown):
+        data = "pictures" if run.kind.is_picture else "tables"
+        if entry.of not in ("all", data) or not entry.exists(run, shown):
             path.unlink(missing_ok=True)
             continue
         figure = Figure(figsize=entry.size, layout="constrained")

@@ -80,8 +80,6 @@ class Run:
         options = config.instantiate(namespace)
         device = _find_device(options.device)
         dataset = load_and_split(options)
-        is_new = not (folder / "config.yaml").exists()
-        check_fingerprint(dataset, options, folder, is_new)
         torch.manual_seed(options.seed)
         vae = _make_vae(options, dataset)
         namespace = namespace.clone()
@@ -125,13 +123,14 @@ class Run:
             changes: options to change; those that are None keep their values.
 
         Raises:
-            InputError: if the folder is no run, or no epoch was finished.
+            InputError: if the folder is no run, no epoch was finished, or the data have changed.
         """
         namespace = config.read(Path(folder) / "config.yaml")
         for name, value in changes.items():
             if value is not None:
                 namespace[name] = value
         run = cls.build(Path(folder), namespace)
+        check_fingerprint(run.options, run.namespace.fingerprint, run.folder)
         run.load_best()
         return run
 
@@ -258,8 +257,10 @@ class Run:
         """Load the last checkpoint, if there is one, and write the options, some of them changed.
 
         Raises:
-            InputError: if the checkpoint cannot be used, or has more epochs than the options.
+            InputError: if the data have changed, or the checkpoint cannot be used, or it has more
+                epochs than the options.
         """
+        check_fingerprint(self.options, self.namespace.fingerprint, self.folder)
         if (self.folder / "checkpoint.pt").exists():
             done = len(training.resume(self.engine, self.folder))
             if done > self.options.epochs:

@@ -32,23 +32,28 @@ def load_and_split(options: Options) -> Dataset:
         raise InputError(str(error), names.get(error.parameter or "", error.parameter)) from error
 
 
-def check_fingerprint(dataset: Dataset, options: Options, folder: Path, is_new: bool) -> None:
+def check_fingerprint(before: Options, now: str, folder: Path) -> None:
     """Refuse other data than those that a run was started with.
+
+    Args:
+        before: the options that the run was started with.
+        now: the fingerprint of the data that were loaded.
+        folder: the run's folder, for the message.
 
     Raises:
         InputError: with what to do.
     """
-    if options.fingerprint is None:
-        if not is_new and options.data not in data.SOURCES:
+    if before.fingerprint is None:
+        if before.data not in data.SOURCES:
             raise InputError(
                 f"{folder} was made by an older version, which split files by the order of their "
                 "rows: train it again, or use that version"
             )
-    elif options.fingerprint != dataset.fingerprint:
+    elif before.fingerprint != now:
         raise InputError(
-            f"{options.data} is not what {folder} was trained on: its rows have changed "
-            f"(fingerprint {dataset.fingerprint}, and {options.fingerprint} before): name the file "
-            "as it was, or start a new run",
+            f"{before.data} is not what {folder} was trained on: its rows, names or kinds have "
+            f"changed (fingerprint {now}, and {before.fingerprint} before): name the file as it "
+            "was, or start a new run",
             "data",
         )
 
@@ -71,13 +76,13 @@ def show(
         The stored training images; validation and test images as the likelihood sees them; and the
         test images in the form that log p(x) on the base measure refers to.
     """
-    parts = dataset.train, dataset.validation, dataset.test
-    for part in parts:
-        kind.check(part)
     seeds = [3 * options.data_seed + i for i in range(3)]  # independent noise for each part
+    held_out = dataset.validation, dataset.test
+    for part in held_out:  # the training images have been checked already
+        kind.check(part)
     validation, test = (
         kind.binarize(images, options.binarization, seed)
-        for images, seed in zip(parts[1:], seeds[1:], strict=True)
+        for images, seed in zip(held_out, seeds[1:], strict=True)
     )
     train = dataset.train
     if isinstance(train, Tensor):

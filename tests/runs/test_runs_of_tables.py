@@ -46,8 +46,9 @@ def test_a_table_is_trained_and_evaluated_and_drawn(tmp_path: Path) -> None:
     assert drawn == {"training", "rows", "columns", "pairs", "bounds", "units"}
     assert result.checks is not None and set(result.checks.by_statistic) == set(run.kind.names)
     mean = result.importance.elbo.mean
-    marginals = -(np.log(72) + 10 + 0.6 * 0 + np.log(0.6) + np.log(2) + np.log(10) + 2 * 1.419)
-    assert abs(mean - marginals) < 1.5  # independent columns, in their own units
+    # The columns are independent: age is uniform, income log-normal, height normal.
+    entropy = np.log(72) + (10 + np.log(0.6) + 1.419) + np.log(2) + (np.log(10) + 1.419)
+    assert abs(mean + entropy) < 1.5  # in their own units
     opened = Run.open(run.folder)
     assert str(opened.kind) == str(run.kind) and opened.options.fingerprint
 
@@ -73,6 +74,35 @@ def test_a_file_that_is_moved_or_sorted_is_the_same_and_others_are_refused(tmp_p
         Run.open(run.folder)
 
 
+def test_totals_that_are_known_are_those_of_the_rows(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    totals = draw.choice([5, 50, 500], 300)
+    np.save(tmp_path / "a.npy", np.stack([draw.multinomial(n, [0.2, 0.3, 0.5]) for n in totals]))
+    run = build(tmp_path / "run", "--data", tmp_path / "a.npy", "--likelihood", "Multinomial")
+    assert run.base_measure.name == "counts, given their total"
+    run.vae.eval()
+    run.folder.mkdir()
+    result = evaluation.evaluate(run, evaluation.Plan(checks=50, draws=0))
+    assert result.checks is not None and result.smoothness is not None
+    drawn = np.stack([check.model for check in result.checks.by_statistic.values()], 1).sum(1)
+    assert set(drawn) == {5, 50, 500}
+    assert all(np.isfinite(cost.mean().item()) for cost in result.smoothness.noise.values())
+
+
+def test_a_new_run_may_take_the_options_of_another(tmp_path: Path) -> None:
+    """With other data, too: only opening and resuming ask for the same ones."""
+    write_table(tmp_path / "a.csv")
+    write_table(tmp_path / "b.csv", seed=1)
+    build(tmp_path / "run", "--data", tmp_path / "a.csv").create()
+    same = ["--config", tmp_path / "run/config.yaml"]
+    build(tmp_path / "other", *same, "--data", tmp_path / "b.csv").create()
+    with pytest.raises(InputError, match="exists already"):
+        build(tmp_path / "run", "--data", tmp_path / "a.csv").create()
+    resumed = build(tmp_path / "run", *same, "--data", tmp_path / "b.csv")
+    with pytest.raises(InputError, match=r"is not what .* was trained on"):
+        resumed.resume()
+
+
 def test_columns_are_given_and_left_out(tmp_path: Path) -> None:
     write_table(tmp_path / "a.csv")
     given = ["--data", tmp_path / "a.csv", "--drop", "group, smoker", "--columns.age", "real"]
@@ -81,5 +111,13 @@ def test_columns_are_given_and_left_out(tmp_path: Path) -> None:
     more = ["--likelihood.columns", "{income: Gamma}"]
     run = build(tmp_path / "run", *given, "--likelihood", "Columns", *more)
     assert [type(part).__name__ for part in run.vae.likelihood.parts] == ["Gaussian", "Gamma"]
-    with pytest.raises(InputError, match="no column"):
-        build(tmp_path / "run", "--data", tmp_path / "a.csv", "--drop", "wages")
+    for options, said in (
+        (["--drop", "wages"], "has no column wages"),
+        (["--columns.smoker", "ordered"], "which order have no, yes\\? Give it"),
+        (["--columns.height", "real 3"], "real has nothing after it"),
+    ):
+        with pytest.raises(InputError, match=said):
+            build(tmp_path / "run", "--data", tmp_path / "a.csv", *options)
+    with pytest.raises(InputError, match="digits is read as it is") as caught:
+        build(tmp_path / "run", "--drop", "wages")
+    assert caught.value.parameter == "drop"

@@ -566,6 +566,7 @@ def test_annealing(script: Script, tmp_path: Path) -> None:
         assert (tmp_path / name / "figures/predictive.png").exists()
     code, out, _ = script("compare", "first", "second", "--figure", "forest.png")
     assert code == 0 and out.startswith("AIS of 30 test images") and "MC error" in out
+    assert "AIS, upper" in out
     assert (tmp_path / "forest.png").stat().st_size > 0
     refused = script("compare", "first", "second", "--figure", "forest.txt")
     assert refused[0] == 2 and "forest.txt cannot be drawn" in refused[2]
