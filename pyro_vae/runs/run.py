@@ -139,11 +139,12 @@ class Run:
         engine = f"{self.namespace.engine} engine"
         if self.options.engine == "auto":
             engine += f" ({_num_steps(self.options, len(self.train))} steps)"
+        seen = "" if str(self.kind) == str(self.data_kind) else f", modelled as {self.kind}"
         lines = [
             f"{self.options.data}: {len(self.train)} training, {len(self.validation)} validation, "
             f"{len(self.test)} test examples of {shape}, on {self.device} by the {engine}, into "
             f"{self.folder}",
-            f"The data are {self.data_kind}, modelled as {self.kind} by "
+            f"The data are {self.data_kind}{seen}; the likelihood is "
             f"{type(self.vae.likelihood).__name__}.",
             *self.notes,
         ]
