@@ -9,7 +9,12 @@ from random import Random
 import pytest
 import torch
 from checks import CALLS, check
-from descriptions import WRONG_AUXILIARIES, Description, descriptions, random_description
+from descriptions import (
+    WRONG_AUXILIARIES,
+    Description,
+    descriptions,
+    random_description,
+)
 from hypothesis import HealthCheck, Phase, given, settings
 from mutations import MENDS, Mend, fails_only_without
 from pyro import poutine
@@ -34,15 +39,29 @@ FOUND = [  # each was wrong once
     Description(examples=9, covariates="one", batch_size=2),
     Description(auxiliary="folded"),
     Description(examples=2, dtype="bfloat16 data", classes=3, emission="coin", enumerate="model"),
-    Description(width=0, in_features=True, features=2, noise_argument="first", auxiliary="folded"),
+    Description(width=0, in_features=True, observation="plate", noise_argument="first"),
     Description(
-        examples=5, in_features=True, features=3, arguments="keyword", guide_plate="another name"
+        examples=5,
+        width=0,
+        in_features=True,
+        features=3,
+        observation="plate",
+        guide_plate="another name",
+    ),
+    Description(
+        examples=2, width=0, in_features=True, observation="plate", guide_plate="another name"
+    ),
+    Description(
+        examples=2,
+        width=0,
+        in_features=True,
+        observation="plate",
+        scale="sized",
+        guide_plate="unsized",
     ),
     Description(classes=2, layers=2, circle="line", guide_plate="unsized", enumerate="guide"),
     Description(width=2, position="view", scale="subsample", named=True),
     Description(examples=1, classes=3, guide="full", tables="index", enumerate="guide"),
-    Description(examples=2, width=0, in_features=True, guide_plate="another name"),
-    Description(examples=2, width=0, in_features=True, guide_plate="unsized", scale="sized"),
     Description(classes=2, enumerate="model", guide_plate="another name", shift=0.3, widen=0.3),
 ]
 

@@ -50,6 +50,9 @@ def test_columns_are_standardised_each() -> None:
     x = kind.observe(ROWS)
     assert torch.equal(x, ROWS.float())  # in the data's own units
     torch.testing.assert_close(kind.features(x).mean(0), torch.zeros(2))
+    second = kind.of_columns([1])
+    assert second.names == ("b",) and torch.equal(second.loc, kind.loc[1:])
+    assert torch.equal(second.scale, kind.scale[1:]) and kind.shape == (2,)
     loc, scale = kind.in_units(torch.zeros(2), torch.ones(2))
     assert torch.equal(loc, kind.loc) and torch.equal(scale, kind.scale)
 
