@@ -76,18 +76,10 @@ def check_change_of_variables(
             )
         gradient = _gradient(noise, trace, plate)
         found = _elementwise(u, gradient)
-        if found is None:
-            log_det = _log_det(u, gradient, auxiliary, computed)
-        else:
-            log_det = found.slopes.abs().log().sum(1)
-        log_density = sum(
-            _by_example(
-                trace.nodes[name]["fn"].log_prob(trace.nodes[name]["value"]),
-                trace.nodes[name],
-                plate,
-            ).sum(1)
-            for name in _deltas(trace)
+        log_det = (
+            found.slopes.abs().log().sum(1) if found else _log_det(u, gradient, auxiliary, computed)
         )
+        log_density = _log_density_of_computed(trace, plate)
         expected = -(log_det + sum(log_dets))
         error = (log_density - expected).abs().max().item()
     if not math.isfinite(log_det.sum().item()):
@@ -203,6 +195,15 @@ def _coordinates(
 def _deltas(guide_trace: poutine.Trace) -> list[str]:
     """Return the names of all `Delta` sites of a guide."""
     return [name for name, site in sample_sites(guide_trace) if isinstance(base(site["fn"]), Delta)]
+
+
+def _log_density_of_computed(trace: poutine.Trace, plate: str | None) -> Tensor:
+    """Return the log-densities that the `Delta` sites of a guide state, summed by example."""
+    total = torch.zeros(())
+    for name in _deltas(trace):
+        site = trace.nodes[name]
+        total = total + _by_example(site["fn"].log_prob(site["value"]), site, plate).sum(1)
+    return total
 
 
 def _without_points(auxiliary: Sequence[str], guide_trace: poutine.Trace) -> list[str]:
