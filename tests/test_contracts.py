@@ -209,6 +209,29 @@ TABLES |= {
     ),
     "ByKind": table(likelihoods.ByKind, *MIXED),
 }
+
+
+def holes(
+    likelihood: Callable[..., likelihoods.Likelihood], kind: kinds.Kind, stored: Tensor
+) -> Case:
+    """A likelihood of data of which a third is missing, and of one example everything."""
+    there = torch.rand(stored.shape, generator=torch.Generator().manual_seed(0)) > 1 / 3
+    there[0] = False
+    incomplete = torch.where(there, stored, torch.nan)
+
+    def make(latent_dim: int, event_shape: Any) -> likelihoods.Likelihood:
+        return likelihoods.ObservedEntries(likelihood(latent_dim, kind.fitted(incomplete)))
+
+    return make, {"event_shape": kind.shape, "stored": incomplete}
+
+
+TABLES |= {
+    "ObservedEntries of columns": holes(likelihoods.Columns, *MIXED),
+    "ObservedEntries of counts": holes(NB, *OF_COUNTS),
+    "ObservedEntries of pixels": holes(
+        likelihoods.Binomial, kinds.Levels([2, 2], levels=17), CODES.reshape(60, 2, 2)
+    ),
+}
 NETWORKS: dict[str, Case] = {
     "MLP": (partial(MLP, widths=[7, 6]), {}),
     "MLP without hidden layers": (partial(MLP, widths=[]), {}),

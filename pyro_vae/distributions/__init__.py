@@ -15,6 +15,7 @@ from pyro_vae.distributions.logistic import Logistic
 from pyro_vae.distributions.multinomial import Multinomial
 from pyro_vae.distributions.negative_binomial import NegativeBinomial
 from pyro_vae.distributions.normal_mixture import NormalMixture, mixture
+from pyro_vae.distributions.observed_entries import ObservedEntries
 from pyro_vae.distributions.on_sphere import PowerSpherical, UniformSphere
 from pyro_vae.distributions.poisson import Poisson
 from pyro_vae.distributions.relaxed import LogitRelaxedBernoulli, LogRelaxedOneHot
@@ -35,6 +36,7 @@ __all__ = [
     "Multinomial",
     "NegativeBinomial",
     "NormalMixture",
+    "ObservedEntries",
     "Poisson",
     "PowerSpherical",
     "Resampled",

@@ -75,6 +75,11 @@ class Categories(Kind):
         """One number for each category of each column."""
         return torch.Size([sum(self.sizes)])
 
+    @property
+    def place_of_feature(self) -> Tensor:
+        """The place of the column of each feature, shape [sum of the Ks]."""
+        return torch.tensor([i for i, size in enumerate(self.sizes) for _ in range(size)])
+
     def text(self, place: int, value: float) -> str:
         """Return the name of the nearest category; means of codes lie between."""
         names = self.categories[place]
@@ -131,6 +136,11 @@ class Ordered(Categories):
     def feature_shape(self) -> torch.Size:
         """One number for each column."""
         return self.shape
+
+    @property
+    def place_of_feature(self) -> Tensor:
+        """The place of each column."""
+        return torch.arange(len(self.sizes))
 
     def features(self, x: Tensor) -> Tensor:
         """Return the codes, divided by the largest."""

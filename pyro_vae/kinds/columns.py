@@ -52,6 +52,16 @@ class Columns(Kind):
         """The numbers of features of all groups together."""
         return torch.Size([sum(kind.feature_shape.numel() for kind, _ in self.parts)])
 
+    @property
+    def place_of_feature(self) -> Tensor:
+        """The place of the column that each feature is made from, shape [features]."""
+        return torch.cat([places[kind.place_of_feature] for kind, places in self._indexed()])
+
+    @property
+    def filler(self) -> Tensor:
+        """The fillers of all columns, shape [D]."""
+        return self._in_order([kind.filler.expand(kind.shape) for kind, _ in self.parts])
+
     def text(self, place: int, value: float) -> str:
         """Return how a person reads a value of a column."""
         for kind, places in self.parts:

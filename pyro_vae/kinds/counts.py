@@ -1,6 +1,7 @@
 """Counts."""
 
 import torch
+from torch import Tensor
 
 from pyro_vae.kinds.base_measure import BaseMeasure
 from pyro_vae.kinds.kind import Stored
@@ -22,8 +23,14 @@ class Counts(Standardised):
 
     name = "counts"
     transform = torch.log1p
+    inverse = torch.expm1
     may_be_constant = True
     total_is_known = False
+
+    @property
+    def filler(self) -> Tensor:
+        """The count whose feature is next to zero."""
+        return super().filler.round()
 
     def check(self, stored: Stored) -> None:
         """Refuse values that are no counts, or above 2^24, where single precision has gaps.

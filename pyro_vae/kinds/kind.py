@@ -75,6 +75,19 @@ class Kind(ABC):
         return self.shape
 
     @property
+    def place_of_feature(self) -> Tensor:
+        """The place of the value that each feature of a vector is made from, shape [features]."""
+        return torch.arange(self.feature_shape.numel())
+
+    @property
+    def filler(self) -> Tensor:
+        """A value of x that stands where one is missing, shape [] or that of an example.
+
+        It only has to be possible, and not extreme: it enters no probability.
+        """
+        return torch.zeros(())
+
+    @property
     def is_picture(self) -> bool:
         """Whether a person sees an example as a picture, and not as the row of a table."""
         return len(self.shape) > 1
@@ -163,6 +176,17 @@ class Kind(ABC):
     @abstractmethod
     def base_measure(self) -> BaseMeasure:
         """Return the measure on which log p(x) is reported."""
+
+    def shift(self, x: Tensor) -> Tensor | float:
+        """Return the nats that are added to log p(x) to have it on the base measure.
+
+        Args:
+            x: examples as the likelihood sees them, shape [N, *shape].
+
+        Returns:
+            One number, or one for each example, shape [N].
+        """
+        return self.base_measure().shift
 
     def measured(self, stored: Tensor, x: Tensor) -> Tensor:
         """Return held-out examples in the form that log p(x) refers to.

@@ -19,6 +19,7 @@ class Positive(Standardised):
 
     name = "positive"
     transform = torch.log
+    inverse = torch.exp
 
     def check(self, stored: Stored) -> None:
         """Refuse values that are zero, negative, infinite or NaN.

@@ -25,6 +25,7 @@ class Real(Standardised):
 
     name = "real"
     transform = torch.positive
+    inverse = torch.positive
 
     @classmethod
     def seeing(cls, data: Kind) -> Self | None:

@@ -25,10 +25,12 @@ class Standardised(Kind):
 
     Attributes:
         transform: t.
+        inverse: its inverse.
         may_be_constant: whether a column may have the same value in all training examples.
     """
 
     transform: ClassVar[Callable[[Tensor], Tensor]]
+    inverse: ClassVar[Callable[[Tensor], Tensor]]
     may_be_constant: ClassVar[bool] = False
 
     def __init__(
@@ -41,6 +43,11 @@ class Standardised(Kind):
         super().__init__(shape, names)
         self.loc = torch.zeros(()) if loc is None else loc
         self.scale = torch.ones(()) if scale is None else scale
+
+    @property
+    def filler(self) -> Tensor:
+        """The value whose feature is zero."""
+        return type(self).inverse(self.loc)
 
     @classmethod
     def seeing(cls, data: Kind) -> Self | None:

@@ -29,23 +29,31 @@ def moments(
             then one.
 
     Returns:
-        Mean and deviation, `float64`, shape [D] for vectors, [] otherwise.
+        Mean and deviation of the values that are not NaN, `float64`, shape [D] for vectors, []
+        otherwise.
 
     Raises:
-        InputError: if a column has the same value in all examples.
+        InputError: if a column has no value, or the same one in all examples.
     """
     is_table = len(kind.shape) == 1
-    count, mean, total = 0, torch.zeros(()), torch.zeros(())
+    count, mean, total = torch.zeros(()), torch.zeros(()), torch.zeros(())
     for part in stored.split(ROWS):
         values = transform(part.double())
         values = values if is_table else values.reshape(-1)
-        new, own = len(values), values.mean(0)
+        new = (~values.isnan()).sum(0).double()
+        own = values.nansum(0) / new.clamp(min=1)
         # Chan, Golub & LeVeque (1979), equation 2.1: sums of squares about means are combined.
         delta, both = own - mean, count + new
-        total = total + (values - own).square().sum(0) + delta.square() * count * new / both
-        mean = mean + delta * new / both
+        share = new / both.clamp(min=1)
+        total = total + (values - own).square().nansum(0) + delta.square() * count * share
+        mean = mean + delta * share
         count = both
-    scale = (total / max(1, count - 1)).sqrt()
+    empty = (count == 0).reshape(-1).nonzero()[:, 0].tolist()
+    if empty:
+        raise InputError(
+            f"{column(kind, empty[0])} has no value in the training examples: drop it", "data"
+        )
+    scale = (total / (count - 1).clamp(min=1)).sqrt()
     constant = ~(scale > 1e-12 * (1e-300 + mean.abs()))
     if may_be_constant:
         scale = scale.where(~constant, 1.0)

@@ -27,6 +27,7 @@ from pyro_vae.likelihoods.pixel_densities import Beta, ContinuousBernoulli, Logi
 from pyro_vae.likelihoods.positive_values import Gamma, LogNormal
 from pyro_vae.likelihoods.real_values import Gaussian, Laplace, StudentT
 from pyro_vae.likelihoods.table_columns import Columns
+from pyro_vae.likelihoods.with_holes import ObservedEntries
 
 __all__ = [
     "Bernoulli",
@@ -49,6 +50,7 @@ __all__ = [
     "LogitNormal",
     "Multinomial",
     "NegativeBinomial",
+    "ObservedEntries",
     "PixelCNN",
     "PixelCNNLevels",
     "Poisson",

@@ -1,0 +1,325 @@
+"""Likelihoods of data with missing values, against exact answers."""
+
+import math
+from functools import partial
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_vae import VAE, bounds, kinds, likelihoods, networks, objectives, posteriors, priors
+from pyro_vae.errors import InputError
+from pyro_vae.likelihoods import ObservedEntries
+from pyro_vae.training import CompiledEngine, EagerEngine
+
+CATEGORIES = kinds.Categories([3], None, [["a", "b"], ["a", "b", "c", "d"], ["x", "y", "z"]])
+ORDERED = kinds.Ordered([2], None, [["a", "b", "c"], ["x", "y"]])
+TABLE = kinds.Columns(
+    [
+        (kinds.Real([2]), [0, 3]),
+        (kinds.Categories([1], None, [["a", "b", "c"]]), [1]),
+        (kinds.Counts([1]), [2]),
+        (kinds.Positive([1]), [4]),
+    ]
+)
+GREY = kinds.Levels([3, 2], levels=256)
+
+# A likelihood of each kind, and stored examples.
+CASES: dict[str, tuple[Any, kinds.Kind, Any]] = {
+    "Gaussian": (likelihoods.Gaussian, kinds.Real([4]), lambda: 5 + 3 * torch.randn(40, 4)),
+    "StudentT": (likelihoods.StudentT, kinds.Real([4]), lambda: torch.randn(40, 4)),
+    "LogisticMixture": (likelihoods.LogisticMixture, kinds.Real([4]), lambda: torch.randn(40, 4)),
+    "Gamma": (likelihoods.Gamma, kinds.Positive([4]), lambda: torch.rand(40, 4) + 0.1),
+    "LogNormal": (likelihoods.LogNormal, kinds.Positive([4]), lambda: torch.rand(40, 4) + 0.1),
+    "NegativeBinomial": (
+        likelihoods.NegativeBinomial,
+        kinds.Counts([4]),
+        lambda: torch.randint(0, 30, (40, 4)).float(),
+    ),
+    "Poisson with more zeros": (
+        partial(likelihoods.Poisson, zero_inflation=True),
+        kinds.Counts([4]),
+        lambda: torch.randint(0, 9, (40, 4)).float(),
+    ),
+    "Categories": (
+        likelihoods.Categories,
+        CATEGORIES,
+        lambda: (torch.rand(40, 3) * torch.tensor([2, 4, 3])).floor(),
+    ),
+    "CumulativeLogit": (
+        likelihoods.CumulativeLogit,
+        ORDERED,
+        lambda: (torch.rand(40, 2) * torch.tensor([3, 2])).floor(),
+    ),
+    "Columns": (
+        likelihoods.Columns,
+        TABLE,
+        lambda: torch.stack(
+            [
+                torch.randn(40),
+                (3 * torch.rand(40)).floor(),
+                (9 * torch.rand(40)).floor(),
+                100 + torch.randn(40),
+                torch.rand(40) + 0.1,
+            ],
+            1,
+        ),
+    ),
+    "Bernoulli": (
+        likelihoods.Bernoulli,
+        kinds.Binary([3, 2], levels=2),
+        lambda: torch.randint(0, 2, (40, 3, 2)).float(),
+    ),
+    "DiscretizedLogistic": (
+        likelihoods.DiscretizedLogistic,
+        GREY,
+        lambda: torch.randint(0, 256, (40, 3, 2)).float(),
+    ),
+    "Beta of levels": (
+        likelihoods.Beta,
+        kinds.UnitInterval([3, 2]),
+        lambda: torch.randint(0, 256, (40, 3, 2)).float(),
+    ),
+    "Gaussian in colour": (
+        likelihoods.Gaussian,
+        kinds.UnitInterval([3, 2, 2], levels=None),
+        lambda: torch.rand(40, 3, 2, 2),
+    ),
+}
+
+
+def with_holes(stored: Tensor, share: float = 0.5) -> Tensor:
+    """Return examples of which the first has nothing observed, and the second everything."""
+    holes = torch.rand(stored.shape) < share
+    holes[0], holes[1] = True, False
+    return torch.where(holes, torch.nan, stored)
+
+
+def built(name: str) -> tuple[ObservedEntries, Tensor, Tensor]:
+    """Return a likelihood that has seen stored examples, these, and x."""
+    torch.manual_seed(3)
+    make, kind, draw = CASES[name]
+    stored = with_holes(draw())
+    likelihood = ObservedEntries(make(2, kind))
+    likelihood.kind.check(stored)
+    likelihood.fit_kind(stored)
+    likelihood.initialize(likelihood.kind.stored_features(stored))
+    return likelihood, stored, likelihood.kind.observe(stored)
+
+
+def whole_x(likelihood: ObservedEntries, x: Tensor) -> Tensor:
+    return likelihood.kind.fill(x)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_missing_values_leave_their_factors_out(name: str) -> None:
+    likelihood, _, x = built(name)
+    z = torch.randn(40, 2)
+    log_p = likelihood(z).log_prob(x)
+    assert log_p[0] == 0
+    torch.testing.assert_close(log_p[1], likelihood.whole(z).log_prob(whole_x(likelihood, x))[1])
+    # The observed values alone: each factor by the difference that one more value makes.
+    flat, event = x.flatten(1), x.shape[1:]
+    total = torch.zeros(40)
+    for place in range(flat.shape[1]):
+        alone = torch.full_like(flat, torch.nan)
+        alone[:, place] = flat[:, place]
+        total += likelihood(z).log_prob(alone.view(-1, *event))
+    torch.testing.assert_close(log_p, total, rtol=1e-5, atol=1e-4)
+    # What stands in a hole of the data does not matter.
+    drawn = likelihood.whole(z).sample()
+    other = torch.where(x.isnan(), drawn, x)
+    pixels = likelihood.whole(z)
+    if not isinstance(likelihood.whole, likelihoods.Columns):
+        factors = pixels.base_dist.log_prob(other)
+        torch.testing.assert_close(
+            log_p, torch.where(x.isnan(), 0, factors).flatten(1).sum(1), rtol=1e-5, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_features_show_what_is_there_and_nothing_else(name: str) -> None:
+    likelihood, stored, x = built(name)
+    kind = likelihood.kind
+    features = kind.features(x)
+    assert features.shape[1:] == kind.feature_shape
+    own, there = kind.parted(features)
+    assert own.shape == there.shape == (40, *kind.whole.feature_shape)
+    assert not own[~there].any()
+    assert (own[1] == kind.whole.features(x[1:2])[0]).all()
+    assert not there[0].any() and there[1].all()
+    # Two values that differ only in a hole do not exist: NaN has no value.
+    assert kind.features(x).isfinite().all()
+    assert (kind.stored_features(stored) == kind.stored_features(stored)).all()
+    assert (x.isnan() == stored.isnan()).all()
+    assert kind.intensities(x).isnan().equal(x.isnan())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_example_could_show_itself(name: str) -> None:
+    likelihood, stored, x = built(name)
+    found = likelihood.kind.could_show(x, likelihood.kind.stored_features(stored))
+    assert found.diagonal().all()
+    nothing = x.isnan().flatten(1).all(1)
+    assert found[0].equal(nothing)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_finite_and_equal_for_both_engines(name: str) -> None:
+    def vae() -> VAE:
+        likelihood, _, x = built(name)
+        torch.manual_seed(0)
+        posterior = posteriors.Normal(likelihood.kind.feature_shape, 2)
+        made = VAE(priors.StandardNormal(2), likelihood, posterior)
+        made.initialize(likelihood.kind.features(x))
+        return made
+
+    _, _, x = built(name)
+    losses = {}
+    for engine in (EagerEngine, CompiledEngine) if name == "Columns" else (EagerEngine,):
+        pyro.clear_param_store()
+        made = vae()
+        steps = engine(made.model, made.guide, objectives.ELBO(), 1e-2)
+        torch.manual_seed(0)
+        losses[engine] = [steps.step(x, lambda batch: batch) for _ in range(3)]
+        assert all(map(math.isfinite, losses[engine]))
+        assert all(parameter.isfinite().all() for parameter in made.parameters())
+    first, *others = losses.values()
+    for other in others:
+        assert other == pytest.approx(first, rel=1e-4)
+
+
+def factor_analysis(x: Tensor, train: int = 600) -> tuple[VAE, Tensor]:
+    """Return a linear VAE that has seen x, and its exact log p(x_observed), in closed form."""
+    torch.manual_seed(1)
+    pyro.clear_param_store()
+    likelihood = ObservedEntries(likelihoods.Gaussian(2, kinds.Real(x.shape[1:]), networks.Linear))
+    likelihood.fit_kind(x)
+    posterior = posteriors.FullNormal(likelihood.kind.feature_shape, 2, networks.Linear)
+    vae = VAE(priors.StandardNormal(2), likelihood, posterior)
+    vae.initialize(likelihood.kind.stored_features(x))
+    svi = pyro.infer.SVI(
+        vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), pyro.infer.Trace_ELBO()
+    )
+    for _ in range(train):
+        svi.step(x)
+    vae.eval()
+    mean, covariance = joint_moments(vae)
+    exact = []
+    for row in x.double():
+        there = ~row.isnan()
+        if there.any():
+            own = covariance[there][:, there]
+            normal = torch.distributions.MultivariateNormal(mean[there], own)
+            exact.append(normal.log_prob(row[there]))
+        else:
+            exact.append(torch.zeros((), dtype=torch.float64))
+    return vae, torch.stack(exact)
+
+
+def joint_moments(vae: VAE) -> tuple[Tensor, Tensor]:
+    """Return the mean and the covariance of x under a linear Gaussian model."""
+    assert isinstance(vae.likelihood, ObservedEntries)
+    gaussian = vae.likelihood.whole
+    assert isinstance(gaussian, likelihoods.Gaussian)
+    kind = gaussian.kind
+    assert isinstance(kind, kinds.Real)
+    (weight,) = [p for p in gaussian.decoder.parameters() if p.dim() == 2]
+    loc, scale = kind.in_units(gaussian.decoder.bias, gaussian.log_scale.exp())
+    loadings = (kind.scale.unsqueeze(1) * weight).double()
+    covariance = loadings @ loadings.T + scale.double().square().diag()
+    return loc.detach().double(), covariance.detach()
+
+
+def correlated(count: int = 60) -> Tensor:
+    torch.manual_seed(0)
+    loadings = torch.randn(2, 4) * torch.tensor([1, 1, 5.0, 0.1])
+    noise = torch.randn(count, 4) * torch.tensor([0.5, 0.3, 2, 0.05])
+    return torch.randn(count, 2) @ loadings + noise + torch.tensor([0, -2, 30.0, 0])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_bounds_of_factor_analysis_with_holes_are_exact(share: float) -> None:
+    x = with_holes(correlated(), share)
+    vae, exact = factor_analysis(x)
+    assert exact[0] == 0
+    found = bounds.evaluate(vae.model, vae.guide, x, num_samples=5000, seed=0)
+    below = (found.bound.values - exact).mean().item()
+    error = math.hypot(found.bound.mc_se, 1e-3)
+    assert -5 * error < below < 4 * error
+    annealed = bounds.anneal(vae.model, vae.guide, x[:20], seed=0)
+    for bound in (annealed.lower, annealed.upper):
+        difference = (bound.values - exact[:20]).mean().item()
+        assert abs(difference) < 4 * math.hypot(bound.mc_se, 1e-3)
+
+
+def test_dequantised_levels_are_shifted_by_the_values_that_are_there() -> None:
+    likelihood, _, x = built("Beta of levels")
+    there = (~x.isnan()).flatten(1).sum(1)
+    shift = likelihood.kind.shift(x)
+    torch.testing.assert_close(shift, -there.double() * math.log(256))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "sentence"),
+    [
+        (
+            partial(likelihoods.PixelCNN, layers=2, kernel_size=3, channels=6),
+            kinds.Binary([4, 4], levels=2),
+            "makes values depend on each other",
+        ),
+        (likelihoods.Multinomial, kinds.Counts([4]), "total of a row with missing counts"),
+        (
+            partial(likelihoods.Poisson, total="known"),
+            kinds.Counts([4]),
+            "total of a row with missing counts",
+        ),
+        (partial(likelihoods.Gaussian, noise="optimal"), kinds.Real([4]), "learned noise"),
+    ],
+)
+def test_likelihoods_that_cannot_leave_values_out_are_refused(
+    make: Any, kind: kinds.Kind, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        ObservedEntries(make(2, kind))(torch.zeros(3, 2))
+
+
+ORDINARY = partial(posteriors.Normal, encoder=networks.Linear)
+
+
+@pytest.mark.parametrize(
+    ("prior", "posterior", "objective"),
+    [
+        (priors.Mixture, ORDINARY, objectives.IWAE),
+        (partial(priors.Exemplar, components=5), ORDINARY, objectives.ELBO),
+        (priors.Flow, partial(posteriors.IAF, layers=1, hidden=4, context=2), objectives.ELBO),
+        (priors.UniformSphere, posteriors.PowerSpherical, objectives.ELBO),
+        (priors.Bernoulli, posteriors.Bernoulli, objectives.ELBO),
+        (priors.Hierarchical, posteriors.Hierarchical, objectives.ELBO),
+        (priors.StandardNormal, ORDINARY, objectives.RWS),
+        (priors.StandardNormal, ORDINARY, objectives.Renyi),
+        (priors.StandardNormal, ORDINARY, objectives.TargetKL),
+    ],
+)
+def test_parts_work_on_data_with_holes(prior: Any, posterior: Any, objective: Any) -> None:
+    likelihood, _, x = built("Columns")
+    pyro.clear_param_store()
+    vae = VAE(prior(2), likelihood, posterior(likelihood.kind.feature_shape, 2))
+    vae.initialize(likelihood.kind.features(x))
+    engine = EagerEngine(vae.model, vae.guide, objective(), 1e-2)
+    assert all(math.isfinite(engine.step(x, lambda batch: batch)) for _ in range(3))
+    assert all(parameter.isfinite().all() for parameter in vae.parameters())
+    vae.eval()
+    found = bounds.evaluate(vae.model, vae.guide, x[:4], num_samples=20, seed=0)
+    assert found.bound.values.isfinite().all()
+
+
+def test_a_vamp_prior_has_pseudo_inputs_with_holes() -> None:
+    likelihood, stored, x = built("Bernoulli")
+    prior = priors.Vamp(2, components=4)
+    vae = VAE(prior, likelihood, posteriors.Normal(likelihood.kind.feature_shape, 2))
+    vae.initialize(likelihood.kind.stored_features(stored))
+    assert prior.pseudo_inputs.shape == (4, 2, 3, 2)
+    assert prior().log_prob(vae.guide(x)).isfinite().all()
