@@ -3,6 +3,7 @@
 | file | content |
 |---|---|
 | `weights` | the log-weights, from which every bound is computed |
+| `weighted_draws` | draws with their weights, for what follows from x, such as imputation |
 | `importance`, `importance_results`, `streaming` | ELBO, IWAE and the jackknife: `evaluate` |
 | `annealing`, and `annealing_*` | annealed importance sampling, from both sides: `anneal` |
 | `densities` | log q(z given x) and log p(x, z) with gradients, in coordinates |

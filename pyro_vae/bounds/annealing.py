@@ -209,7 +209,7 @@ def _forward(call: _Call, x: Arguments, advance: Callable[[int], Any]) -> Result
     """Return log-weights, shape [batch, chains], and the mean acceptance of each example."""
     moves = call.chains.pilot(x, advance)
     u = call.chains.densities.draw(call.settings.chains, x)
-    log_w, acceptance = call.chains.run(u, x, moves, advance)
+    log_w, acceptance, _ = call.chains.run(u, x, moves, advance)
     return {"log_w": log_w.T, "acceptance": acceptance}
 
 
@@ -219,7 +219,7 @@ def _both_ways(call: _Call, x: Arguments, advance: Callable[[int], Any]) -> Resu
     forward = _forward(call, x, advance)
     u = call.chains.densities.coordinates_of(latents, call.settings.chains, x)
     moves = call.chains.pilot(x, advance)
-    log_w, _ = call.chains.run(u, x, moves, advance, backward=True)
+    log_w, _, _ = call.chains.run(u, x, moves, advance, backward=True)
     return {**forward, "log_w_backward": log_w.T}
 
 

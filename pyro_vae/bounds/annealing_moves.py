@@ -118,7 +118,7 @@ class Chains:
         moves: Moves,
         advance: Callable[[int], Any],
         backward: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Run chains from f_0 to f_1, or backwards from f_1 to f_0.
 
         Args:
@@ -129,8 +129,9 @@ class Chains:
             backward: whether to run from f_1 to f_0.
 
         Returns:
-            log w of each chain, `float64`, shape [chains, batch], and the mean acceptance, [batch].
-            E[w] = p(x) for chains from f_0 to f_1, and E[1 / w] = 1 / p(x) for backward chains.
+            log w of each chain, `float64`, shape [chains, batch]; the mean acceptance, [batch]; and
+            where the chains end. E[w] = p(x) for chains from f_0 to f_1, and E[1 / w] = 1 / p(x)
+            for backward chains.
         """
         point = Point(*self._point(u, x))
         log_w = torch.zeros_like(point.log_p, dtype=torch.float64)
@@ -151,7 +152,7 @@ class Chains:
                 )
                 acceptance += accepted.mean(0)
             advance(point.log_p.numel())
-        return log_w, acceptance / max(1, last - 1)
+        return log_w, acceptance / max(1, last - 1), point.u
 
     def _move_all(
         self,

@@ -223,8 +223,8 @@ class Densities:
             scale[:, site.first : site.end] = (-2 * length.log()).sqrt()
         return scale.clamp(min=torch.finfo(scale.dtype).tiny ** 0.5)
 
-    def _log_densities(self, u: Tensor, arguments: Arguments) -> tuple[Tensor, Tensor]:
-        """Return log f_0 and log f_1 at u, each of shape [chains, batch]."""
+    def draws_at(self, u: Tensor, arguments: Arguments) -> "tuple[Draws, list[_Substitution]]":
+        """Run both programs with the values at u, shape [chains, batch, D]."""
         substitutions = []
 
         def substitute(chain: int | None) -> Messenger:
@@ -232,7 +232,11 @@ class Densities:
             substitutions.append(substitution)
             return substitution
 
-        draws = self.pair.draw(arguments, len(u), around_guide=substitute)
+        return self.pair.draw(arguments, len(u), around_guide=substitute), substitutions
+
+    def _log_densities(self, u: Tensor, arguments: Arguments) -> tuple[Tensor, Tensor]:
+        """Return log f_0 and log f_1 at u, each of shape [chains, batch]."""
+        draws, substitutions = self.draws_at(u, arguments)
         for substitution, run in zip(substitutions, draws.runs, strict=True):
             substitution.set_log_probs(*run)
         log_q = draws.log_q(lambda site: not isinstance(base(site["fn"]), Delta))

@@ -20,6 +20,11 @@ class Binary(Pixels):
 
     name = "binary"
 
+    @property
+    def num_categories(self) -> Tensor:
+        """Two."""
+        return torch.tensor(2)
+
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return pixels in {0, 1}, drawn anew."""
         if self.levels == 2:

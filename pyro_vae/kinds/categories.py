@@ -71,6 +71,11 @@ class Categories(Kind):
         return tuple(len(each) for each in self.categories)
 
     @property
+    def num_categories(self) -> Tensor:
+        """K of each column, shape [D]."""
+        return torch.tensor(self.sizes)
+
+    @property
     def feature_shape(self) -> torch.Size:
         """One number for each category of each column."""
         return torch.Size([sum(self.sizes)])

@@ -58,6 +58,11 @@ class Columns(Kind):
         return torch.cat([places[kind.place_of_feature] for kind, places in self._indexed()])
 
     @property
+    def num_categories(self) -> Tensor:
+        """The numbers of categories of all columns, shape [D]."""
+        return self._in_order([kind.num_categories.expand(kind.shape) for kind, _ in self.parts])
+
+    @property
     def filler(self) -> Tensor:
         """The fillers of all columns, shape [D]."""
         return self._in_order([kind.filler.expand(kind.shape) for kind, _ in self.parts])

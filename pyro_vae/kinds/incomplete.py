@@ -50,6 +50,11 @@ class Incomplete(Kind):
         return self.whole.filler
 
     @property
+    def num_categories(self) -> Tensor:
+        """See `Kind.num_categories`."""
+        return self.whole.num_categories
+
+    @property
     def feature_shape(self) -> torch.Size:
         """The features of the other kind, and an indicator for each value."""
         features, values = self.whole.feature_shape, self.shape

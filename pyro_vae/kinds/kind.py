@@ -80,6 +80,14 @@ class Kind(ABC):
         return torch.arange(self.feature_shape.numel())
 
     @property
+    def num_categories(self) -> Tensor:
+        """How many values each value of x is one of, 0 if it is a number; shape [] or an example's.
+
+        Of categories the most probable one is reported, of numbers the mean.
+        """
+        return torch.zeros((), dtype=torch.long)
+
+    @property
     def filler(self) -> Tensor:
         """A value of x that stands where one is missing, shape [] or that of an example.
 

@@ -185,7 +185,7 @@ def test_backward_weights_are_unbiased() -> None:
     latents, simulated = simulation.simulate(known.vae.model, template)
     u = chains.densities.coordinates_of(latents, 2, simulated)
     moves = chains.pilot(simulated, lambda _: None)
-    log_w, _ = chains.run(u, simulated, moves, lambda _: None, backward=True)
+    log_w, _, _ = chains.run(u, simulated, moves, lambda _: None, backward=True)
     (x,) = simulated.tensors()
     ratio = (known.marginal.log_prob(x) - log_w).exp().mean(0)  # p / w, whose mean is one
     assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / len(ratio) ** 0.5
