@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_vae.codes import Latent
 from pyro_vae.networks import Network
+from pyro_vae.posteriors.codes import Latent
 
 # A network's class, or a partial of it: called with the shape of x and the shape of the outputs.
 Encoder = Callable[[Sequence[int], Sequence[int]], Network]

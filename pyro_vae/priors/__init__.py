@@ -11,7 +11,7 @@ of the command line; `forward` returns the distribution of one z; `Prior` explai
 steps.
 """
 
-from pyro_vae.codes import check_support
+from pyro_vae.posteriors.codes import check_support
 from pyro_vae.priors.committed import AR1
 from pyro_vae.priors.factorial import (
     Bernoulli,

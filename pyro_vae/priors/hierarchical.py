@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from pyro_vae import posteriors
-from pyro_vae.codes import check_support
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Kind
 from pyro_vae.networks import MLP, Network
 from pyro_vae.posteriors import Posterior
+from pyro_vae.posteriors.codes import check_support
 from pyro_vae.priors.factorial import StandardNormal
 from pyro_vae.priors.prior import Prior
 

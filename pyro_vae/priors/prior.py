@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.codes import Latent
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Kind
 from pyro_vae.posteriors import Posterior
+from pyro_vae.posteriors.codes import Latent
 
 
 class _NotBuiltError(InputError, AttributeError):

@@ -10,11 +10,11 @@ from factor_analysis import correlated, factor_analysis, joint_moments, with_hol
 from scipy import stats
 from torch import Tensor
 
-from pyro_vae import VAE, imputation, kinds, likelihoods, networks, posteriors, priors
+from pyro_vae import VAE, kinds, likelihoods, networks, posteriors, priors
 from pyro_vae.bounds import Settings
 from pyro_vae.errors import InputError
-from pyro_vae.imputation import impute, score
 from pyro_vae.likelihoods import ObservedEntries
+from pyro_vae.prediction import imputation, impute, score
 
 
 @pytest.fixture(scope="module")
