@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.column_kinds import understand_columns
+from pyro_vae.data.column_kinds import refuse_row_numbers, understand_columns
 from pyro_vae.data.given_kinds import ALL, check_names, given_numbers, parse_kind
 from pyro_vae.data.parts import Understood
 from pyro_vae.data.rules import infer_matrix
@@ -47,7 +47,7 @@ def understand_matrix(
     refuse_holes(summary, shown, where)
     understood = None
     if not options.columns:
-        understood = understand_whole(matrix, names, summary)
+        understood = understand_whole(matrix, names, where, summary)
     elif set(options.columns) == {ALL}:
         understood = _understand_given(matrix, names, summary, options.columns[ALL])
     if understood is None:
@@ -58,19 +58,27 @@ def understand_matrix(
 
 
 def understand_whole(
-    matrix: Any, names: tuple[str, ...], summary: Summary | None = None
+    matrix: Any, names: tuple[str, ...], where: str, summary: Summary | None = None
 ) -> Understood | None:
     """Return a matrix of whole numbers as of one kind, or None if it is a table of columns.
 
     Args:
         matrix: numbers [N, D], none of them missing.
         names: the names of the columns, if they have names.
+        where: the name of the file or object, for messages.
         summary: the facts about each column, if they are there already.
+
+    Raises:
+        InputError: if a column counts the rows, or each column has one value.
     """
     summary = summarise(matrix, by_column=True) if summary is None else summary
     spec, notes = infer_matrix(summary, str(matrix.dtype), matrix.shape[1])
     if spec is None:
         return None
+    for j in np.flatnonzero(summary.high - summary.low == matrix.shape[0] - 1):
+        column = matrix[:, j] if isinstance(matrix, np.ndarray) else matrix[:, [j]].toarray()[:, 0]
+        ends = float(summary.low[j]), float(summary.high[j])
+        refuse_row_numbers(names[j] if names else str(j), column, *ends, where)
     constant = int((summary.low == summary.high).sum())
     if constant:
         notes.append(f"{constant:,} of {matrix.shape[1]:,} columns have one value in all rows")

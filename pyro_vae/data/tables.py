@@ -42,7 +42,8 @@ def understand_table(frame: Any, options: ReadOptions, where: str) -> Understood
     arrays = {name: array for name, array in columns.items() if isinstance(array, np.ndarray)}
     understood = None
     if len(arrays) == len(columns) >= WIDE and not options.columns:
-        understood = understand_whole(np.column_stack(list(arrays.values())), tuple(columns))
+        matrix = np.column_stack(list(arrays.values()))
+        understood = understand_whole(matrix, tuple(columns), where)
     if understood is None:
         understood = understand_columns(columns, options.columns, where)
     return replace(understood, label_column=labels)
