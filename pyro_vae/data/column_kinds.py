@@ -74,8 +74,10 @@ class _Facts:
     def of(matrix: np.ndarray, summary: Summary | None = None) -> "_Facts":
         sample = sample_rows(matrix)
         summary = summarise(matrix, by_column=True) if summary is None else summary
-        places = [] if len(sample) == len(matrix) else np.flatnonzero(_may_be_positive(summary))
-        found = skewness_of_rows(matrix, list(places)) if len(places) else []
+        places: list[int] = []
+        if len(sample) < len(matrix):
+            places = np.flatnonzero(_may_be_positive(summary)).tolist()
+        found = skewness_of_rows(matrix, places) if places else []
         skewnesses = dict(zip(places, found, strict=True))
         return _Facts(len(matrix), summary, sample, count_distinct(matrix, sample), skewnesses)
 

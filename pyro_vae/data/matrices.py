@@ -43,6 +43,8 @@ def understand_matrix(
         matrix = matrix[:, keep]
     if matrix.shape[1] == 0:
         raise InputError(f"{where} has no columns left: drop fewer", "drop")
+    if matrix.shape[0] == 1:
+        raise InputError(f"{where} has one row, which tells nothing of others: give more", "name")
     summary = summarise(matrix, by_column=True)
     refuse_holes(summary, shown, where)
     understood = None
@@ -55,6 +57,19 @@ def understand_matrix(
         columns = {name: dense[:, j] for j, name in enumerate(shown)}
         understood = understand_columns(columns, options.columns, where, summary, dense)
     return replace(understood, label_column=label_column)
+
+
+def understand_sparse(matrix: Any, options: ReadOptions, where: str) -> Understood:
+    """Return what the numbers of a sparse matrix of SciPy are, in the layout CSR.
+
+    Raises:
+        InputError: if they are no numbers, or there are none, or they cannot be used.
+    """
+    if matrix.dtype.kind not in "biuf":
+        raise InputError(f"{where} holds {matrix.dtype}: expected numbers", "name")
+    if 0 in matrix.shape:
+        raise InputError(f"{where} is empty: its shape is {list(matrix.shape)}", "name")
+    return understand_matrix(matrix, options, where)
 
 
 def understand_whole(
@@ -80,6 +95,10 @@ def understand_whole(
         ends = float(summary.low[j]), float(summary.high[j])
         refuse_row_numbers(names[j] if names else str(j), column, *ends, where)
     constant = int((summary.low == summary.high).sum())
+    if constant == matrix.shape[1]:
+        raise InputError(
+            f"each column of {where} has one value in all rows: give other data", "name"
+        )
     if constant:
         notes.append(f"{constant:,} of {matrix.shape[1]:,} columns have one value in all rows")
     return Understood(stored(matrix, spec), (spec,), names, notes)

@@ -56,8 +56,10 @@ class Options:
         data: {sources}.
         columns: Kinds of columns by name, instead of those that were inferred: binary, real,
             positive, counts, categories, or ordered, with its order ("ordered low < high"). The
-            name `all` stands for all columns or pixels of an array.
-        drop: Names of columns to leave out, with commas between them.
+            name `all` stands for all columns or pixels of an array. Names with dots, commas or
+            spaces are written as '{"mass, kg": real, a.b: counts}'.
+        drop: Names of columns to leave out, with commas between them. A name that holds a comma is
+            written in double quotes, as in '"mass, kg",id'.
         labels: The name of the column or array that holds labels. They are no part of the data, and
             serve to probe the code.
         image_size: The height and width of pictures in a folder, in pixels.

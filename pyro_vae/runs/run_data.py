@@ -1,5 +1,6 @@
 """The data of a run: loaded, split, compared with what it was started with, and shown."""
 
+import csv
 from pathlib import Path
 
 import torch
@@ -23,13 +24,23 @@ def load_and_split(options: Options) -> Dataset:
             test_fraction=options.test_fraction,
             seed=options.data_seed,
             columns={str(name): kind for name, kind in options.columns.items()},
-            drop=[name.strip() for name in (options.drop or "").split(",") if name.strip()],
+            drop=split_names(options.drop or ""),
             labels=options.labels,
             image_size=options.image_size,
         )
     except InputError as error:  # the options have longer names than the arguments of `load`
         names = {"name": "data", "root": "data_root"}
         raise InputError(str(error), names.get(error.parameter or "", error.parameter)) from error
+
+
+def split_names(text: str) -> list[str]:
+    """Return names that are written with commas between them, as a line of a CSV file.
+
+    Args:
+        text: names; one that holds a comma is in double quotes, as in `id, "mass, kg"`.
+    """
+    rows = csv.reader(text.splitlines(), skipinitialspace=True)
+    return [name.strip() for row in rows for name in row if name.strip()]
 
 
 def check_fingerprint(before: Options, now: str, folder: Path) -> None:
