@@ -46,7 +46,7 @@ def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
         counts = pd.api.types.is_integer_dtype(index) and index.max() - index.min() < len(index)
         what = "counts the rows" if counts else "differs in all rows"
         notes.append(f"{path.name}: the first column has no name and {what}: left out")
-    missing = " (empty cells, or words such as NA, None and null)"
+    missing = ", as empty cells, or as words such as NA, None and null"
     return _source(frame, options, path.name, notes, missing)
 
 

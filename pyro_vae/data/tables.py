@@ -21,7 +21,7 @@ def understand_table(frame: Any, options: ReadOptions, where: str, missing: str 
         frame: the DataFrame.
         options: what the user says about the data.
         where: the name of the file or object, for messages.
-        missing: how missing values are written, in brackets, for messages.
+        missing: how missing values are written, for messages.
 
     Raises:
         InputError: if a column cannot be used.
@@ -115,8 +115,8 @@ def _refuse_missing(columns: dict[str, np.ndarray | Words], where: str, how: str
         rows = np.any(np.stack([holes[name] for name in missing]), axis=0)
         found = [f"{name} ({count:,})" for name, count in missing.items()]
         raise InputError(
-            f"{where} has missing values{how} in {len(missing):,} of {len(columns):,} columns: "
-            f"{listed(found)}; missing values are not modelled yet: fill them, remove their rows "
+            f"{where} has missing values in {len(missing):,} of {len(columns):,} columns: "
+            f"{listed(found)}{how}; missing values are not modelled yet: fill them, remove their rows "
             f"({len(rows) - int(rows.sum()):,} of {len(rows):,} rows have none), or drop the "
             "columns",
             "name",
