@@ -15,7 +15,7 @@ from pyro_vae.runs.options import Options
 
 
 def load_and_split(options: Options) -> Dataset:
-    """Load the data set, and split it into training, validation and test images."""
+    """Load the data set, and split it into training, validation and test examples."""
     try:
         return data.load(
             options.data,
@@ -81,19 +81,19 @@ def sample(train: Tensor | Rows) -> Tensor:
 def show(
     dataset: Dataset, kind: Kind, options: Options
 ) -> tuple[Tensor | Rows, Tensor, Tensor, Tensor]:
-    """Turn stored images into what training and evaluation use.
+    """Turn stored examples into what training and evaluation use.
 
     Returns:
-        The stored training images; validation and test images as the likelihood sees them; and the
-        test images in the form that log p(x) on the base measure refers to.
+        The stored training examples; validation and test examples as the likelihood sees them; and
+        the test examples in the form that log p(x) on the base measure refers to.
     """
     seeds = [3 * options.data_seed + i for i in range(3)]  # independent noise for each part
     held_out = dataset.validation, dataset.test
-    for part in held_out:  # the training images have been checked already
+    for part in held_out:  # the training examples have been checked already
         kind.check(part)
     validation, test = (
-        kind.binarize(images, options.binarization, seed)
-        for images, seed in zip(held_out, seeds[1:], strict=True)
+        kind.binarize(examples, options.binarization, seed)
+        for examples, seed in zip(held_out, seeds[1:], strict=True)
     )
     train = dataset.train
     if isinstance(train, Tensor):
