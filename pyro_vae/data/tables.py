@@ -116,8 +116,8 @@ def _refuse_missing(columns: dict[str, np.ndarray | Words], where: str, how: str
         found = [f"{name} ({count:,})" for name, count in missing.items()]
         raise InputError(
             f"{where} has missing values in {len(missing):,} of {len(columns):,} columns: "
-            f"{listed(found)}{how}; missing values are not modelled yet: fill them, remove their rows "
-            f"({len(rows) - int(rows.sum()):,} of {len(rows):,} rows have none), or drop the "
+            f"{listed(found)}{how}; missing values are not modelled yet: fill them, remove their "
+            f"rows ({len(rows) - int(rows.sum()):,} of {len(rows):,} rows have none), or drop the "
             "columns",
             "name",
         )

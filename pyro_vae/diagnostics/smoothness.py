@@ -65,15 +65,15 @@ class Smoothness:
         elif self.detour is not None and self.jump is not None and self.turning is not None:
             lines.append(
                 f"Decoded paths are {mean_as_text(self.detour)} times as long as the straight way "
-                f"between examples,\ntheir longest step is {mean_as_text(self.jump)} times the mean "
-                f"step, and they turn by {mean_as_text(self.turning)} radians a step"
+                f"between examples,\ntheir longest step is {mean_as_text(self.jump)} times the "
+                f"mean step, and they turn by {mean_as_text(self.turning)} radians a step"
             )
         costs = [
             f"{mean_as_text(cost)} nats at {scale:g}" for scale, cost in self.noise.items() if scale
         ]
         lines += [
-            f"{self.neighbours.mean():.0%} of an example's nearest neighbours are nearest neighbours "
-            "of its code too",
+            f"{self.neighbours.mean():.0%} of an example's nearest neighbours are nearest "
+            "neighbours of its code too",
             f"noise on z costs {', '.join(costs)} standard deviations",
         ]
         return ";\n".join(lines) + "."

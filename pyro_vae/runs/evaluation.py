@@ -48,8 +48,8 @@ class Plan:
             amortisation gap; 0 leaves it out.
         checks: The number of examples to draw from the model for predictive checks; 0 leaves
             them out. Autoregressive likelihoods are slow to draw from, pixel by pixel.
-        draws: The number of draws for each of 50 test examples, in each of 4 chains, in bounds.nc; 0
-            leaves the file out, which saves autoregressive likelihoods much time.
+        draws: The number of draws for each of 50 test examples, in each of 4 chains, in bounds.nc;
+            0 leaves the file out, which saves autoregressive likelihoods much time.
     """
 
     method: Literal["importance", "ais"] = "importance"

@@ -116,9 +116,8 @@ def test_old_files_are_compared(tmp_path: Path) -> None:
     a, b, c = (str(tmp_path / name) for name in "abc")
     compared = compare_runs([a, b])
     assert compared.bound == "AIS" and list(compared.others) == ["IWAE_7"]
-    assert "AIS of 3 test examples" in str(compared) and "IWAE_7 of 3 test examples" in str(
-        compared
-    )
+    assert "AIS of 3 test examples" in str(compared)
+    assert "IWAE_7 of 3 test examples" in str(compared)
     assert str(compared).count("bits/dim") == 2  # levels are counted
     with pytest.raises(InputError, match=r"AIS depends on temperatures, .* \(5 and 6\)"):
         compare_runs([a, c])
