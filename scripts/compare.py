@@ -1,4 +1,4 @@
-"""Compare runs on the same test images, by paired differences of their bounds on log p(x)."""
+"""Compare runs on the same test examples, by paired differences of their bounds on log p(x)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Evaluate a trained run again: bounds on log p(x) of its test images, and diagnostics."""
+"""Evaluate a trained run again: bounds on log p(x) of its test examples, and diagnostics."""
 
 from pyro_vae.runs import command_line, evaluation, files, memory, report
 from pyro_vae.runs.run import Run

@@ -8,7 +8,14 @@ import torch
 
 from pyro_vae.data.given_kinds import ALL, given_numbers, given_strings, number_texts, parse_kind
 from pyro_vae.data.parts import Understood
-from pyro_vae.data.rules import has_atom, infer_column, note_atoms
+from pyro_vae.data.rules import (
+    LARGEST_COUNT,
+    has_atom,
+    infer_column,
+    note_atoms,
+    note_codes_of_missing,
+)
+from pyro_vae.data.skewness import skewness_of_rows
 from pyro_vae.data.source import ColumnSpec, listed
 from pyro_vae.data.summaries import (
     Column,
@@ -26,7 +33,11 @@ DATES = re.compile(
     r"|\d{1,2}[ -][A-Za-z]{3,9}[ ,-]*\d{2,4}|[A-Za-z]{3,9} \d{1,2},? \d{4})([T ,].*)?"
     r"|\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*"
 )
-NUMBERS = re.compile(r"\s*[-+$€£]?\s*\d[\d.,' ]*([eE][-+]?\d+)?\s*[%€]?\s*")
+NUMBERS = re.compile(r"\s*[-+$€£\u2212]?\s*\d[\d.,'\s]*([eE][-+]?\d+)?\s*[%€]?\s*")
+MEASUREMENTS = re.compile(  # with units, as <0.5, or with negative ones in brackets
+    r"\s*\(?\s*[<>≤≥~≈]?=?\s*[-+\u2212]?\s*[$€£¥]?\s*\d[\d.,'\s]*([eE][-+]?\d+)?"
+    r"\s*([%‰€$£¥°]|[a-zA-Zµμ°Ω]{1,5}[²³]?(/[a-zA-Zµμ]{1,5}[²³]?)?)?\s*\)?\s*"
+)
 ONE_VALUE = ("binary", "levels", "counts")  # kinds that a constant column can be of
 EARLIEST, LATEST = 1900_01_01, 2100_12_31  # dates that are written as whole numbers
 LARGEST_WHOLE = 2**53  # up to which double precision has all whole numbers
@@ -57,18 +68,31 @@ class _Facts:
     summary: Summary
     sample: np.ndarray
     counted: list[Counted]
+    skewnesses: dict[int, tuple[float, float]]  # if the sample has not all rows
 
     @staticmethod
     def of(matrix: np.ndarray, summary: Summary | None = None) -> "_Facts":
         sample = sample_rows(matrix)
         summary = summarise(matrix, by_column=True) if summary is None else summary
-        return _Facts(len(matrix), summary, sample, count_distinct(matrix, sample))
+        places: list[int] = []
+        if len(sample) < len(matrix):
+            places = np.flatnonzero(_may_be_positive(summary)).tolist()
+        found = skewness_of_rows(matrix, places) if places else []
+        skewnesses = dict(zip(places, found, strict=True))
+        return _Facts(len(matrix), summary, sample, count_distinct(matrix, sample), skewnesses)
 
     def describe(self, at: int) -> Column:
         own = self.summary
         ends = float(own.low[at]), float(own.high[at])
         whole = bool(own.whole[at])
-        return describe_column(self.sample[:, at], self.num_rows, *ends, whole, self.counted[at])
+        return describe_column(
+            self.sample[:, at],
+            self.num_rows,
+            *ends,
+            whole,
+            self.counted[at],
+            self.skewnesses.get(at),
+        )
 
 
 def understand_columns(
@@ -97,6 +121,7 @@ def understand_columns(
     notes: list[str] = []
     constant: list[str] = []
     atoms: dict[str, Column] = {}
+    numbers: dict[str, Column] = {}
     facts = None if matrix is None or summary is None else _Facts.of(matrix, summary)
     for j, (name, column) in enumerate(columns.items()):
         given = kinds.get(name, kinds.get(ALL))
@@ -114,6 +139,8 @@ def understand_columns(
                 constant.append(name)
                 continue
             spec, codes = _understand_numbers(name, column, about, given, where)
+            if given is None:
+                numbers[name] = about
             if has_atom(about, spec.kind):
                 atoms[name] = about
         specs.append(spec)
@@ -127,7 +154,7 @@ def understand_columns(
         )
     if constant:
         notes.append(f"left out, because they have one value in all rows: {listed(constant)}")
-    notes += note_atoms(atoms)
+    notes += note_atoms(atoms) + note_codes_of_missing(numbers)
     if not specs:
         raise InputError(
             f"each column of {where} has one value in all rows: give other data", "name"
@@ -185,7 +212,6 @@ def _understand_words(
 
 def _refuse_odd_numbers(name: str, column: np.ndarray, about: Column, where: str) -> None:
     """Refuse a column that counts the rows, of dates, or of numbers that are too large."""
-    num_rows = len(column)
     if not about.whole:
         return
     if column.dtype.kind in "iu" and max(-about.low, about.high) > LARGEST_WHOLE:
@@ -201,14 +227,37 @@ def _refuse_odd_numbers(name: str, column: np.ndarray, about: Column, where: str
             "it by numbers, such as the days since the first one",
             "drop",
         )
-    if num_rows < SHORTEST or about.low not in (0, 1):
+    refuse_row_numbers(name, column, about.low, about.high, where)
+
+
+def refuse_row_numbers(name: str, column: np.ndarray, low: float, high: float, where: str) -> None:
+    """Refuse a column of whole numbers that counts the rows, in any order.
+
+    Args:
+        name: the column's name.
+        column: its values, shape [N].
+        low: the least of them.
+        high: the largest of them.
+        where: the name of the file or object, for the message.
+
+    Raises:
+        InputError: if each whole number from `low` to `high` occurs once.
+    """
+    num_rows = len(column)
+    if num_rows < SHORTEST or high != low + num_rows - 1:
         return
-    if about.high == about.low + num_rows - 1 and (np.diff(column.astype(np.float64)) == 1).all():
+    places = (column.astype(np.float64) - low).astype(np.int64)
+    if np.bincount(places, minlength=num_rows).max() == 1:
         raise InputError(
-            f"column {name} of {where} counts the rows from {about.low:.0f} to {about.high:.0f}, "
-            f"so it tells nothing about them: drop it, or give its kind",
+            f"column {name} of {where} counts the rows from {low:.0f} to {high:.0f}, so it tells "
+            "nothing about them: drop it, or give its kind",
             "drop",
         )
+
+
+def _may_be_positive(summary: Summary) -> np.ndarray:
+    """Return whether the rules ask for the skewness of each column."""
+    return (summary.low > 0) & ~(summary.whole & (summary.high <= LARGEST_COUNT))
 
 
 def _are_dates(column: np.ndarray) -> bool:
@@ -227,16 +276,24 @@ def _refuse_odd_words(name: str, column: Words, where: str) -> None:
             "replace it by numbers, such as the days since the first one",
             "drop",
         )
-    if _share(words, NUMBERS) >= MOSTLY and len(words) > 2:
-        odd = [word for word in words if not _is_number(word)]
+    identify = len(words) == num_rows or (num_rows >= SHORTEST and 2 * len(words) > num_rows)
+    pattern = MEASUREMENTS if identify else NUMBERS
+    if _share(words, pattern) >= MOSTLY and len(words) > 2:
+        odd = [repr(word) for word in words if not _is_number(word)]
+        if not odd:
+            raise InputError(
+                f"column {name} of {where} holds numbers that are stored as text, or have too many "
+                f"digits, such as '{words[0]}': convert them to numbers, drop the column if it "
+                "identifies the rows, or call it categories",
+                "columns",
+            )
         raise InputError(
             f"column {name} of {where} holds numbers, and text that is no number, such as "
-            f"{listed([repr(word) for word in odd], 3)}: write plain numbers (1234.5), and leave "
-            "the cells of missing values empty; or call the column categories",
+            f"{listed(odd, 3)}: write plain numbers (1234.5), and leave the cells of missing "
+            "values empty; or call the column categories",
             "columns",
         )
-    is_long = num_rows >= SHORTEST
-    if len(words) == num_rows or (is_long and 2 * len(words) > num_rows):
+    if identify:
         raise InputError(
             f"column {name} of {where} has {len(words):,} different strings in {num_rows:,} rows, "
             "so it identifies the rows: drop it, or call it categories",

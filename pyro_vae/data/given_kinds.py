@@ -10,12 +10,33 @@ ALL = "all"  # stands for all columns or pixels
 MOST_LEVELS = 65_536
 
 
+def refuse_image_size(options: ReadOptions, name: str) -> None:
+    """Refuse a size of pictures for a file.
+
+    Raises:
+        InputError: if one is given.
+    """
+    if options.image_size is not None:
+        raise InputError(
+            f"image_size is for a folder of pictures, and {name} is a file: leave it out",
+            "image_size",
+        )
+
+
 def check_names(options: ReadOptions, names: list[str], where: str) -> None:
-    """Refuse names in the options that no column has.
+    """Refuse names in the options that no column has, and columns that are asked two things of.
 
     Raises:
         InputError: with the names that there are.
     """
+    for away, what in ((options.drop, "left out"), ((options.labels,), "the labels")):
+        both = [name for name in away if name in options.columns and name != ALL]
+        if both:
+            raise InputError(
+                f"column {listed(both)} is {what}, so it has no kind: give no kind for it, or keep "
+                "it",
+                "columns",
+            )
     given = {"columns": list(options.columns), "drop": list(options.drop)}
     if options.labels is not None:
         given["labels"] = [options.labels]

@@ -7,6 +7,7 @@ import numpy as np
 from pyro_vae.data.given_kinds import ALL, check_names, given_numbers, parse_kind
 from pyro_vae.data.parts import Understood
 from pyro_vae.data.rules import infer_pixels
+from pyro_vae.data.skewness import skewness_of_rows
 from pyro_vae.data.source import ColumnSpec, ReadOptions
 from pyro_vae.data.storing import stored
 from pyro_vae.data.summaries import Column, describe_column, sample_rows, summarise
@@ -32,7 +33,12 @@ def understand_pixels(array: np.ndarray, options: ReadOptions, where: str) -> Un
             "name",
         )
     sample = sample_rows(array, max(1, PIXELS * len(array) // array.size)).reshape(-1)
-    column = describe_column(sample, array.size, *summary.ends(), bool(summary.whole[0]))
+    low, high = summary.ends()
+    asks_all = sample.size < array.size and low > 0 and not summary.whole[0]
+    skewnesses = skewness_of_rows(array, None)[0] if asks_all else None
+    column = describe_column(
+        sample, array.size, low, high, bool(summary.whole[0]), skewnesses=skewnesses
+    )
     if ALL in options.columns:
         spec = _given(options.columns[ALL], column)
     else:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.column_kinds import understand_columns
+from pyro_vae.data.column_kinds import refuse_row_numbers, understand_columns
 from pyro_vae.data.given_kinds import ALL, check_names, given_numbers, parse_kind
 from pyro_vae.data.parts import Understood
 from pyro_vae.data.rules import infer_matrix
@@ -43,11 +43,13 @@ def understand_matrix(
         matrix = matrix[:, keep]
     if matrix.shape[1] == 0:
         raise InputError(f"{where} has no columns left: drop fewer", "drop")
+    if matrix.shape[0] == 1:
+        raise InputError(f"{where} has one row, which tells nothing of others: give more", "name")
     summary = summarise(matrix, by_column=True)
     refuse_holes(summary, shown, where)
     understood = None
     if not options.columns:
-        understood = understand_whole(matrix, names, summary)
+        understood = understand_whole(matrix, names, where, summary)
     elif set(options.columns) == {ALL}:
         understood = _understand_given(matrix, names, summary, options.columns[ALL])
     if understood is None:
@@ -57,21 +59,46 @@ def understand_matrix(
     return replace(understood, label_column=label_column)
 
 
+def understand_sparse(matrix: Any, options: ReadOptions, where: str) -> Understood:
+    """Return what the numbers of a sparse matrix of SciPy are, in the layout CSR.
+
+    Raises:
+        InputError: if they are no numbers, or there are none, or they cannot be used.
+    """
+    if matrix.dtype.kind not in "biuf":
+        raise InputError(f"{where} holds {matrix.dtype}: expected numbers", "name")
+    if 0 in matrix.shape:
+        raise InputError(f"{where} is empty: its shape is {list(matrix.shape)}", "name")
+    return understand_matrix(matrix, options, where)
+
+
 def understand_whole(
-    matrix: Any, names: tuple[str, ...], summary: Summary | None = None
+    matrix: Any, names: tuple[str, ...], where: str, summary: Summary | None = None
 ) -> Understood | None:
     """Return a matrix of whole numbers as of one kind, or None if it is a table of columns.
 
     Args:
         matrix: numbers [N, D], none of them missing.
         names: the names of the columns, if they have names.
+        where: the name of the file or object, for messages.
         summary: the facts about each column, if they are there already.
+
+    Raises:
+        InputError: if a column counts the rows, or each column has one value.
     """
     summary = summarise(matrix, by_column=True) if summary is None else summary
     spec, notes = infer_matrix(summary, str(matrix.dtype), matrix.shape[1])
     if spec is None:
         return None
+    for j in np.flatnonzero(summary.high - summary.low == matrix.shape[0] - 1):
+        column = matrix[:, j] if isinstance(matrix, np.ndarray) else matrix[:, [j]].toarray()[:, 0]
+        ends = float(summary.low[j]), float(summary.high[j])
+        refuse_row_numbers(names[j] if names else str(j), column, *ends, where)
     constant = int((summary.low == summary.high).sum())
+    if constant == matrix.shape[1]:
+        raise InputError(
+            f"each column of {where} has one value in all rows: give other data", "name"
+        )
     if constant:
         notes.append(f"{constant:,} of {matrix.shape[1]:,} columns have one value in all rows")
     return Understood(stored(matrix, spec), (spec,), names, notes)

@@ -8,9 +8,13 @@ import numpy as np
 
 from pyro_vae.data.array_names import find_roles
 from pyro_vae.data.arrays import source_of_arrays
-from pyro_vae.data.parts import PARTS
+from pyro_vae.data.given_kinds import refuse_image_size
+from pyro_vae.data.matrices import understand_sparse
+from pyro_vae.data.parts import PARTS, part_again
 from pyro_vae.data.source import ReadOptions, Source, first_line, listed
 from pyro_vae.errors import InputError
+
+SPARSE = {"format", "shape", "data"}  # the arrays in a file of SciPy's save_npz, among others
 
 
 def read_npy(name: str, root: Path, options: ReadOptions) -> Source:
@@ -24,6 +28,7 @@ def read_npy(name: str, root: Path, options: ReadOptions) -> Source:
     Raises:
         InputError: if there is no such file, or its array cannot be used.
     """
+    refuse_image_size(options, name)
     path = Path(name)
     return source_of_arrays({"train": _load(path)}, {}, options, path.name)
 
@@ -31,7 +36,7 @@ def read_npy(name: str, root: Path, options: ReadOptions) -> Source:
 def read_npz(name: str, root: Path, options: ReadOptions) -> Source:
     """Read a `.npz` file: one array, or several with the names that `find_roles` knows.
 
-    Arrays of Python objects are not read.
+    A sparse matrix that SciPy saved is read, too. Arrays of Python objects are not.
 
     Args:
         name: the path of the file.
@@ -41,8 +46,11 @@ def read_npz(name: str, root: Path, options: ReadOptions) -> Source:
     Raises:
         InputError: if there is no such file, or its arrays cannot be used.
     """
+    refuse_image_size(options, name)
     path = Path(name)
     with _load(path) as loaded:
+        if SPARSE <= {*loaded.files}:
+            return _read_sparse(path, options)
         arrays: dict[str, np.ndarray] = {}
         objects: list[str] = []
         for key in loaded.files:
@@ -63,6 +71,18 @@ def read_npz(name: str, root: Path, options: ReadOptions) -> Source:
     return replace(source, notes=(*notes, *source.notes))
 
 
+def _read_sparse(path: Path, options: ReadOptions) -> Source:
+    """Read a matrix that `scipy.sparse.save_npz` wrote."""
+    from scipy import sparse
+
+    try:
+        matrix = sparse.load_npz(path).tocsr()
+    except Exception as error:  # NumPy's and SciPy's parsers raise many types of errors
+        raise _broken(path, error) from error
+    understood = understand_sparse(matrix, options, path.name)
+    return part_again(understood, {"train": matrix.shape[0]}, {}, f"the labels of {path.name}")
+
+
 def source_of_named_arrays(
     arrays: dict[str, np.ndarray], options: ReadOptions, where: str
 ) -> Source:
@@ -79,6 +99,13 @@ def source_of_named_arrays(
     """
     own_labels = options.labels if options.labels in arrays else None
     single = len(arrays) == 1
+    shapes = {array.shape for array in arrays.values()}
+    if not single and len(shapes) == 1 and len(next(iter(shapes))) == 1:
+        raise InputError(
+            f"{where} holds columns ({listed(list(arrays))}): join them into one table, as a "
+            "DataFrame or a .csv file",
+            "name",
+        )
     roles = find_roles(list(arrays), where, None if single else own_labels)
     if options.labels and own_labels is None and arrays[roles.examples["train"]].ndim != 2:
         raise InputError(

@@ -38,9 +38,9 @@ def source_of_object(x: Any, labels: Any, options: ReadOptions) -> Source:
             return source
         raise InputError("give the name of a column of obs as labels with AnnData", "labels")
     if hasattr(x, "tocsr"):
-        from pyro_vae.data.matrices import understand_matrix
+        from pyro_vae.data.matrices import understand_sparse
 
-        understood = understand_matrix(x.tocsr(), options, "the matrix")
+        understood = understand_sparse(x.tocsr(), options, "the matrix")
         return part_again(understood, {"train": x.shape[0]}, given, "the labels")
     if isinstance(x, Tensor | dict):
         from pyro_vae.data.torch_files import source_of_tensors, to_array
@@ -51,6 +51,13 @@ def source_of_object(x: Any, labels: Any, options: ReadOptions) -> Source:
             return source_of_tensors(x, options, "the dict")
         raise InputError("put the labels into the dict, as y_train or labels", "labels")
     if isinstance(x, np.ndarray):
+        if np.ma.is_masked(x):
+            raise InputError(
+                f"the array has {np.ma.count_masked(x):,} masked values: missing values are not "
+                "modelled yet: fill them, or remove their rows",
+                "x",
+            )
+        x = np.asarray(x)  # of a subclass, such as np.matrix, whose products differ
         return source_of_arrays({"train": x}, given, options, "the array")
     raise InputError(
         f"a {type(x).__name__} cannot be used: give an array, a tensor, a DataFrame, AnnData, or a "

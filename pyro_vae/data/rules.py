@@ -16,10 +16,11 @@ is less than a quarter as frequent as the most frequent one | counts |
 
 Floats that are whole numbers count as whole numbers. Columns that say nothing about new rows are
 refused, unless their kind is given: dates and times; strings of which more than half are different;
-whole numbers that count the rows; whole numbers beyond 2^53; numbers among which there is text. A
-table of 20 or more columns whose values are
-all whole numbers from 0 on is a matrix: see below. Columns that are constant are left out, unless
-their kind is given.
+whole numbers that count the rows, in any order; whole numbers beyond 2^53; numbers among which
+there is text. A table of 20 or more columns whose values are all whole numbers from 0 on is a
+matrix: see below. Columns that are constant or empty are left out, unless their kind is given.
+
+No rule depends on the order of the rows: what decides is found from all of them.
 
 **Matrices** [N, D] of booleans or of whole numbers, and wide tables of these:
 
@@ -44,6 +45,8 @@ their kind is given.
 | floats above 0, with a skewness above 1 that the logarithm makes smaller | positive |
 | others | real |
 """
+
+import re
 
 from pyro_vae.data.source import ColumnSpec, KindName, listed
 from pyro_vae.data.summaries import Column, Summary
@@ -84,8 +87,14 @@ def infer_matrix(summary: Summary, dtype: str, width: int) -> tuple[ColumnSpec |
         return None, []
     if high <= 1:
         return _whole_pixels(high)
-    if dtype == "uint8" or high == 255 or (width == 64 and high == 16):
+    if dtype == "uint8":
         return _whole_pixels(high)
+    if high == 255 or (width == 64 and high == 16):
+        return ColumnSpec("", "levels", levels=int(high) + 1), [
+            f"the values are whole numbers from 0 to {high:.0f}: taken as {high + 1:.0f} levels, 0 "
+            f"to {high:.0f}, such as grey pixels have; if they are counts, give the kind counts "
+            "for all columns"
+        ]
     return ColumnSpec("", "counts"), []
 
 
@@ -94,7 +103,7 @@ def infer_pixels(summary: Summary, column: Column) -> tuple[ColumnSpec, list[str
 
     Args:
         summary: of all values together.
-        column: a description of a sample of the values.
+        column: a description of the values.
     """
     low, high = float(summary.low[0]), float(summary.high[0])
     if summary.whole[0] and 0 <= low and high <= 65_535:
@@ -124,6 +133,25 @@ def note_atoms(columns: dict[str, Column]) -> list[str]:
     return [
         f"one value is frequent in {listed(shown, 4)}; a density can grow there without bound, so "
         "its log p(x) is not to be relied on: drop such columns, or call them ordered or categories"
+    ]
+
+
+def note_codes_of_missing(columns: dict[str, Column]) -> list[str]:
+    """Return a warning of values such as -999, which may stand for missing ones.
+
+    Args:
+        columns: all columns of numbers, by their names.
+    """
+    shown = [
+        f"{name} ({column.apart:.0f})"
+        for name, column in columns.items()
+        if column.apart is not None and re.fullmatch(r"-?9+", f"{column.apart:g}")
+    ]
+    if not shown:
+        return []
+    return [
+        f"one value lies apart from all others in {listed(shown, 4)}: if it stands for missing "
+        "values, they are taken for numbers; fill them, or remove their rows"
     ]
 
 

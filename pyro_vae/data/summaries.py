@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.row_chunks import find_pages, give_back, row_chunks
+from pyro_vae.data.skewness import skewness
 
 MOST_DISTINCT = 20
-SAMPLE = 100_000  # rows from which skewness is estimated, and sought whether values repeat
+SAMPLE = 100_000  # rows in which values that repeat, and values that are frequent, are sought
 SAMPLE_BYTES = 2**28
 FEWEST = 1000  # rows of a sample, however wide they are
 BLOCK = 2**25  # bytes in which repeated values are counted
@@ -101,8 +102,10 @@ class Column:
         counts: how often each of them occurs.
         top_value: the most frequent value, in a sample.
         top_share: its share of the sample.
-        skewness: the third standardised moment of a sample.
+        skewness: the third standardised moment.
         log_skewness: the same of the values' logarithms, if all are positive; otherwise infinite.
+        apart: a value of a sample that several rows share and that lies far below or above all
+            others, if there is one.
     """
 
     low: float
@@ -115,6 +118,7 @@ class Column:
     top_share: float
     skewness: float
     log_skewness: float
+    apart: float | None = None
 
 
 Counted = tuple[np.ndarray, np.ndarray] | None  # distinct values and their numbers, if few
@@ -168,7 +172,13 @@ def _merge(counted: Counted, values: np.ndarray) -> Counted:
 
 
 def describe_column(
-    sample: np.ndarray, num_rows: int, low: float, high: float, whole: bool, counted: Counted = None
+    sample: np.ndarray,
+    num_rows: int,
+    low: float,
+    high: float,
+    whole: bool,
+    counted: Counted = None,
+    skewnesses: tuple[float, float] | None = None,
 ) -> Column:
     """Describe finite numbers.
 
@@ -179,10 +189,13 @@ def describe_column(
         high: the largest of all.
         whole: whether all are whole.
         counted: the distinct ones, if they are few; see `count_distinct`.
+        skewnesses: of all numbers and of their logarithms; by default they are those of the sample.
     """
     values = sample.astype(np.float64)
     distinct, counts = np.unique(values, return_counts=True)
     top = int(counts.argmax())
+    if skewnesses is None:
+        skewnesses = skewness(values), skewness(np.log(values)) if low > 0 else np.inf
     return Column(
         low,
         high,
@@ -192,14 +205,21 @@ def describe_column(
         None if counted is None else counted[1],
         float(distinct[top]),
         float(counts[top] / len(values)),
-        _skewness(values),
-        _skewness(np.log(values)) if low > 0 else np.inf,
+        *skewnesses,
+        _find_apart(distinct, counts),
     )
 
 
-def _skewness(values: np.ndarray) -> float:
-    centred = values - values.mean()
-    variance = np.square(centred).mean()
-    if variance <= 1e-24 * max(1e-300, float(np.square(values).mean())):
-        return 0.0
-    return float((centred**3).mean() / variance**1.5)
+def _find_apart(distinct: np.ndarray, counts: np.ndarray) -> float | None:
+    """Return an end that repeats, and is as far from the other values as these are from another.
+
+    A negative number among others that are not negative counts as far away.
+    """
+    if len(distinct) < 3:
+        return None
+    low, second, last, high = distinct[0], distinct[1], distinct[-2], distinct[-1]
+    if counts[0] > 1 and (second - low >= high - second or low < 0 <= second):
+        return float(low)
+    if counts[-1] > 1 and high - last >= last - low:
+        return float(high)
+    return None

@@ -5,6 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pyro_vae.data.given_kinds import refuse_image_size
 from pyro_vae.data.parts import part_again
 from pyro_vae.data.source import ReadOptions, Source, first_line
 from pyro_vae.data.tables import understand_table
@@ -28,14 +31,23 @@ def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
     Raises:
         InputError: if there is no such file, or its columns cannot be used.
     """
+    import pandas as pd
+
+    refuse_image_size(options, name)
     path = Path(name)
     how = sniff(path)
     frame, notes = _read(path, how)
-    unnamed = [column for column in frame.columns if _is_pandas_index(frame, column)]
-    if unnamed and unnamed[0] not in (options.labels, *options.drop, *options.columns):
-        frame = frame.drop(columns=unnamed)
-        notes.append(f"{path.name}: the first column has no name and counts the rows: left out")
-    return _source(frame, options, path.name, notes)
+    while _is_index(frame) and frame.columns[0] not in (
+        options.labels,
+        *options.drop,
+        *options.columns,
+    ):
+        index = frame.pop(frame.columns[0])
+        counts = pd.api.types.is_integer_dtype(index) and index.max() - index.min() < len(index)
+        what = "counts the rows" if counts else "differs in all rows"
+        notes.append(f"{path.name}: the first column has no name and {what}: left out")
+    missing = ", as empty cells, or as words such as NA, None and null"
+    return _source(frame, options, path.name, notes, missing)
 
 
 def read_parquet(name: str, root: Path, options: ReadOptions) -> Source:
@@ -51,6 +63,7 @@ def read_parquet(name: str, root: Path, options: ReadOptions) -> Source:
     """
     import pandas as pd
 
+    refuse_image_size(options, name)
     path = Path(name)
     try:
         frame = pd.read_parquet(path)
@@ -112,8 +125,13 @@ def _read(path: Path, how: TextFormat) -> tuple[Any, list[str]]:
         short = _ragged(path, how)
         if short is not None:
             raise short
-        if str(frame.columns[-1]).startswith("Unnamed: ") and frame.iloc[:, -1].isna().all():
-            frame = frame.iloc[:, :-1].copy()  # its lines end with a separator
+        nameless = [str(column).startswith("Unnamed: ") for column in frame.columns]
+        frame = frame.loc[:, ~(np.array(nameless) & frame.isna().all().to_numpy())].copy()
+    if frame.shape[1] > 1 and frame.iloc[:, 0].isna().any():
+        blank = frame.isna().all(axis=1)  # lines of separators alone, as Excel writes them
+        if blank.any():
+            frame = frame[~blank].reset_index(drop=True)
+            notes.append(f"{path.name}: {blank.sum():,} rows are empty: left out")
     for column in frame.columns:
         if pd.api.types.infer_dtype(frame[column], skipna=True) == "string":
             frame[column] = frame[column].str.strip()
@@ -123,31 +141,42 @@ def _read(path: Path, how: TextFormat) -> tuple[Any, list[str]]:
 
 def _ragged(path: Path, how: TextFormat) -> InputError | None:
     """Return the error of a file whose lines differ in their number of fields, if they do."""
-    for number, fields in how.rows(path):
-        if len(fields) != how.width:
-            names = {"\t": "tabs", SPACES: "spaces"}
-            separator = names.get(how.separator, f"'{how.separator}'")
-            return InputError(
-                f"{path.name}: line {number} has {len(fields)} fields, and the first line has "
-                f"{how.width} (separated by {separator}): give all lines the same number of fields",
-                "name",
-            )
-    return None
+    names = {"\t": "tabs", SPACES: "spaces"}
+    separator = names.get(how.separator, f"'{how.separator}'")
+    lines = [(number, len(fields)) for number, fields in how.rows(path)]
+    odd = [(number, width) for number, width in lines if width != how.width]
+    if not odd:
+        return None
+    first, found = odd[0]
+    cure = "give all lines the same number of fields"
+    if how.width == 1:
+        cure = "remove the lines before the table, or give all lines the same number of fields"
+    elif len(odd) == len(lines) - 1 > 1 and {width for _, width in odd} == {how.width + 1}:
+        cure = "the first column has no name, as R writes names of rows: give it one"
+    return InputError(
+        f"{path.name}: line {first} has {found} fields, and the first line has {how.width} "
+        f"(separated by {separator}): {cure}",
+        "name",
+    )
 
 
 def _no_table(path: Path, error: Exception) -> InputError:
     return InputError(f"{path.name} is not a table of text ({first_line(error)})", "name")
 
 
-def _is_pandas_index(frame: Any, column: str) -> bool:
-    """Return whether a column is the index that pandas writes first, without a name."""
-    if column != frame.columns[0] or not str(column).startswith("Unnamed: 0") or not len(frame):
+def _is_index(frame: Any) -> bool:
+    """Return whether the first column has no name, and identifies the rows.
+
+    Programs write the index or the names of the rows so: whole numbers or strings, all different.
+    """
+    if not str(frame.columns[0]).startswith("Unnamed: 0") or len(frame) < 2:
         return False
-    values = frame[column].to_numpy()
-    return values.dtype.kind == "i" and bool((values == range(len(values))).all())
+    return frame.shape[1] > 1 and frame.dtypes.iloc[0].kind in "iuO" and frame.iloc[:, 0].is_unique
 
 
-def _source(frame: Any, options: ReadOptions, where: str, notes: list[str]) -> Source:
-    understood = understand_table(frame, options, where)
+def _source(
+    frame: Any, options: ReadOptions, where: str, notes: list[str], missing: str = ""
+) -> Source:
+    understood = understand_table(frame, options, where, missing)
     source = part_again(understood, {"train": len(frame)}, {}, f"the labels of {where}")
     return replace(source, notes=(*notes, *source.notes))

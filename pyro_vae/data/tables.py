@@ -14,13 +14,14 @@ from pyro_vae.data.source import ReadOptions, listed
 from pyro_vae.errors import InputError
 
 
-def understand_table(frame: Any, options: ReadOptions, where: str) -> Understood:
+def understand_table(frame: Any, options: ReadOptions, where: str, missing: str = "") -> Understood:
     """Return what the columns of a DataFrame are, and their values as `float64` [N, D].
 
     Args:
         frame: the DataFrame.
         options: what the user says about the data.
         where: the name of the file or object, for messages.
+        missing: how missing values are written, for messages.
 
     Raises:
         InputError: if a column cannot be used.
@@ -35,17 +36,23 @@ def understand_table(frame: Any, options: ReadOptions, where: str) -> Understood
         raise InputError(f"{where} is empty: it has columns and no rows", "name")
     labels = None if options.labels is None else frame[options.labels].to_numpy()
     away = {*options.drop, options.labels}
-    columns = {name: _read_column(frame[name], name, where) for name in names if name not in away}
+    left = [name for name in names if name not in away]
+    empty = [name for name in left if name not in options.columns and frame[name].isna().all()]
+    columns = {name: _read_column(frame[name], name, where) for name in left if name not in empty}
     if not columns:
         raise InputError(f"{where} has no columns left: drop fewer", "drop")
-    _refuse_missing(columns, where)
+    if len(frame) == 1:
+        raise InputError(f"{where} has one row, which tells nothing of others: give more", "name")
+    _refuse_missing(columns, where, missing)
     arrays = {name: array for name, array in columns.items() if isinstance(array, np.ndarray)}
     understood = None
     if len(arrays) == len(columns) >= WIDE and not options.columns:
-        understood = understand_whole(np.column_stack(list(arrays.values())), tuple(columns))
+        matrix = np.column_stack(list(arrays.values()))
+        understood = understand_whole(matrix, tuple(columns), where)
     if understood is None:
         understood = understand_columns(columns, options.columns, where)
-    return replace(understood, label_column=labels)
+    notes = [f"left out, because they are empty: {listed(empty)}"] if empty else []
+    return replace(understood, label_column=labels, notes=[*notes, *understood.notes])
 
 
 def _read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
@@ -78,12 +85,22 @@ def _read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
             "drop",
         )
     what = "numbers beside text" if inferred == "mixed-integer" else f"values of type {inferred}"
+    if inferred == "mixed":
+        found = {type(value).__name__ for value in series.dropna().iloc[:1000]}
+        what = f"values of type {listed(sorted(found))}"
+        if found <= {"list", "tuple", "ndarray"}:
+            what += ", several numbers in a cell"
+            raise InputError(
+                f"column {name} of {where} holds {what}: give each number a column of its own, "
+                "save them as an array [N, D], or drop the column",
+                "drop",
+            )
     raise InputError(
         f"column {name} of {where} holds {what}: give numbers or text alone, or drop it", "drop"
     )
 
 
-def _refuse_missing(columns: dict[str, np.ndarray | Words], where: str) -> None:
+def _refuse_missing(columns: dict[str, np.ndarray | Words], where: str, how: str) -> None:
     """Refuse missing and infinite values.
 
     Raises:
@@ -99,8 +116,8 @@ def _refuse_missing(columns: dict[str, np.ndarray | Words], where: str) -> None:
         found = [f"{name} ({count:,})" for name, count in missing.items()]
         raise InputError(
             f"{where} has missing values in {len(missing):,} of {len(columns):,} columns: "
-            f"{listed(found)}; missing values are not modelled yet: fill them, remove their rows "
-            f"({len(rows) - int(rows.sum()):,} of {len(rows):,} rows have none), or drop the "
+            f"{listed(found)}{how}; missing values are not modelled yet: fill them, remove their "
+            f"rows ({len(rows) - int(rows.sum()):,} of {len(rows):,} rows have none), or drop the "
             "columns",
             "name",
         )

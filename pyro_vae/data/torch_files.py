@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.arrays import source_of_arrays
+from pyro_vae.data.given_kinds import refuse_image_size
 from pyro_vae.data.numpy_files import source_of_named_arrays
-from pyro_vae.data.source import ReadOptions, Source
+from pyro_vae.data.source import ReadOptions, Source, listed
 from pyro_vae.errors import InputError
 
 
@@ -27,6 +28,7 @@ def read_torch(name: str, root: Path, options: ReadOptions) -> Source:
     Raises:
         InputError: if there is no such file, or its tensors cannot be used.
     """
+    refuse_image_size(options, name)
     path = Path(name)
     try:
         loaded = _load(path)
@@ -53,19 +55,34 @@ def source_of_tensors(loaded: Any, options: ReadOptions, where: str) -> Source:
     """
     if isinstance(loaded, Tensor):
         return source_of_arrays({"train": to_array(loaded)}, {}, options, where)
+    what = f"a {type(loaded).__name__}"
     if isinstance(loaded, list | tuple) and all(isinstance(part, Tensor) for part in loaded):
+        if len(loaded) == 1:  # as TensorDataset has it
+            return source_of_arrays({"train": to_array(loaded[0])}, {}, options, where)
         if len(loaded) == 2 and loaded[1].ndim == 1:  # as in torchvision's processed files
             labels = {"train": to_array(loaded[1])}
             return source_of_arrays({"train": to_array(loaded[0])}, labels, options, where)
+        what += f" of {len(loaded):,} tensors " + listed([str([*t.shape]) for t in loaded], 3)
+        if len(loaded) > 2 and len({part.shape for part in loaded}) == 1:
+            raise InputError(
+                f"{where} holds {what}: if each is an example, join them by torch.stack", "name"
+            )
+        what += " (labels have one dimension, or give them a name in a dict)"
     elif isinstance(loaded, dict):
         tensors = {
             str(key): to_array(value) if isinstance(value, Tensor) else value
             for key, value in loaded.items()
             if isinstance(value, Tensor | np.ndarray)
         }
+        if loaded and not tensors:
+            others = [f"{key} ({type(value).__name__})" for key, value in loaded.items()]
+            raise InputError(
+                f"{where} holds {listed(others)}: expected tensors or arrays under these names",
+                "name",
+            )
         return source_of_named_arrays(tensors, options, where)
     raise InputError(
-        f"{where} holds a {type(loaded).__name__}: expected a tensor, a pair of examples and "
+        f"{where} holds {what}: expected a tensor, a pair of examples and "
         "labels, or a dict of tensors",
         "name",
     )

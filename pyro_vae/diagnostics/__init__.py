@@ -2,7 +2,7 @@
 
 `diagnose` answers the first two questions in one verdict; `measure`, `unit_shares`, `kl_per_unit`
 and `probe` are its parts, and can be used alone. `smoothness` answers the third. Two more modules
-are not part of the verdict: `predictive` compares images drawn from the model with the data, and
+are not part of the verdict: `predictive` compares examples drawn from the model with the data, and
 `refinement` improves q(z|x) for single examples, which shows the amortisation gap.
 
 Results are frozen dataclasses. Those that a run reports, `Diagnosis`, `Smoothness` and

@@ -16,11 +16,11 @@ from pyro_vae.kinds import Kind, column_names
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """One statistic, of images of the data and of images drawn from the model.
+    """One statistic, of examples of the data and of examples drawn from the model.
 
     Attributes:
         data: its values for the data, shape [N].
-        model: its values for the drawn images, shape [M].
+        model: its values for the drawn examples, shape [M].
     """
 
     data: np.ndarray
@@ -33,7 +33,7 @@ class PredictiveCheck:
 
     @property
     def se(self) -> float:
-        """The standard error of the difference, over images of both."""
+        """The standard error of the difference, over examples of both."""
         from scipy import stats
 
         return float(np.hypot(stats.sem(self.data), stats.sem(self.model)))
@@ -69,10 +69,11 @@ class PredictiveChecks:
 
     def __str__(self) -> str:
         columns = f"{'data':>8} {'model':>8} {'difference':>11} {'se':>8} {'p-value':>8}"
-        lines = [f"{'predictive checks':20} {columns}"]
+        width = max(20, *(len(name) for name in self.by_statistic))
+        lines = [f"{'predictive checks':{width}} {columns}"]
         for name, check in self.by_statistic.items():
             lines.append(
-                f"{name:20} {check.data.mean():8.4g} {check.model.mean():8.4g} "
+                f"{name:{width}} {check.data.mean():8.4g} {check.model.mean():8.4g} "
                 f"{check.difference:+11.3g} {check.se:8.2g} {check.p_value:8.2g}"
             )
         return "\n".join(lines)

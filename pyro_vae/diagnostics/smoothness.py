@@ -2,7 +2,7 @@
 
 The loss of a plain autoencoder (beta = 0) does not encourage the points between two codes to have a
 meaning. The KL in the loss of a VAE encourages this. These numbers compare the two, for the same
-images.
+examples.
 """
 
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ class Smoothness:
 
     Attributes:
         detour: the length of the decoded straight path between two codes, divided by the distance
-            between its ends; 1 if one image changes evenly into the other; shape [pairs]. None if
+            between its ends; 1 if one example changes evenly into the other; shape [pairs]. None if
             the likelihood has no mean, so that no path can be decoded; NaN where both ends are the
-            same image.
+            same example.
         jump: the longest step of the path, divided by the mean step; 1 if the steps are even; shape
             [pairs].
         turning: the mean angle between one step and the next, in radians: the curvature of the path
-            in the space of images; shape [pairs].
-        neighbours: the share of an image's nearest neighbours that are nearest neighbours of its
+            in the space of examples; shape [pairs].
+        neighbours: the share of an example's nearest neighbours that are nearest neighbours of its
             code too; shape [N].
         noise: the decrease of log p(x|z), in nats, caused by noise on z, by the scale of the noise,
             in units of each dimension's standard deviation over the data; shape [N].
@@ -59,19 +59,21 @@ class Smoothness:
     def __str__(self) -> str:
         lines = []
         if self.detour is not None and self.detour.isnan().any():
-            lines.append("The decoder draws the same image for different codes: there are no paths")
+            lines.append(
+                "The decoder draws the same example for different codes: there are no paths"
+            )
         elif self.detour is not None and self.jump is not None and self.turning is not None:
             lines.append(
                 f"Decoded paths are {mean_as_text(self.detour)} times as long as the straight way "
-                f"between images,\ntheir longest step is {mean_as_text(self.jump)} times the mean "
-                f"step, and they turn by {mean_as_text(self.turning)} radians a step"
+                f"between examples,\ntheir longest step is {mean_as_text(self.jump)} times the "
+                f"mean step, and they turn by {mean_as_text(self.turning)} radians a step"
             )
         costs = [
             f"{mean_as_text(cost)} nats at {scale:g}" for scale, cost in self.noise.items() if scale
         ]
         lines += [
-            f"{self.neighbours.mean():.0%} of an image's nearest neighbours are nearest neighbours "
-            "of its code too",
+            f"{self.neighbours.mean():.0%} of an example's nearest neighbours are nearest "
+            "neighbours of its code too",
             f"noise on z costs {', '.join(costs)} standard deviations",
         ]
         return ";\n".join(lines) + "."
@@ -88,7 +90,7 @@ def smoothness(
 ) -> Smoothness:
     """Measure the smoothness of a latent space.
 
-    An image's code is its posterior mean, estimated from draws. On the unit sphere the mean is
+    An example's code is its posterior mean, estimated from draws. On the unit sphere the mean is
     scaled back to length 1, and the path between two codes is the great circle.
 
     Args:
@@ -156,7 +158,7 @@ def _measure_paths(
     pairs = min(len(z) // 2, PAIRS)
     codes = _paths(z[:pairs], z[-pairs:], steps, on_sphere)
     try:
-        images = torch.stack(
+        decoded = torch.stack(
             [
                 vae.likelihood.kind.features(vae.likelihood.typical(vae.prior.code(code))).flatten(
                     1
@@ -166,11 +168,11 @@ def _measure_paths(
         )
     except NotImplementedError:
         return None, None, None
-    image_steps = images.diff(dim=0)  # [steps - 1, pairs, pixels]
-    lengths = image_steps.norm(dim=-1)
-    straight = (images[-1] - images[0]).norm(dim=-1)
+    changes = decoded.diff(dim=0)  # [steps - 1, pairs, values]
+    lengths = changes.norm(dim=-1)
+    straight = (decoded[-1] - decoded[0]).norm(dim=-1)
     straight = straight.where(straight > 1e-6, torch.nan)  # no path, if the ends are the same
-    cosine = cosine_similarity(image_steps[1:], image_steps[:-1], dim=-1).clamp(-1, 1)
+    cosine = cosine_similarity(changes[1:], changes[:-1], dim=-1).clamp(-1, 1)
     turning = cosine.acos().mean(0).where(straight.isfinite(), torch.nan)
     return lengths.sum(0) / straight, lengths.max(0).values * (steps - 1) / lengths.sum(0), turning
 

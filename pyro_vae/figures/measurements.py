@@ -37,7 +37,7 @@ def training_curves(ax: "Axes", history: History) -> "Axes":
     values = sorted([*bound, *(-row["train_loss"] for row in history)])
     low, high = values[len(values) // 20], values[-1]
     ax.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
-    ax.set(xlabel="epoch", ylabel="nats per image")
+    ax.set(xlabel="epoch", ylabel="nats per example")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="lower right")
     return ax
@@ -81,19 +81,19 @@ def tightness(axes: "Sequence[Axes]", importance: Bounds, annealed: Annealed | N
 def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> "Axes":
     """Draw IWAE_K against K, with the ELBO and the bounds by annealing, and their errors.
 
-    All bounds are for the same images. If only some images were annealed, all bounds are for
-    those images. The bars are 95 % Monte Carlo intervals over draws of z; where that error is
-    unknown, there is no bar. The title has the standard error over images, which moves all bounds
+    All bounds are for the same examples. If only some were annealed, all bounds are for
+    those. The bars are 95 % Monte Carlo intervals over draws of z; where that error is
+    unknown, there is no bar. The title has the standard error over examples, which moves all bounds
     together.
     """
     count = len(importance.elbo.values) if annealed is None else annealed.log_w.shape[1]
-    images = torch.arange(count)
-    estimates = {k: estimate[images] for k, estimate in importance.iwae.items()}
+    examples = torch.arange(count)
+    estimates = {k: estimate[examples] for k, estimate in importance.iwae.items()}
     rungs = list(estimates)
     means = [estimate.mean for estimate in estimates.values()]
     half_widths = [1.96 * estimate.mc_se for estimate in estimates.values()]
     ax.errorbar(rungs, means, half_widths, fmt="o-", capsize=4, label="IWAE, lower")
-    elbo = importance.elbo[images].mean
+    elbo = importance.elbo[examples].mean
     ax.axhline(elbo, color="k", ls="--", lw=1, label=f"ELBO: {elbo:.2f}")
     best, name = estimates[rungs[-1]], f"IWAE$_{{{rungs[-1]}}}$"
     if annealed is not None:
@@ -113,16 +113,17 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
     ax.set_xticks(rungs, [f"{k}\n{mean:.2f}" for k, mean in zip(rungs, means, strict=True)])
     ax.minorticks_off()
     ax.set(
-        xlabel="number of draws K, with the bound below", ylabel="bound on log p(x), nats per image"
+        xlabel="number of draws K, with the bound below",
+        ylabel="bound on log p(x), nats per example",
     )
     se = said(best.se, ".2f")
-    ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over images {se}", fontsize=10)
+    ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over examples {se}", fontsize=10)
     ax.legend(loc="center right")
     return ax
 
 
 def pareto_k(ax: "Axes", importance: Bounds) -> "Axes":
-    """Draw a histogram over images of the Pareto k-hat of their weights."""
+    """Draw a histogram over examples of the Pareto k-hat of their weights."""
     finite = importance.khat[importance.khat.isfinite()].numpy()
     xlabel = f"Pareto k-hat of {importance.num_samples} weights"
     if len(finite) == 0:
@@ -132,8 +133,8 @@ def pareto_k(ax: "Axes", importance: Bounds) -> "Axes":
     ax.hist(finite, _bin_edges(finite, 40), color="C0", alpha=0.7)
     reliable = importance.good_k
     ax.axvline(reliable, color="k", ls="--", lw=1, label=f"reliable up to {reliable:.2f}")
-    ax.set(xlabel=xlabel, ylabel="images")
-    ax.set_title(f"not reliable on {importance.heavy:.0%} of the images", fontsize=10)
+    ax.set(xlabel=xlabel, ylabel="examples")
+    ax.set_title(f"not reliable on {importance.heavy:.0%} of the examples", fontsize=10)
     ax.legend()
     return ax
 
@@ -198,5 +199,5 @@ def forest(ax: "Axes", comparison: Comparison) -> "Axes":
     ax.axvline(0, color="k", lw=0.8, ls="--")
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-    ax.set(xlabel=f"log p(x) minus that of {names[0]}, nats per image, 95 % intervals")
+    ax.set(xlabel=f"log p(x) minus that of {names[0]}, nats per example, 95 % intervals")
     return ax

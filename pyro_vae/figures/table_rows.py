@@ -33,7 +33,7 @@ def reconstructed_rows(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
     kind = vae.likelihood.kind
     with torch.no_grad():
         decoded = vae.likelihood.typical(vae.prior.code(vae.guide(x)))
-    names = column_names(kind)[:SHOWN]
+    names = [_short(name, 18) for name in column_names(kind)[:SHOWN]]
     text = [
         [kind.text(place, row[place].item()) for place in range(len(names))]
         for pair in zip(x.cpu(), decoded.cpu(), strict=True)
@@ -75,9 +75,7 @@ def column_fits(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) ->
             labels = [kind.text(place, value)[:12] for value in both]
             ax.set_xticks(range(len(both)), labels, fontsize=7, rotation=30 if len(both) > 4 else 0)
         else:
-            # The middle of the data: single drawn values may be far out.
-            low, high = np.quantile(check.data, [0.005, 0.995])
-            edges = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 30).tolist()
+            edges = _bins(check.data)
             ax.hist(check.data, edges, density=True, color="C7", alpha=0.5, label="data")
             ax.hist(
                 check.model,
@@ -89,7 +87,7 @@ def column_fits(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) ->
                 label="model",
             )
         ax.set(yticks=[])
-        ax.set_title(f"{name[:24]}, p = {check.p_value:.2g}", fontsize=9)
+        ax.set_title(f"{_short(name, 24)}, p = {check.p_value:.2g}", fontsize=9)
     for ax in list(axes)[len(checks.by_statistic) :]:
         ax.set_visible(False)
     axes[0].legend(fontsize=8)
@@ -131,12 +129,30 @@ def column_pairs(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) -
                 ticks(own)
                 place = names.index(name)
                 labels([kind.text(place, value)[:10] for value in own], fontsize=7)
-        ax.set_xlabel(first[:24], fontsize=9)
-        ax.set_ylabel(second[:24], fontsize=9)
+        ax.set_xlabel(_short(first, 24), fontsize=9)
+        ax.set_ylabel(_short(second, 24), fontsize=9)
         ax.set_title(f"rank correlation {data:.2f}, model {model:.2f}", fontsize=8)
     for ax in list(axes)[len(found) :]:
         ax.set_visible(False)
     axes[0].legend(fontsize=8, markerscale=3)
+
+
+def _bins(values: np.ndarray) -> list[float]:
+    """Return the ends of bins: fewer for few values, and of equal counts of whole numbers.
+
+    They cover the middle of the values, because single ones may be far out.
+    """
+    low, high = np.quantile(values, [0.005, 0.995])
+    low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
+    count = int(np.clip(2 * np.sqrt(len(values)), 8, 30))
+    if (values == np.rint(values)).all():
+        width = max(1, np.ceil((high - low) / count))
+        return np.arange(np.floor(low) - 0.5, high + width, width).tolist()
+    return np.linspace(low, high, count).tolist()
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _apart(values: np.ndarray) -> np.ndarray:

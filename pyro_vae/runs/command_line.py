@@ -83,8 +83,8 @@ def _evaluation_parser() -> Parser:
         "run", help="The run's folder. Its bounds, diagnostics and their figures are replaced."
     )
     for name, meaning in (
-        ("num_samples", "K, the number of draws of z for each test image"),
-        ("num_examples", "The number of test images, chosen at random"),
+        ("num_samples", "K, the number of draws of z for each test example"),
+        ("num_examples", "The number of test examples, chosen at random"),
     ):
         parser.add_argument(
             f"--{name}", type=int | None, help=f"{meaning}; by default the run's own."
@@ -110,7 +110,7 @@ def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
         InputError: if the command line is not understood.
     """
     parser = Parser(
-        description="Compare runs by paired differences to the first, on the same test images."
+        description="Compare runs by paired differences to the first, on the same test examples."
     )
     parser.add_argument("runs", nargs="+", help="The folders of two or more runs.")
     parser.add_argument(

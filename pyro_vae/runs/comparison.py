@@ -56,7 +56,7 @@ class RunComparison:
             column = ["unknown" if number is None else f"{number:.3f}" for number in self.upper]
             table = _with_column(table, ["AIS, upper", *column], 12)
         count = len(bounds_by_run[first].values)
-        title = f"{bound} of {count} test images ({self.base_measure})"
+        title = f"{bound} of {count} test examples ({self.base_measure})"
         return "\n".join([f"{title}, with differences to {first}:\n", *table])
 
     def draw(self, path: Path) -> None:
@@ -82,9 +82,9 @@ def _with_column(table: list[str], column: list[str], width: int) -> list[str]:
 
 
 def compare_runs(folders: Sequence[str]) -> RunComparison:
-    """Compare runs by their bounds for the same test images, on one base measure.
+    """Compare runs by their bounds for the same test examples, on one base measure.
 
-    They are compared by the tightest bound that all of them have for the same number of images,
+    They are compared by the tightest bound that all of them have for the same number of examples,
     and also by the other bounds that all have under the same conditions.
 
     Args:
@@ -96,7 +96,7 @@ def compare_runs(folders: Sequence[str]) -> RunComparison:
     contents = {folder: _read(Path(folder)) for folder in folders}
     if len({Path(folder).resolve() for folder in folders}) < max(2, len(folders)):
         raise InputError("a comparison needs two runs or more, each named once", "runs")
-    _check_same_images(contents)
+    _check_same_examples(contents)
     *others, tightest = _common_bounds(contents)
     _check_same_conditions(tightest, contents)
     names = [Path(folder).resolve().name for folder in contents]
@@ -145,7 +145,7 @@ class _Content:
     upper: float | None = None
 
 
-def _check_same_images(contents: dict[str, _Content]) -> None:
+def _check_same_examples(contents: dict[str, _Content]) -> None:
     first, about = next(iter(contents.items()))
     for other, content in contents.items():
         if content.base_measure != about.base_measure:
@@ -156,12 +156,12 @@ def _check_same_images(contents: dict[str, _Content]) -> None:
         if content.sha256 != about.sha256:
             raise InputError(
                 f"{first} and {other} cannot be compared: they were evaluated on different test "
-                "images, or binarised them differently"
+                "examples, or binarised them differently"
             )
 
 
 def _common_bounds(contents: dict[str, _Content]) -> list[str]:
-    """Return the names of the bounds that all runs have for the same number of images."""
+    """Return the names of the bounds that all runs have for the same number of examples."""
     first, *others = (content.estimates for content in contents.values())
     return [
         name

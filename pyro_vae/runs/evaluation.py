@@ -1,4 +1,4 @@
-"""What is measured of a run: bounds on log p(x) of its test images, and diagnostics of the model.
+"""What is measured of a run: bounds on log p(x) of its test examples, and diagnostics of the model.
 
 To add an estimator of log p(x), write it in a file of `bounds`, with a result like those there
 (see `Result`). Then add a field to `Plan`, which makes its option, and a line to `_estimate`, in
@@ -28,7 +28,7 @@ from pyro_vae.runs.options import at_least, check_fields
 from pyro_vae.runs.refined import Refined
 from pyro_vae.runs.run import Run
 
-IMAGES_IN_NETCDF = 50  # the number of test images in bounds.nc
+EXAMPLES_IN_NETCDF = 50  # the number of test examples in bounds.nc
 UNFINISHED = ".evaluation"  # the folder of the files from which an interrupted evaluation continues
 
 
@@ -40,16 +40,16 @@ class Plan:
         method: importance gives the ELBO and IWAE only; ais also bounds log p(x) from both sides,
             by annealed importance sampling.
         ais: The chains of annealed importance sampling, from q(z|x) or p(z) to p(x, z).
-        subset: The number of test images to anneal; by default all. The mean over all images is
+        subset: The number of test examples to anneal; by default all. The mean over all is
             then IWAE's mean over all plus the mean difference on these.
-        simulated: The number of images to draw from the model. Chains in both directions show how
+        simulated: The number of examples to draw from the model. Chains in both directions show how
             tight annealing is on them; 0 leaves it out.
-        refine: The number of SVI steps that refine q(z|x) for each image, to measure the
+        refine: The number of SVI steps that refine q(z|x) for each example, to measure the
             amortisation gap; 0 leaves it out.
-        checks: The number of images to draw from the model for predictive checks; 0 leaves them
-            out. Autoregressive likelihoods are slow to draw from, pixel by pixel.
-        draws: The number of draws for each of 50 test images, in each of 4 chains, in bounds.nc; 0
-            leaves the file out, which saves autoregressive likelihoods much time.
+        checks: The number of examples to draw from the model for predictive checks; 0 leaves
+            them out. Autoregressive likelihoods are slow to draw from, pixel by pixel.
+        draws: The number of draws for each of 50 test examples, in each of 4 chains, in bounds.nc;
+            0 leaves the file out, which saves autoregressive likelihoods much time.
     """
 
     method: Literal["importance", "ais"] = "importance"
@@ -63,10 +63,11 @@ class Plan:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.checks == 1:
-            raise InputError("checks takes two images or more, or 0 to leave them out", "checks")
+            raise InputError("checks takes two examples or more, or 0 to leave them out", "checks")
         if self.subset is not None and self.method != "ais":
             raise InputError(
-                "subset (number of images to anneal) needs annealing: use the method ais", "method"
+                "subset (number of examples to anneal) needs annealing: use the method ais",
+                "method",
             )
 
 
@@ -76,11 +77,11 @@ class Evaluation:
 
     Attributes:
         results: estimates of log p(x), by their names in `bounds.json`. `iwae` are the importance
-            bounds, of all evaluated images; the others may be of the first images only. Bounds are
+            bounds, of all evaluated examples; the others may be of the first ones only. Bounds are
             in order, from the loosest to the tightest: what is looser than IWAE comes before it.
         diagnosis: the diagnosis of the latent code.
         smoothness: the smoothness of the latent space, if codes are real vectors or on the sphere.
-        checks: statistics of images drawn from the model and of the data.
+        checks: statistics of examples drawn from the model and of the data.
         draws: draws from model and guide, for ArviZ.
         bits_per_dim: an upper bound on the bits per dimension, from the tightest bound; None if the
             base measure is not a counting measure.
@@ -95,7 +96,7 @@ class Evaluation:
 
     @property
     def importance(self) -> Bounds:
-        """The importance bounds, of all evaluated images."""
+        """The importance bounds, of all evaluated examples."""
         return _importance(self.results)
 
     @property
@@ -105,7 +106,7 @@ class Evaluation:
 
 
 def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
-    """Evaluate a run on its test images.
+    """Evaluate a run on its test examples.
 
     If an evaluation was interrupted, another call continues where it stopped.
 
@@ -120,7 +121,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     x = run.test[run.evaluated.to(run.device)]
     if plan.subset is not None and plan.subset > len(x):
         raise InputError(
-            f"subset {plan.subset} is more than the {len(x)} test images that are evaluated",
+            f"subset {plan.subset} is more than the {len(x)} test examples that are evaluated",
             "subset",
         )
     results = _estimate(run, plan, x)
@@ -133,9 +134,9 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
         draws = inference_data(
             run.vae.model,
             run.vae.guide,
-            x[:IMAGES_IN_NETCDF],
+            x[:EXAMPLES_IN_NETCDF],
             plan.draws,
-            khat=_importance(results).khat[:IMAGES_IN_NETCDF],
+            khat=_importance(results).khat[:EXAMPLES_IN_NETCDF],
             seed=run.options.seed,
         )
     diagnosis, smoothness = _diagnose(run, x[:1000])
@@ -173,7 +174,7 @@ def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
     Args:
         run: the run.
         plan: what to measure.
-        x: the test images that are evaluated, as the likelihood sees them.
+        x: the test examples that are evaluated, as the likelihood sees them.
 
     Returns:
         The results, in the order of `Evaluation.results`.
@@ -209,13 +210,13 @@ def _derive(results: dict[str, Result]) -> dict[str, Result]:
     assert refined is None or isinstance(refined, Refined)
     derived: dict[str, Result] = {}
     if annealed is not None:
-        images = torch.arange(len(annealed.lower.values))
-        derived["ais"] = replace(annealed, iwae=importance.bound[images])
+        examples = torch.arange(len(annealed.lower.values))
+        derived["ais"] = replace(annealed, iwae=importance.bound[examples])
     name, tightest = list(_comparable(results).items())[-1]
     if len(tightest.values) < len(importance.bound.values):
-        images = torch.arange(len(tightest.values))
+        examples = torch.arange(len(tightest.values))
         derived["whole"] = Corrected(
-            importance.bound, tightest, images, costly_name=label(name, results[name].conditions)
+            importance.bound, tightest, examples, costly_name=label(name, results[name].conditions)
         )
     gaps = bounds.gaps(importance, refined.importance if refined else None, annealed)
     return derived if gaps is None else {**derived, "gaps": gaps}
@@ -239,17 +240,17 @@ def _bits_per_dim(run: Run, results: dict[str, Result]) -> float | None:
     tightest = list(_comparable(results).values())[-1]
     mean = run.on_base_measure(tightest).mean
     whole = results.get("whole")
-    if isinstance(whole, Corrected):  # the mean over all images, by the difference on some
+    if isinstance(whole, Corrected):  # the mean over all examples, by the difference on some
         mean += whole.mean - tightest.mean
     return bits_per_dim(mean, run.dims)
 
 
 def _diagnose(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:
-    """Diagnose the code of x; a probe of the labels is fitted to validation images."""
+    """Diagnose the code of x; a probe of the labels is fitted to validation examples."""
     vae, seed = run.vae, run.options.seed
     labelled = [
-        (images[:5000], labels[:5000])
-        for images, labels in zip((run.validation, run.test), run.labels, strict=True)
+        (examples[:5000], labels[:5000])
+        for examples, labels in zip((run.validation, run.test), run.labels, strict=True)
         if labels is not None
     ]
     diagnosis = diagnostics.diagnose(
@@ -279,7 +280,7 @@ def _draw(run: Run, count: int) -> Tensor:
         batch_size=100,
         seed=run.options.seed,
         units=1,
-        unit="image",
+        unit="example",
         progress=True,
         keep=unfinished_file(run, "checks"),
         depends_on=[run.vae],

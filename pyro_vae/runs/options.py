@@ -56,15 +56,17 @@ class Options:
         data: {sources}.
         columns: Kinds of columns by name, instead of those that were inferred: binary, real,
             positive, counts, categories, or ordered, with its order ("ordered low < high"). The
-            name `all` stands for all columns or pixels of an array.
-        drop: Names of columns to leave out, with commas between them.
+            name `all` stands for all columns or pixels of an array. Names with dots, commas or
+            spaces are written as '{"mass, kg": real, a.b: counts}'.
+        drop: Names of columns to leave out, with commas between them. A name that holds a comma is
+            written in double quotes, as in '"mass, kg",id'.
         labels: The name of the column or array that holds labels. They are no part of the data, and
             serve to probe the code.
         image_size: The height and width of pictures in a folder, in pixels.
         data_root: The folder that holds torchvision's data sets; missing ones are downloaded to it.
         data_seed: Seed of the split, of static binarization, and of the noise in validation and
-            test images.
-        validation_fraction: The share of the training images that is set aside for validation.
+            test examples.
+        validation_fraction: The share of the training examples that is set aside for validation.
         test_fraction: The share set aside for testing, if the data have no test set.
         binarization: How grey pixels become binary ones for a binary likelihood: drawn again in
             every step (dynamic), drawn once (static), or compared with one half (threshold).
@@ -74,8 +76,8 @@ class Options:
             data.
         posterior: q(z|x), with its encoder network.
         objective: What training maximises.
-        epochs: The number of passes over the training images.
-        batch_size: The number of images in a step.
+        epochs: The number of passes over the training examples.
+        batch_size: The number of examples in a step.
         lr: The learning rate of Adam.
         engine: How training steps are computed: by Pyro's SVI (eager), or by one compiled graph
             (compiled). auto compiles if training is long enough to save time by it.
@@ -87,8 +89,8 @@ class Options:
         aggressive: The largest number of steps of the guide alone before each step of the model, as
             long as the mutual information of x and z grows (He et al. 2019); 0 turns it off.
         device: Where to compute. auto chooses a GPU if there is one.
-        num_samples: K, the number of draws of z for each test image, to bound log p(x).
-        num_examples: The number of test images, chosen at random, to bound log p(x) on.
+        num_samples: K, the number of draws of z for each test example, to bound log p(x).
+        num_examples: The number of test examples, chosen at random, to bound log p(x) on.
         fingerprint: What identifies the data, in whatever order their examples are. A run writes it
             into its config.yaml, and refuses other data.
     """

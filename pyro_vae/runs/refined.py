@@ -1,4 +1,4 @@
-"""Importance bounds with q(z|x) refined for each image, kept as a separate result."""
+"""Importance bounds with q(z|x) refined for each example, kept as a separate result."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from pyro_vae.bounds.estimates import Summary
 
 @dataclass(frozen=True)
 class Refined:
-    """Importance bounds with q(z|x) refined for each image. Runs are compared by other bounds.
+    """Importance bounds with q(z|x) refined for each example. Runs are compared by other bounds.
 
     Attributes:
         importance: the bounds.

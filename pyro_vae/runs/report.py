@@ -6,9 +6,9 @@ from pyro_vae.runs.evaluation import Evaluation, label
 from pyro_vae.runs.run import Run
 
 TITLES = {  # of results by which runs are not compared; others are titled by their names
-    "simulated": "Bounds for images drawn from the model",
-    "refined": "Importance bounds with q(z|x) refined for each image",
-    "whole": "The tightest bound for all images",
+    "simulated": "Bounds for examples drawn from the model",
+    "refined": "Importance bounds with q(z|x) refined for each example",
+    "whole": "The tightest bound for all examples",
     "gaps": "How far the ELBO is below log p(x), and why",
 }
 
@@ -51,5 +51,5 @@ def _title(run: Run, name: str, result: Result) -> str:
         return f"{TITLES.get(name, name)}:"
     count = len(result.bound.values)
     if name == "iwae":
-        return f"Lower bounds on log p(x) of {count} test images ({run.kind.name}):"
-    return f"{label(name, result.conditions)} of {count} of these images:"
+        return f"Lower bounds on log p(x) of {count} test examples ({run.kind.name}):"
+    return f"{label(name, result.conditions)} of {count} of these examples:"

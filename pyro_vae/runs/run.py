@@ -40,13 +40,13 @@ class Run:
         options: the options, as they were given.
         device: where the model and the data are.
         data_kind: what the data are.
-        train: stored training images.
-        validation: validation images as the likelihood sees them.
-        test: test images as the likelihood sees them.
-        labels: the labels of the validation and the test images, if the data have labels.
+        train: stored training examples.
+        validation: validation examples as the likelihood sees them.
+        test: test examples as the likelihood sees them.
+        labels: the labels of the validation and the test examples, if the data have labels.
         notes: sentences about the data, for a person to read.
-        measured: the test images in the form that log p(x) on the base measure refers to.
-        base_measure: the measure on which log p(x) of the test images can be compared.
+        measured: the test examples in the form that log p(x) on the base measure refers to.
+        base_measure: the measure on which log p(x) of the test examples can be compared.
         vae: the model and the guide.
         engine: computes the training steps.
     """
@@ -162,7 +162,7 @@ class Run:
 
     @property
     def evaluated(self) -> Tensor:
-        """The indices of the test images that are evaluated, in a random order that is fixed."""
+        """The indices of the test examples that are evaluated, in a random order that is fixed."""
         generator = torch.Generator().manual_seed(self.options.data_seed)
         return torch.randperm(len(self.test), generator=generator)[: self.options.num_examples]
 
@@ -170,9 +170,9 @@ class Run:
         """Return a bound on log p(x) as a bound on its logarithm on the run's base measure."""
         return replace(bound, values=self.base_measure.log_prob(bound.values))
 
-    def observe(self, images: Tensor) -> Tensor:
-        """Return stored images as the likelihood sees them, with fresh noise."""
-        return self.kind.observe(images.to(self.device))
+    def observe(self, examples: Tensor) -> Tensor:
+        """Return stored examples as the likelihood sees them, with fresh noise."""
+        return self.kind.observe(examples.to(self.device))
 
     def check(self) -> None:
         """Check that the data, the model, the guide and the options of training fit together.
@@ -183,7 +183,7 @@ class Run:
         if self.options.batch_size > len(self.train):
             raise InputError(
                 f"batch_size {self.options.batch_size} is more than the {len(self.train)} training "
-                "images: choose a smaller one",
+                "examples: choose a smaller one",
                 "batch_size",
             )
         self.engine.check(self.validation[:2])
@@ -303,8 +303,8 @@ def choose_engine(
     return "compiled" if device.type == "cpu" and num_steps >= COMPILING_PAYS else "eager"
 
 
-def _num_steps(options: Options, num_images: int) -> int:
-    return options.epochs * math.ceil(num_images / options.batch_size)
+def _num_steps(options: Options, num_examples: int) -> int:
+    return options.epochs * math.ceil(num_examples / options.batch_size)
 
 
 def _make_engine(

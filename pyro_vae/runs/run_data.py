@@ -1,5 +1,6 @@
 """The data of a run: loaded, split, compared with what it was started with, and shown."""
 
+import csv
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from pyro_vae.runs.options import Options
 
 
 def load_and_split(options: Options) -> Dataset:
-    """Load the data set, and split it into training, validation and test images."""
+    """Load the data set, and split it into training, validation and test examples."""
     try:
         return data.load(
             options.data,
@@ -23,13 +24,23 @@ def load_and_split(options: Options) -> Dataset:
             test_fraction=options.test_fraction,
             seed=options.data_seed,
             columns={str(name): kind for name, kind in options.columns.items()},
-            drop=[name.strip() for name in (options.drop or "").split(",") if name.strip()],
+            drop=split_names(options.drop or ""),
             labels=options.labels,
             image_size=options.image_size,
         )
     except InputError as error:  # the options have longer names than the arguments of `load`
         names = {"name": "data", "root": "data_root"}
         raise InputError(str(error), names.get(error.parameter or "", error.parameter)) from error
+
+
+def split_names(text: str) -> list[str]:
+    """Return names that are written with commas between them, as a line of a CSV file.
+
+    Args:
+        text: names; one that holds a comma is in double quotes, as in `id, "mass, kg"`.
+    """
+    rows = csv.reader(text.splitlines(), skipinitialspace=True)
+    return [name.strip() for row in rows for name in row if name.strip()]
 
 
 def check_fingerprint(before: Options, now: str, folder: Path) -> None:
@@ -70,19 +81,19 @@ def sample(train: Tensor | Rows) -> Tensor:
 def show(
     dataset: Dataset, kind: Kind, options: Options
 ) -> tuple[Tensor | Rows, Tensor, Tensor, Tensor]:
-    """Turn stored images into what training and evaluation use.
+    """Turn stored examples into what training and evaluation use.
 
     Returns:
-        The stored training images; validation and test images as the likelihood sees them; and the
-        test images in the form that log p(x) on the base measure refers to.
+        The stored training examples; validation and test examples as the likelihood sees them; and
+        the test examples in the form that log p(x) on the base measure refers to.
     """
     seeds = [3 * options.data_seed + i for i in range(3)]  # independent noise for each part
     held_out = dataset.validation, dataset.test
-    for part in held_out:  # the training images have been checked already
+    for part in held_out:  # the training examples have been checked already
         kind.check(part)
     validation, test = (
-        kind.binarize(images, options.binarization, seed)
-        for images, seed in zip(held_out, seeds[1:], strict=True)
+        kind.binarize(examples, options.binarization, seed)
+        for examples, seed in zip(held_out, seeds[1:], strict=True)
     )
     train = dataset.train
     if isinstance(train, Tensor):

@@ -121,7 +121,7 @@ class Validate(Callback):
 
     def __init__(self, validation: Tensor) -> None:
         if len(validation) == 0:
-            raise InputError("there are no validation images: the bound needs at least one")
+            raise InputError("there are no validation examples: the bound needs at least one")
         self.validation = validation
 
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
@@ -166,7 +166,7 @@ def enough_to_diagnose(validation: Tensor) -> Tensor:
     """
     if len(validation) < 2:
         raise InputError(
-            "one validation image is too little to diagnose the latent code: give two or more"
+            "one validation example is too little to diagnose the latent code: give two or more"
         )
     return validation
 

@@ -12,9 +12,9 @@ Data = Any  # a tensor, tensors in tuples, lists and dictionaries, or `Arguments
 Observe = Callable[[Data], Data]
 
 
-def unchanged(images: Data) -> Data:
-    """Return images unchanged: the likelihood sees them as they are stored."""
-    return images
+def unchanged(examples: Data) -> Data:
+    """Return examples unchanged: the likelihood sees them as they are stored."""
+    return examples
 
 
 def as_arguments(x: Data) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -60,7 +60,7 @@ def fit(
     """
     if not 1 <= batch_size <= len(train):
         raise InputError(
-            f"a batch of {batch_size} cannot be drawn from {len(train)} training images",
+            f"a batch of {batch_size} cannot be drawn from {len(train)} training examples",
             "batch_size",
         )
     check(engine, callbacks)
@@ -75,7 +75,7 @@ def fit(
     bar = tqdm(
         total=max(epochs, done) * len(train),
         initial=done * len(train),
-        unit="image",
+        unit="example",
         unit_scale=True,
         disable=not progress,
         mininterval=0.1 if sys.stderr.isatty() else 10,

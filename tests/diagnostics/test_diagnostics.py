@@ -322,7 +322,7 @@ def test_a_constant_decoder_has_no_paths(linear_gaussian: LinearGaussian) -> Non
     with torch.no_grad():
         vae.likelihood.decoder.body[1].weight.zero_()
         result = diagnostics.smoothness(vae, linear_gaussian.marginal.sample((30,)))
-    assert "the same image for different codes" in str(result)
+    assert "the same example for different codes" in str(result)
     assert result.to_dict()["detour"]["mean"] is None
 
 

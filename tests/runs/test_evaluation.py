@@ -72,7 +72,7 @@ def test_a_new_estimator_shows_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
         parts[name] = result = evaluation.evaluate(run)
         files.write_evaluation(run, result)
         text = report(run, result)
-        assert "TELESCOPING of 8 of these images:" in text
+        assert "TELESCOPING of 8 of these examples:" in text
         assert "telescoping, lower" in text and "The telescope is in focus." in text
         assert "TELESCOPING, all exa" in text
         content = json.loads((tmp_path / name / "bounds.json").read_text())
@@ -116,7 +116,8 @@ def test_old_files_are_compared(tmp_path: Path) -> None:
     a, b, c = (str(tmp_path / name) for name in "abc")
     compared = compare_runs([a, b])
     assert compared.bound == "AIS" and list(compared.others) == ["IWAE_7"]
-    assert "AIS of 3 test images" in str(compared) and "IWAE_7 of 3 test images" in str(compared)
+    assert "AIS of 3 test examples" in str(compared)
+    assert "IWAE_7 of 3 test examples" in str(compared)
     assert str(compared).count("bits/dim") == 2  # levels are counted
     with pytest.raises(InputError, match=r"AIS depends on temperatures, .* \(5 and 6\)"):
         compare_runs([a, c])

@@ -515,7 +515,7 @@ def test_comparison(script: Script, tmp_path: Path) -> None:
     assert_refused(script("compare", "levels", "binary"), "17 levels and binary pixels")
     code, out, _ = script("compare", "binary", "static")  # the same test pixels, by design
     assert code == 0 and "bits/dim" in out
-    assert_refused(script("compare", "binary", "other"), "different test images, or binarised")
+    assert_refused(script("compare", "binary", "other"), "different test examples, or binarised")
     script("evaluate", "density", "--num_samples", 9)
     assert_refused(script("compare", "levels", "density"), "20 and 9")
     (tmp_path / "levels/diagnostics.json").unlink()
@@ -565,7 +565,7 @@ def test_annealing(script: Script, tmp_path: Path) -> None:
         assert "bounds.nc" in files and ".evaluation" not in files
         assert (tmp_path / name / "figures/predictive.png").exists()
     code, out, _ = script("compare", "first", "second", "--figure", "forest.png")
-    assert code == 0 and out.startswith("AIS of 30 test images") and "MC error" in out
+    assert code == 0 and out.startswith("AIS of 30 test examples") and "MC error" in out
     assert "AIS, upper" in out
     assert (tmp_path / "forest.png").stat().st_size > 0
     refused = script("compare", "first", "second", "--figure", "forest.txt")
@@ -583,7 +583,7 @@ def test_annealing(script: Script, tmp_path: Path) -> None:
         script("evaluate", "first", *chains, "--subset", 31), "31 is more than the 30", "--subset"
     )
     assert_refused(script("evaluate", "first", "--subset", 10), "use the method ais")
-    assert_refused(script("evaluate", "first", "--checks", 1), "two images or more", "--checks")
+    assert_refused(script("evaluate", "first", "--checks", 1), "two examples or more", "--checks")
     assert script("evaluate", "first", *chains, "--ais.temperatures", 10)[0] == 0
     assert_refused(
         script("compare", "first", "second"), "AIS depends on temperatures", "(10 and 20)"

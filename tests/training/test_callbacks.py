@@ -30,9 +30,9 @@ def test_callbacks_that_are_refused(tmp_path: Path) -> None:
     learning = EagerEngine(engine.model, engine.guide, TargetKL())
     refused: list[tuple[str, EagerEngine, Callable[[], list[Callback]]]] = [
         ("TargetKL learns in each step", learning, lambda: [GuideFirst(VALIDATION, 1)]),
-        ("one validation image is too little", engine, lambda: [GuideFirst(VALIDATION[:1], 1)]),
-        ("one validation image is too little", engine, lambda: [Diagnose(VALIDATION[:1])]),
-        ("no validation images", engine, lambda: [Validate(VALIDATION[:0])]),
+        ("one validation example is too little", engine, lambda: [GuideFirst(VALIDATION[:1], 1)]),
+        ("one validation example is too little", engine, lambda: [Diagnose(VALIDATION[:1])]),
+        ("no validation examples", engine, lambda: [Validate(VALIDATION[:0])]),
         ("steps has to be between 1 and", engine, lambda: [GuideFirst(VALIDATION, 0)]),
         ("every has to be between 1 and", engine, lambda: [Diagnose(VALIDATION, 0)]),
         ("2 callbacks of the class Validate", engine, lambda: [Validate(VALIDATION)] * 2),

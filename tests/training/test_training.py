@@ -189,7 +189,7 @@ def test_what_the_engine_is_given() -> None:
 
 @pytest.mark.parametrize("batch_size", [0, 96])
 def test_batches_that_cannot_be_drawn(batch_size: int) -> None:
-    with pytest.raises(InputError, match="95 training images") as error:
+    with pytest.raises(InputError, match="95 training examples") as error:
         fit(make_engine(), IMAGES, epochs=1, batch_size=batch_size, progress=False)
     assert error.value.parameter == "batch_size"
 
