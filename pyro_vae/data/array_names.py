@@ -6,7 +6,7 @@ from typing import Literal
 
 from pyro_vae.errors import InputError
 
-Role = Literal["examples", "labels", "names"]
+Role = Literal["examples", "labels", "names", "masks"]
 PART_WORDS = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
@@ -17,6 +17,7 @@ EXAMPLE_WORDS = (
     "examples", "samples", "set", "arr_0",
 )  # fmt: skip
 LABEL_WORDS = ("y", "label", "labels", "target", "targets", "class", "classes")
+MASK_WORDS = ("missing", "observed")  # `mask` does not say which of the two it means
 NAME_WORDS = ("feature_names", "columns", "column_names", "var_names")
 
 
@@ -27,12 +28,14 @@ class Roles:
     Attributes:
         examples: by the part that they are.
         labels: by the part that they belong to.
+        masks: of arrays that say which values are missing, or observed, by the part.
         names: of the array with the names of the columns, if there is one.
         others: arrays that are not used.
     """
 
     examples: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    masks: dict[str, str] = field(default_factory=dict)
     names: str | None = None
     others: list[str] = field(default_factory=list)
 
@@ -42,8 +45,8 @@ def find_roles(names: list[str], where: str, labels: str | None = None) -> Roles
 
     An array belongs to the part that its name says (`train`, `validation`, `val`, `test`, ..), and
     holds examples (`x`, `data`, `images`, .., or the part's name alone) or labels (`y`, `labels`,
-    `target`, ..). Without a part's name it belongs to the training set. A file of one array needs
-    no names.
+    `target`, ..), or says of each value whether it is `missing` or `observed`. Without a part's
+    name it belongs to the training set. A file of one array needs no names.
 
     Args:
         names: the names of the arrays of numbers or strings.
@@ -61,7 +64,7 @@ def find_roles(names: list[str], where: str, labels: str | None = None) -> Roles
         elif role is None or part is None:
             roles.others.append(name)
         else:
-            found = roles.examples if role == "examples" else roles.labels
+            found = {"examples": roles.examples, "labels": roles.labels, "masks": roles.masks}[role]
             if part in found:
                 raise InputError(
                     f"{where} holds {found[part]} and {name}, both of which could be the {role} of "
@@ -69,6 +72,12 @@ def find_roles(names: list[str], where: str, labels: str | None = None) -> Roles
                     "name",
                 )
             found[part] = name
+    if any(name.lower() == "mask" for name in roles.others):
+        raise InputError(
+            f"{where} holds an array named mask, which may mark missing or observed values: name "
+            "it missing or observed",
+            "name",
+        )
     if not roles.examples and len(roles.others) == 1:
         roles.examples["train"] = roles.others.pop()
     if "train" not in roles.examples:
@@ -99,6 +108,8 @@ def _role_of(name: str) -> tuple[str | None, Role | None]:
     part = parts[0] if parts else "train"
     if not rest or rest[0] in EXAMPLE_WORDS:
         return part, "examples"
+    if rest[0] in MASK_WORDS:
+        return part, "masks"
     return (part, "labels") if rest[0] in LABEL_WORDS else (None, None)
 
 

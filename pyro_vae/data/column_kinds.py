@@ -16,7 +16,7 @@ from pyro_vae.data.rules import (
     note_codes_of_missing,
 )
 from pyro_vae.data.skewness import skewness_of_rows
-from pyro_vae.data.source import ColumnSpec, listed
+from pyro_vae.data.source import ColumnSpec, KindName, listed
 from pyro_vae.data.summaries import (
     Column,
     Counted,
@@ -53,11 +53,13 @@ class Words:
         categories: the distinct strings, sorted, or in the order that pandas has for them.
         codes: their numbers, shape [N]; -1 stands for a missing value.
         is_ordered: whether pandas calls the column ordered.
+        is_binary: whether they are the words of booleans.
     """
 
     categories: list[str]
     codes: np.ndarray
     is_ordered: bool = False
+    is_binary: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class _Facts:
         whole = bool(own.whole[at])
         return describe_column(
             self.sample[:, at],
-            self.num_rows,
+            self.num_rows - int(own.num_missing[at]),
             *ends,
             whole,
             self.counted[at],
@@ -120,6 +122,7 @@ def understand_columns(
     values: list[np.ndarray] = []
     notes: list[str] = []
     constant: list[str] = []
+    empty: list[str] = []
     atoms: dict[str, Column] = {}
     numbers: dict[str, Column] = {}
     facts = None if matrix is None or summary is None else _Facts.of(matrix, summary)
@@ -132,6 +135,9 @@ def understand_columns(
             spec, codes = _understand_words(name, column, given, where)
         else:
             own, at = (_Facts.of(column[:, None]), 0) if facts is None else (facts, j)
+            if np.isinf(own.summary.low[at]):  # all its values are missing
+                empty.append(name)
+                continue
             about = own.describe(at)
             if about.low == about.high and (
                 given is None or parse_kind(name, given)[0] not in ONE_VALUE
@@ -145,6 +151,14 @@ def understand_columns(
                 atoms[name] = about
         specs.append(spec)
         values.append(codes)
+    without = [name for name in empty if name in kinds]
+    if without:
+        raise InputError(
+            f"column {listed(without)} of {where} has no values: all are missing: drop it",
+            "columns",
+        )
+    if empty:
+        notes.append(f"left out, because they are empty: {listed(empty)}")
     named = [name for name in constant if name in kinds]
     if named:
         raise InputError(
@@ -194,7 +208,8 @@ def _understand_numbers(
         return spec, column
     assert about.distinct is not None  # otherwise there were no categories
     codes = [spec.categories.index(text) for text in number_texts(about.distinct)]
-    return spec, np.array(codes)[np.searchsorted(about.distinct, column)]
+    places = np.where(np.isnan(column), -1, np.searchsorted(about.distinct, column))
+    return spec, _recoded(codes, places)
 
 
 def _understand_words(
@@ -203,17 +218,26 @@ def _understand_words(
     """Return what a column of strings is, and its codes."""
     if given is None:
         _refuse_odd_words(name, column, where)
-        kind = "ordered" if column.is_ordered else "categories"
-        return ColumnSpec(name, kind, tuple(column.categories)), column.codes  # type: ignore[arg-type]
-    spec = given_strings(name, given, column.categories)
+        kind: KindName = "ordered" if column.is_ordered else "categories"
+        spec = ColumnSpec(name, kind, tuple(column.categories))
+        if column.is_binary:
+            spec = ColumnSpec(name, "binary", spec.categories, levels=2)
+    else:
+        spec = given_strings(name, given, column.categories)
     order = [spec.categories.index(category) for category in column.categories]
-    return spec, np.array(order)[column.codes]
+    return spec, _recoded(order, column.codes)
+
+
+def _recoded(codes: list[int], places: np.ndarray) -> np.ndarray:
+    """Return the codes at some places, `float64`; NaN at the place -1, of a missing value."""
+    return np.where(places < 0, np.nan, np.array([*codes, -1], np.float64)[places])
 
 
 def _refuse_odd_numbers(name: str, column: np.ndarray, about: Column, where: str) -> None:
     """Refuse a column that counts the rows, of dates, or of numbers that are too large."""
     if not about.whole:
         return
+    column = column[~np.isnan(column)]
     if column.dtype.kind in "iu" and max(-about.low, about.high) > LARGEST_WHOLE:
         raise InputError(
             f"column {name} of {where} has whole numbers up to {about.high:.0f}, of which double "
@@ -243,6 +267,7 @@ def refuse_row_numbers(name: str, column: np.ndarray, low: float, high: float, w
     Raises:
         InputError: if each whole number from `low` to `high` occurs once.
     """
+    column = column[~np.isnan(column)]
     num_rows = len(column)
     if num_rows < SHORTEST or high != low + num_rows - 1:
         return
@@ -269,7 +294,7 @@ def _are_dates(column: np.ndarray) -> bool:
 
 def _refuse_odd_words(name: str, column: Words, where: str) -> None:
     """Refuse dates, numbers that were not read as such, and identifiers."""
-    words, num_rows = column.categories, len(column.codes)
+    words, num_rows = column.categories, int((column.codes >= 0).sum())
     if _share(words, DATES) >= MOSTLY:
         raise InputError(
             f"column {name} of {where} holds dates or times, such as '{words[0]}': drop it, or "

@@ -22,7 +22,7 @@ from pyro_vae.data.table_files import read_parquet, read_text_table
 from pyro_vae.data.torch_files import read_torch, to_array
 from pyro_vae.data.torchvision_sets import TORCHVISION, read_torchvision
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Kind
+from pyro_vae.kinds import Incomplete, Kind
 
 HELD_OUT_ROWS, HELD_OUT_BYTES = 10_000, 2**27  # of data that are larger than memory
 
@@ -203,6 +203,8 @@ def _split(
     assert isinstance(validation.examples, Tensor) and isinstance(test.examples, Tensor)
     kind = kind_of_values(source.columns, train.examples.shape[1:], source.names)
     kind.usual = source.usual or kind.usual
+    if source.has_missing:
+        kind = Incomplete(kind)
     return Dataset(
         kind,
         train.examples,

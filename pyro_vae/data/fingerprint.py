@@ -123,6 +123,8 @@ def split_by_content(hashes: np.ndarray, fraction: float, seed: int) -> np.ndarr
 
 def _words(chunk: np.ndarray, num_bytes: int, width: int) -> np.ndarray:
     """Return rows as 64-bit words, shape [N, width]; the last word is filled up with zeros."""
+    if chunk.dtype.kind == "f" and np.isnan(chunk.sum()):  # all missing values are alike
+        chunk = np.where(np.isnan(chunk), chunk.dtype.type(np.nan), chunk)
     rows = np.ascontiguousarray(chunk).reshape(len(chunk), -1).view(np.uint8)
     if num_bytes % 8 == 0:
         return rows.view(np.uint64)

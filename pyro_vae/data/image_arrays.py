@@ -26,11 +26,19 @@ def understand_pixels(array: np.ndarray, options: ReadOptions, where: str) -> Un
     check_names(options, [], where)
     array, notes = channels_first(array, where)
     summary = summarise(array)
-    if summary.num_missing[0] or summary.num_infinite[0]:
+    if summary.num_infinite[0]:
         raise InputError(
-            f"{where} has {summary.num_missing[0]:,} missing values (NaN) and "
-            f"{summary.num_infinite[0]:,} infinite ones: fill them, or remove their examples",
+            f"{where} has {summary.num_infinite[0]:,} infinite values: replace them, or remove "
+            "their examples",
             "name",
+        )
+    num_missing = int(summary.num_missing[0])
+    if num_missing == array.size:
+        raise InputError(f"{where} has no values: all are missing (NaN)", "name")
+    if num_missing:
+        notes.append(
+            f"missing: a share of {num_missing / array.size:.2g} of all pixels; log p(x) is that "
+            "of the observed ones"
         )
     sample = sample_rows(array, max(1, PIXELS * len(array) // array.size)).reshape(-1)
     low, high = summary.ends()
@@ -44,7 +52,8 @@ def understand_pixels(array: np.ndarray, options: ReadOptions, where: str) -> Un
     else:
         spec, more = infer_pixels(summary, column)
         notes += more
-    return Understood(stored(array, spec), (spec,), (), notes)
+    examples = stored(array, spec, num_missing > 0)
+    return Understood(examples, (spec,), (), notes, has_missing=num_missing > 0)
 
 
 def channels_first(array: np.ndarray, where: str) -> tuple[np.ndarray, list[str]]:

@@ -7,9 +7,10 @@ import numpy as np
 
 from pyro_vae.data.column_kinds import refuse_row_numbers, understand_columns
 from pyro_vae.data.given_kinds import ALL, check_names, given_numbers, parse_kind
+from pyro_vae.data.missing_values import note_missing, refuse_infinite
 from pyro_vae.data.parts import Understood
 from pyro_vae.data.rules import infer_matrix
-from pyro_vae.data.source import ReadOptions, listed
+from pyro_vae.data.source import ReadOptions
 from pyro_vae.data.storing import stored
 from pyro_vae.data.summaries import Summary, describe_column, summarise
 from pyro_vae.errors import InputError
@@ -46,7 +47,15 @@ def understand_matrix(
     if matrix.shape[0] == 1:
         raise InputError(f"{where} has one row, which tells nothing of others: give more", "name")
     summary = summarise(matrix, by_column=True)
-    refuse_holes(summary, shown, where)
+    refuse_infinite(summary.num_infinite, shown, where)
+    has_missing = bool(summary.num_missing.any())
+    if int(summary.num_missing.sum()) == matrix.shape[0] * matrix.shape[1]:
+        raise InputError(f"{where} has no values: all are missing (NaN)", "name")
+    if has_missing and not isinstance(matrix, np.ndarray):
+        raise InputError(
+            f"{where} is sparse, and has missing values (NaN): give a dense matrix", "name"
+        )
+    notes = note_missing(summary.num_missing, shown, matrix.shape[0], "")
     understood = None
     if not options.columns:
         understood = understand_whole(matrix, names, where, summary)
@@ -56,7 +65,12 @@ def understand_matrix(
         dense = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
         columns = {name: dense[:, j] for j, name in enumerate(shown)}
         understood = understand_columns(columns, options.columns, where, summary, dense)
-    return replace(understood, label_column=label_column)
+    return replace(
+        understood,
+        label_column=label_column,
+        notes=[*notes, *understood.notes],
+        has_missing=has_missing,
+    )
 
 
 def understand_sparse(matrix: Any, options: ReadOptions, where: str) -> Understood:
@@ -78,7 +92,7 @@ def understand_whole(
     """Return a matrix of whole numbers as of one kind, or None if it is a table of columns.
 
     Args:
-        matrix: numbers [N, D], none of them missing.
+        matrix: numbers [N, D].
         names: the names of the columns, if they have names.
         where: the name of the file or object, for messages.
         summary: the facts about each column, if they are there already.
@@ -101,35 +115,8 @@ def understand_whole(
         )
     if constant:
         notes.append(f"{constant:,} of {matrix.shape[1]:,} columns have one value in all rows")
-    return Understood(stored(matrix, spec), (spec,), names, notes)
-
-
-def refuse_holes(summary: Summary, names: tuple[str, ...], where: str) -> None:
-    """Refuse columns with missing or infinite values.
-
-    Raises:
-        InputError: with the columns' names, and how many values there are.
-    """
-    for counts, what, cure in (
-        (
-            summary.num_missing,
-            "missing values",
-            "missing values are not modelled yet: fill them, remove their rows, or drop the "
-            "columns",
-        ),
-        (
-            summary.num_infinite,
-            "infinite values",
-            "replace them, remove their rows, or drop the columns",
-        ),
-    ):
-        if counts.any():
-            found = [f"{names[j]} ({counts[j]:,})" for j in np.flatnonzero(counts)]
-            raise InputError(
-                f"{where} has {what} in {len(found):,} of {len(names):,} columns: "
-                f"{listed(found)}; {cure}",
-                "name",
-            )
+    has_missing = bool(summary.num_missing.any())
+    return Understood(stored(matrix, spec, has_missing), (spec,), names, notes)
 
 
 def _understand_given(
@@ -146,4 +133,5 @@ def _understand_given(
     ends = summary.ends()  # of the facts about columns, these kinds need the ends alone
     column = describe_column(np.array(ends), matrix.shape[0], *ends, bool(summary.whole.all()))
     spec = replace(given_numbers(ALL, text, column), name="")
-    return Understood(stored(matrix, spec), (spec,), names)
+    has_missing = bool(summary.num_missing.any())
+    return Understood(stored(matrix, spec, has_missing), (spec,), names)

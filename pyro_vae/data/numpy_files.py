@@ -10,6 +10,7 @@ from pyro_vae.data.array_names import find_roles
 from pyro_vae.data.arrays import source_of_arrays
 from pyro_vae.data.given_kinds import refuse_image_size
 from pyro_vae.data.matrices import understand_sparse
+from pyro_vae.data.missing_values import hide
 from pyro_vae.data.parts import PARTS, part_again
 from pyro_vae.data.source import ReadOptions, Source, first_line, listed
 from pyro_vae.errors import InputError
@@ -120,8 +121,13 @@ def source_of_named_arrays(
             roles.others.append(roles.names)
     if own_labels is not None and not single:
         options = replace(options, labels=None)
+    examples = {part: arrays[roles.examples[part]] for part in PARTS if part in roles.examples}
+    for part, name in roles.masks.items():
+        if part in examples:
+            kind = "missing" if "missing" in name.lower() else "observed"
+            examples[part] = hide(examples[part], arrays[name], kind, where)
     source = source_of_arrays(
-        {part: arrays[roles.examples[part]] for part in PARTS if part in roles.examples},
+        examples,
         {part: arrays[name] for part, name in roles.labels.items()},
         options,
         where,

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.data.arrays import source_of_arrays
+from pyro_vae.data.missing_values import hide
 from pyro_vae.data.parts import part_again
 from pyro_vae.data.source import ReadOptions, Source
 from pyro_vae.errors import InputError
@@ -52,11 +53,7 @@ def source_of_object(x: Any, labels: Any, options: ReadOptions) -> Source:
         raise InputError("put the labels into the dict, as y_train or labels", "labels")
     if isinstance(x, np.ndarray):
         if np.ma.is_masked(x):
-            raise InputError(
-                f"the array has {np.ma.count_masked(x):,} masked values: missing values are not "
-                "modelled yet: fill them, or remove their rows",
-                "x",
-            )
+            x = hide(np.ma.getdata(x), np.ma.getmaskarray(x), "missing", "the array")
         x = np.asarray(x)  # of a subclass, such as np.matrix, whose products differ
         return source_of_arrays({"train": x}, given, options, "the array")
     raise InputError(

@@ -24,6 +24,7 @@ class Understood:
         notes: see `Source`.
         label_column: the values of the column that holds the labels, shape [N], if one does.
         pages: the file that the examples are mapped from, if they are.
+        has_missing: whether some values are missing: NaN.
     """
 
     examples: Tensor
@@ -32,6 +33,7 @@ class Understood:
     notes: list[str] = field(default_factory=list)
     label_column: Any = None
     pages: mmap | None = None
+    has_missing: bool = False
 
 
 def part_again(
@@ -73,6 +75,7 @@ def part_again(
         understood.names,
         label_names,
         tuple(understood.notes + notes),
+        has_missing=understood.has_missing,
     )
 
 

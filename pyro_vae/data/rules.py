@@ -14,13 +14,13 @@ is less than a quarter as frequent as the most frequent one | counts |
 | other numbers, all above 0, with a skewness above 1 that the logarithm makes smaller | positive |
 | other numbers | real |
 
-Floats that are whole numbers count as whole numbers. Columns that say nothing about new rows are
-refused, unless their kind is given: dates and times; strings of which more than half are different;
-whole numbers that count the rows, in any order; whole numbers beyond 2^53; numbers among which
-there is text. A table of 20 or more columns whose values are all whole numbers from 0 on is a
-matrix: see below. Columns that are constant or empty are left out, unless their kind is given.
-
-No rule depends on the order of the rows: what decides is found from all of them.
+Missing values are left aside. Floats that are whole numbers count as whole numbers. Columns that
+say nothing about new rows are refused, unless their kind is given: dates and times; strings of
+which more than half are different; whole numbers that count the rows, in any order; whole numbers
+beyond 2^53; numbers among which there is text. A table of 20 or more columns whose values are all
+whole numbers from 0 on is a matrix: see below. Columns that are constant or empty are left out,
+unless their kind is given.  No rule depends on the order of the rows: what decides is found from
+all of them.
 
 **Matrices** [N, D] of booleans or of whole numbers, and wide tables of these:
 

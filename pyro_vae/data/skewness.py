@@ -10,32 +10,33 @@ CHUNK = 2**23  # bytes; their cubes and logarithms need memory, too
 
 
 class _Moments:
-    """The number, the mean, and the second and third central sums of columns."""
+    """The number, the mean, and the second and third central sums of columns, without NaN."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = np.zeros(1)
         self.mean = self.squares = self.cubes = np.zeros(1)
 
     def add(self, values: np.ndarray) -> None:
         """Add rows [N, D], by the formulas of Chan et al. for parts of a sample."""
-        ours, theirs = self.count, len(values)
-        total = ours + theirs
-        mean = values.mean(0)
-        centred = values - mean
+        ours, theirs = self.count, (~np.isnan(values)).sum(0).astype(np.float64)
+        total = np.maximum(1, ours + theirs)
+        mean = np.nansum(values, 0) / np.maximum(1, theirs)
+        centred = np.where(np.isnan(values), 0, values - mean)
         squares, cubes = (centred**2).sum(0), (centred**3).sum(0)
         shift = mean - self.mean
         self.cubes = self.cubes + cubes + shift**3 * ours * theirs * (ours - theirs) / total**2
         self.cubes = self.cubes + 3 * shift * (ours * squares - theirs * self.squares) / total
         self.squares = self.squares + squares + shift**2 * ours * theirs / total
         self.mean = self.mean + shift * theirs / total
-        self.count = total
+        self.count = ours + theirs
 
     def skewness(self) -> np.ndarray:
         """Return the third standardised moment; 0 for columns that are constant."""
-        variance = self.squares / self.count
+        count = np.maximum(1, self.count)
+        variance = self.squares / count
         scale = np.maximum(1e-300, variance + self.mean**2)
         varies = variance > 1e-24 * scale
-        return np.where(varies, self.cubes / self.count / np.where(varies, variance, 1) ** 1.5, 0)
+        return np.where(varies, self.cubes / count / np.where(varies, variance, 1) ** 1.5, 0)
 
 
 def skewness(values: np.ndarray) -> float:

@@ -92,6 +92,7 @@ class Source:
         label_names: what the labels 0, 1, .. stand for, if they have names.
         notes: sentences to print: what was done to the data, and what may be wrong with them.
         usual: the kind as which such data are usually modelled; None for their own.
+        has_missing: whether some values are missing: NaN in the examples.
     """
 
     train: Part
@@ -102,6 +103,7 @@ class Source:
     label_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     usual: type[Kind] | None = None
+    has_missing: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pyro_vae.data.row_chunks import row_chunks
 from pyro_vae.data.source import ColumnSpec
 
 
-def stored(array: Any, spec: ColumnSpec) -> Tensor:
+def stored(array: Any, spec: ColumnSpec, has_missing: bool = False) -> Tensor:
     """Return numbers of one kind as they are stored.
 
     Binary numbers, categories, and up to 256 levels are `uint8`; more levels and counts are
@@ -20,6 +20,8 @@ def stored(array: Any, spec: ColumnSpec) -> Tensor:
     Args:
         array: an array, or a sparse matrix of SciPy.
         spec: what all its numbers are.
+        has_missing: whether some are NaN. Whole numbers are then floats, too: `float32`, or
+            `float64` of counts.
     """
     if not isinstance(array, np.ndarray):
         from pyro_vae.data.sparse_rows import to_torch
@@ -31,6 +33,8 @@ def stored(array: Any, spec: ColumnSpec) -> Tensor:
         dtype = np.dtype(np.int32)
     else:
         dtype = np.dtype(np.float32)
+    if has_missing:
+        dtype = np.dtype(np.float64 if spec.kind == "counts" else np.float32)
     if dtype == np.uint8 and array.dtype == np.bool_:
         numbers = array.view(np.uint8)  # true is any byte but 0: Pillow's is 255
         if all(chunk.max() <= 1 for _, chunk in row_chunks(numbers)):

@@ -62,6 +62,7 @@ def summarise(array: Any, by_column: bool = False) -> Summary:
     whole = np.ones(width, bool)
     on_grid = np.full(width, is_float and not by_column)
     num_missing, num_infinite, zeros, ones = (np.zeros(width, np.int64) for _ in range(4))
+    absent = 0
     for _, chunk in row_chunks(array):
         values = chunk if by_rows else np.ascontiguousarray(chunk.reshape(-1, width).T)
         with np.errstate(invalid="ignore"):
@@ -81,9 +82,11 @@ def summarise(array: Any, by_column: bool = False) -> Summary:
             steps = 255.0 * values
             on_grid &= (np.abs(steps - np.rint(steps)) < GRID_ERROR).all(axis)
         if is_float and not by_column and low >= 0 and high <= 1:
-            zeros += np.count_nonzero(values == 0)
+            missing = int((num_missing + num_infinite).sum()) - absent
+            absent += missing
+            zeros += np.count_nonzero(values == 0) - missing  # which were replaced by 0
             ones += np.count_nonzero(values == 1)
-    count = max(1, math.prod(array.shape) // width)
+    count = np.maximum(1, math.prod(array.shape) // width - num_missing)
     return Summary(
         low, high, whole, num_missing, num_infinite, zeros / count, ones / count, on_grid
     )
@@ -91,7 +94,7 @@ def summarise(array: Any, by_column: bool = False) -> Summary:
 
 @dataclass(frozen=True)
 class Column:
-    """Facts about the numbers of one column, none of them missing or infinite.
+    """Facts about the numbers of one column that are not missing; none of them is infinite.
 
     Attributes:
         low: the least value.
@@ -163,7 +166,8 @@ def count_distinct(matrix: np.ndarray, sample: np.ndarray) -> list[Counted]:
 
 def _merge(counted: Counted, values: np.ndarray) -> Counted:
     """Return what was counted together with more values; None if these are many together."""
-    distinct, counts = np.unique(np.asarray(values, np.float64), return_counts=True)
+    numbers = np.asarray(values, np.float64)
+    distinct, counts = np.unique(numbers[~np.isnan(numbers)], return_counts=True)
     if counted is not None and len(distinct) <= MOST_DISTINCT:
         both = np.concatenate([counted[0], distinct])
         distinct, inverse = np.unique(both, return_inverse=True)
@@ -180,10 +184,10 @@ def describe_column(
     counted: Counted = None,
     skewnesses: tuple[float, float] | None = None,
 ) -> Column:
-    """Describe finite numbers.
+    """Describe numbers that are finite, or missing.
 
     Args:
-        sample: some of the numbers, one at least.
+        sample: some of the numbers.
         num_rows: how many numbers there are.
         low: the least of all.
         high: the largest of all.
@@ -192,6 +196,9 @@ def describe_column(
         skewnesses: of all numbers and of their logarithms; by default they are those of the sample.
     """
     values = sample.astype(np.float64)
+    values = values[~np.isnan(values)]
+    if len(values) == 0:  # the few that there are lie between the rows of the sample
+        values = np.array([low, high])
     distinct, counts = np.unique(values, return_counts=True)
     top = int(counts.argmax())
     if skewnesses is None:

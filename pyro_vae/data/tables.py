@@ -8,6 +8,7 @@ import numpy as np
 from pyro_vae.data.column_kinds import Words, understand_columns
 from pyro_vae.data.given_kinds import check_names
 from pyro_vae.data.matrices import understand_whole
+from pyro_vae.data.missing_values import note_missing, refuse_infinite
 from pyro_vae.data.parts import Understood
 from pyro_vae.data.rules import WIDE
 from pyro_vae.data.source import ReadOptions, listed
@@ -43,7 +44,15 @@ def understand_table(frame: Any, options: ReadOptions, where: str, missing: str 
         raise InputError(f"{where} has no columns left: drop fewer", "drop")
     if len(frame) == 1:
         raise InputError(f"{where} has one row, which tells nothing of others: give more", "name")
-    _refuse_missing(columns, where, missing)
+    holes = {
+        name: column.codes < 0 if isinstance(column, Words) else np.isnan(column)
+        for name, column in columns.items()
+    }
+    counts = np.array([hole.sum() for hole in holes.values()])
+    infinite = [
+        0 if isinstance(column, Words) else np.isinf(column).sum() for column in columns.values()
+    ]
+    refuse_infinite(np.array(infinite), tuple(columns), where)
     arrays = {name: array for name, array in columns.items() if isinstance(array, np.ndarray)}
     understood = None
     if len(arrays) == len(columns) >= WIDE and not options.columns:
@@ -52,7 +61,13 @@ def understand_table(frame: Any, options: ReadOptions, where: str, missing: str 
     if understood is None:
         understood = understand_columns(columns, options.columns, where)
     notes = [f"left out, because they are empty: {listed(empty)}"] if empty else []
-    return replace(understood, label_column=labels, notes=[*notes, *understood.notes])
+    notes += note_missing(counts, tuple(columns), len(frame), missing)
+    return replace(
+        understood,
+        label_column=labels,
+        notes=[*notes, *understood.notes],
+        has_missing=bool(counts.any()),
+    )
 
 
 def _read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
@@ -77,6 +92,9 @@ def _read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
             return series.to_numpy()
         if inferred == "boolean" and not series.isna().any():
             return series.to_numpy(bool)
+        if inferred == "boolean" and series.nunique() == 2:
+            codes = series.astype(object).map({False: 0, True: 1}).fillna(-1)
+            return Words(["False", "True"], codes.to_numpy(np.int64), is_binary=True)
         return series.astype(object).where(series.notna(), np.nan).to_numpy(np.float64)
     if any(word in inferred for word in ("date", "time", "period", "interval")):
         raise InputError(
@@ -98,41 +116,6 @@ def _read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
     raise InputError(
         f"column {name} of {where} holds {what}: give numbers or text alone, or drop it", "drop"
     )
-
-
-def _refuse_missing(columns: dict[str, np.ndarray | Words], where: str, how: str) -> None:
-    """Refuse missing and infinite values.
-
-    Raises:
-        InputError: with the names of the columns, and the numbers of values and of whole rows.
-    """
-    holes = {
-        name: column.codes < 0 if isinstance(column, Words) else np.isnan(column)
-        for name, column in columns.items()
-    }
-    missing = {name: int(hole.sum()) for name, hole in holes.items() if hole.any()}
-    if missing:
-        rows = np.any(np.stack([holes[name] for name in missing]), axis=0)
-        found = [f"{name} ({count:,})" for name, count in missing.items()]
-        raise InputError(
-            f"{where} has missing values in {len(missing):,} of {len(columns):,} columns: "
-            f"{listed(found)}{how}; missing values are not modelled yet: fill them, remove their "
-            f"rows ({len(rows) - int(rows.sum()):,} of {len(rows):,} rows have none), or drop the "
-            "columns",
-            "name",
-        )
-    infinite = {
-        name: int(np.isinf(column).sum())
-        for name, column in columns.items()
-        if isinstance(column, np.ndarray) and np.isinf(column).any()
-    }
-    if infinite:
-        found = [f"{name} ({count:,})" for name, count in infinite.items()]
-        raise InputError(
-            f"{where} has infinite values in {len(infinite):,} of {len(columns):,} columns: "
-            f"{listed(found)}; replace them, remove their rows, or drop the columns",
-            "name",
-        )
 
 
 def _name(name: Any) -> str:

@@ -101,7 +101,7 @@ def test_genes_whose_names_repeat_are_numbered() -> None:
 
 def test_matrices_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     holes = sparse.csr_matrix(np.where(counts > 9, np.nan, counts))
-    with pytest.raises(InputError, match=r"missing values in \d+ of 30 columns: gene\d+ \("):
+    with pytest.raises(InputError, match="sparse, and has missing values"):
         load(tmp_path, make(holes))
     with pytest.raises(InputError, match="has no matrix X"):
         data.from_object(make(None))
@@ -141,7 +141,7 @@ def test_objects_in_memory() -> None:
         ([1, 2], None, "a list cannot be used: give an array", "x"),
         (np.zeros(5), None, r"the array has shape \[5\]", "x"),
         (np.array([[None]]), None, "the array holds object", "x"),
-        (np.zeros((50, 2)) * np.nan, None, "the array has missing values", "x"),
+        (np.zeros((50, 2)) * np.nan, None, "the array has no values", "x"),
         (torch.rand(50, 2), torch.zeros(7), "7 labels for 50 examples", "labels"),
         (np.random.default_rng(0).random((50, 2)), "y", "no column y: its columns are", "labels"),
         ({"x": np.zeros((5, 2))}, np.zeros(5), "put the labels into the dict", "labels"),

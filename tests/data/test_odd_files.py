@@ -38,7 +38,7 @@ def test_empty_rows_and_columns_of_a_spreadsheet_are_left_out(tmp_path: Path) ->
     named = load(tmp_path, table(reals, blank, counts, names="a,note,b"))
     assert named.fingerprint == plain.fingerprint
     assert named.notes == ("left out, because they are empty: note",)
-    with pytest.raises(InputError, match=r"missing values .* note \(60\)"):
+    with pytest.raises(InputError, match="column note of .* has no values"):
         load(tmp_path, table(reals, blank, names="a,note"), columns={"note": "real"})
 
 
@@ -68,7 +68,6 @@ REFUSED = [
     (table([f"{1000 + i}\u00a0{i + 100}" for i in range(N)], counts), "write plain numbers"),
     (table([f"<{x}" if x < 90 else x for x in reals], counts), "write plain numbers"),
     (table([10**20 + i for i in range(N)], reals), "too many digits, such as '10+': convert them"),
-    (table(["NA" if i % 3 else "DE" for i in range(N)], reals), "words such as NA, None and null"),
     ("The title\n\n" + table(reals, counts), "remove the lines before the table"),
     (table([f"r{i}" for i in range(N)], reals, counts), "as R writes names of rows: give it one"),
     ("a,b\n1.5,2\n", "has one row, which tells nothing of others"),
@@ -133,8 +132,6 @@ def test_arrays_that_are_more_than_arrays() -> None:
     plain = data.from_object(matrix)
     assert data.from_object(matrix.view(np.matrix)).fingerprint == plain.fingerprint
     assert data.from_object(np.ma.array(matrix)).fingerprint == plain.fingerprint
-    with pytest.raises(InputError, match="has 1 masked values"):
-        data.from_object(np.ma.masked_less(matrix, np.sort(matrix.ravel())[1]))
 
 
 examples, labels = torch.randn(N, 4), torch.zeros(N, 3)
