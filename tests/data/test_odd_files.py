@@ -38,7 +38,7 @@ def test_empty_rows_and_columns_of_a_spreadsheet_are_left_out(tmp_path: Path) ->
     named = load(tmp_path, table(reals, blank, counts, names="a,note,b"))
     assert named.fingerprint == plain.fingerprint
     assert named.notes == ("left out, because they are empty: note",)
-    with pytest.raises(InputError, match="column note of .* has no values"):
+    with pytest.raises(InputError, match=r"column note of .* has no values"):
         load(tmp_path, table(reals, blank, names="a,note"), columns={"note": "real"})
 
 
