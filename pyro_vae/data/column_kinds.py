@@ -303,7 +303,7 @@ def _refuse_odd_words(name: str, column: Words, where: str) -> None:
         )
     identify = len(words) == num_rows or (num_rows >= SHORTEST and 2 * len(words) > num_rows)
     pattern = MEASUREMENTS if identify else NUMBERS
-    if _share(words, pattern) >= MOSTLY and len(words) > 2:
+    if _share(words, pattern) >= MOSTLY and len(words) > 2 and not _are_codes(words):
         odd = [repr(word) for word in words if not _is_number(word)]
         if not odd:
             raise InputError(
@@ -328,6 +328,13 @@ def _refuse_odd_words(name: str, column: Words, where: str) -> None:
 
 def _share(words: list[str], pattern: re.Pattern[str]) -> float:
     return sum(bool(pattern.fullmatch(word)) for word in words) / len(words)
+
+
+def _are_codes(words: list[str]) -> bool:
+    """Return whether strings are digits alone, some with leading zeros, such as postal codes."""
+    return all(word.isdecimal() for word in words) and any(
+        len(w) > 1 and w[0] == "0" for w in words
+    )
 
 
 def _is_number(word: str) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.given_kinds import refuse_image_size
+from pyro_vae.data.given_kinds import ALL, refuse_image_size
 from pyro_vae.data.parts import part_again
-from pyro_vae.data.source import ReadOptions, Source, first_line
+from pyro_vae.data.source import ReadOptions, Source, first_line, listed
 from pyro_vae.data.tables import understand_table
 from pyro_vae.data.text_format import SPACES, TextFormat, sniff
 from pyro_vae.errors import InputError
@@ -36,7 +36,7 @@ def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
     refuse_image_size(options, name)
     path = Path(name)
     how = sniff(path)
-    frame, notes = _read(path, how)
+    frame, notes = _read(path, how, options)
     while _is_index(frame) and frame.columns[0] not in (
         options.labels,
         *options.drop,
@@ -82,28 +82,47 @@ def read_parquet(name: str, root: Path, options: ReadOptions) -> Source:
     return _source(frame, options, path.name, [])
 
 
-def _read(path: Path, how: TextFormat) -> tuple[Any, list[str]]:
+def _name(frame: Any, place: int) -> str:
+    return str(frame.columns[place]).strip()
+
+
+def _is_free(name: str, options: ReadOptions) -> bool:
+    """Return whether the kind that the user gives to a column, if any, leaves it text."""
+    kind = options.columns.get(name, options.columns.get(ALL, "categories"))
+    return kind.strip().startswith(("categories", "ordered", "binary"))
+
+
+def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[str]]:
     """Return the table as a DataFrame, and notes."""
     import pandas as pd
+
+    def read(**more: Any) -> Any:
+        return pd.read_csv(
+            path,
+            sep=r"\s+" if how.separator == SPACES else how.separator,
+            skiprows=how.skipped,
+            decimal=how.decimal,
+            encoding=how.encoding,
+            header=0 if how.has_header else None,
+            index_col=False,
+            skipinitialspace=True,
+            low_memory=False,
+            float_precision="round_trip",  # the digits that repr wrote are the same number
+            **more,
+        )
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             warnings.filterwarnings("ignore", ".*float_precision.* is deprecated")  # pandas 3.1
-            frame = pd.read_csv(
-                path,
-                sep=r"\s+" if how.separator == SPACES else how.separator,
-                skiprows=how.skipped,
-                decimal=how.decimal,
-                encoding=how.encoding,
-                header=0 if how.has_header else None,
-                index_col=False,
-                skipinitialspace=True,
-                low_memory=False,
-                float_precision="round_trip",  # the digits that repr wrote are the same number
-            )
+            frame = read()
+            codes = [j for j in how.find_codes(path) if _is_free(_name(frame, j), options)]
+            if codes:
+                text = read(usecols=codes, dtype=str)
+                for place, j in enumerate(codes):
+                    frame.isetitem(j, text.iloc[:, place])
     except UnicodeDecodeError:  # it is found late in the file
-        return _read(path, replace(how, encoding="cp1252"))
+        return _read(path, replace(how, encoding="cp1252"), options)
     except pd.errors.EmptyDataError as error:
         raise InputError(f"{path.name} is empty: it has no rows", "name") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
@@ -111,6 +130,12 @@ def _read(path: Path, how: TextFormat) -> tuple[Any, list[str]]:
     except (OSError, ValueError) as error:
         raise _no_table(path, error) from error
     notes = []
+    if codes:
+        names = listed([_name(frame, j) for j in codes])
+        notes.append(
+            f"{path.name}: numbers with leading zeros in {names}: taken as text; to have numbers, "
+            "give the kind of the column"
+        )
     if how.skipped:
         notes.append(f"{path.name}: {how.skipped} lines before the table are not read")
     if not how.has_header:

@@ -14,6 +14,7 @@ SNIFFED_LINES = 200
 SPACES = " "  # one or more
 SEPARATORS = (",", ";", "\t", "|", SPACES)
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
+CODE = re.compile(r"0\d+")  # with a leading zero, which a number would lose
 DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*")
 DECIMAL_POINT = re.compile(r"\s*[-+]?\d*\.\d+([eE][-+]?\d+)?\s*")
 NO_DATA = re.compile(r"\s*(#.*)?|sep=.", re.DOTALL)  # blank, a comment, or Excel's first line
@@ -46,6 +47,32 @@ class TextFormat:
             for number, fields in _read_fields(lines, self.separator):
                 if fields:
                     yield self.skipped + number, fields
+
+    def find_codes(self, path: Path) -> list[int]:
+        """Return the columns of digits alone, some with leading zeros, such as postal codes."""
+        if not self._may_have_codes(path):
+            return []
+        found, others = set(), set()
+        rows = islice(self.rows(path), 1 if self.has_header else 0, None)
+        for _, fields in rows:
+            for place, field in enumerate(fields):
+                if CODE.fullmatch(field.strip()):
+                    found.add(place)
+                elif not (field.strip().isdecimal() or field.strip().lower() in MISSING[:-2]):
+                    others.add(place)
+        return sorted(found - others)
+
+    def _may_have_codes(self, path: Path) -> bool:
+        """Return whether a zero is before another digit, at the start of what may be a field."""
+        if self.encoding == "utf-16":
+            return True
+        with path.open("rb") as file:
+            before = b"\n"
+            while part := file.read(2**24):
+                if re.search(rb"(?<![\w.,:+-])0\d|[,;|]0\d", before + part):
+                    return True
+                before = part[-2:]
+        return False
 
 
 def sniff(path: Path) -> TextFormat:

@@ -87,6 +87,31 @@ def test_doses_and_ranks_are_categories(tmp_path: Path) -> None:
         assert set(loaded.columns[0].categories) == set(words)
 
 
+def test_leading_zeros_are_kept(tmp_path: Path) -> None:
+    codes = [["01234", "00700", "12345", ""][i % 3] for i in range(N)]
+    for separator in ",;\t":
+        loaded = load(tmp_path, table(codes, reals, separator=separator, names=f"zip{separator}b"))
+        assert loaded.columns[0].categories == ("00700", "01234", "12345")
+        assert "numbers with leading zeros in zip: taken as text" in loaded.notes[0]
+    blank = [""] * N
+    loaded = load(tmp_path, table(blank, reals, codes, reals, names=",a,zip,b") + ",,,\n")
+    assert loaded.names == ("a", "zip", "b") and loaded.columns[1].categories[0] == "00700"
+    text = table(reals, codes, names="")
+    assert load(tmp_path, text).columns[1].kind == "categories"
+    assert load(tmp_path, text, columns={"1": "counts"}).columns[1].kind == "counts"
+    assert load(tmp_path, table(reals, codes), labels="b").label_names[0] == "00700"
+    with pytest.raises(InputError, match="60 different strings in 60 rows"):
+        load(tmp_path, table([f"{i:05}" for i in range(N)], reals))
+    numbers = [f"0{x}" for x in reals]  # with decimals
+    loaded = load(tmp_path, table(numbers, counts))
+    assert loaded.columns[0].kind == "real" and not loaded.notes
+    late = [*range(1, N), "007"]
+    with pytest.raises(InputError, match="60 different strings"):
+        load(tmp_path, table(late, reals))
+    with pytest.raises(InputError, match=r"missing values .*: a \(20\), as empty cells"):
+        load(tmp_path, table([["007", "", "8"][i % 3] for i in range(N)], reals))
+
+
 def test_codes_of_missing_values_are_noted(tmp_path: Path) -> None:
     note = "one value lies apart from all others in a"
     for code in (-999, -9, 999, 9999):

@@ -9,6 +9,7 @@ import pytest
 from pyro_vae import InputError
 from pyro_vae.runs import config, evaluation, files
 from pyro_vae.runs.run import Run
+from pyro_vae.runs.run_data import split_names
 
 GIVEN = ["--latent_dim", "2", "--batch_size", "40", "--epochs", "2", "--num_samples", "20"]
 
@@ -121,3 +122,33 @@ def test_columns_are_given_and_left_out(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="digits is read as it is") as caught:
         build(tmp_path / "run", "--drop", "wages")
     assert caught.value.parameter == "drop"
+
+
+def test_names_with_commas_and_dots_are_written_in_quotes(tmp_path: Path) -> None:
+    assert split_names(' id, "mass, kg",a.b,c d ,"say ""no""",') == [
+        "id",
+        "mass, kg",
+        "a.b",
+        "c d",
+        'say "no"',
+    ]
+    assert split_names("") == [] and split_names("x") == ["x"]
+    draw = np.random.default_rng(0)
+    names = ["mass, kg", "a.b", "c d", "x"]
+    pd.DataFrame(draw.normal(size=(80, 4)), columns=names).to_csv(tmp_path / "a.csv", index=False)
+    given = ["--data", tmp_path / "a.csv", "--columns", "{a.b: real, 'c d': real}"]
+    run = build(tmp_path / "run", *given, "--drop", 'x, "mass, kg"')
+    run.create()
+    again = build(tmp_path / "again", "--config", tmp_path / "run/config.yaml")
+    assert run.kind.names == ("a.b", "c d") == again.kind.names
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv")
+    for options, parameter in (
+        (["--image_size", "8"], "image_size"),
+        (["--drop", "age", "--columns.age", "real"], "columns"),
+    ):
+        with pytest.raises(InputError) as caught:
+            build(tmp_path / "run", "--data", tmp_path / "a.csv", *options)
+        assert caught.value.parameter == parameter
