@@ -19,8 +19,8 @@ class PredictiveCheck:
     """One statistic, of examples of the data and of examples drawn from the model.
 
     Attributes:
-        data: its values for the data, shape [N].
-        model: its values for the drawn examples, shape [M].
+        data: its values for the data, shape [N]; NaN where they are missing.
+        model: its values for the drawn examples, shape [M], likewise.
     """
 
     data: np.ndarray
@@ -29,14 +29,14 @@ class PredictiveCheck:
     @property
     def difference(self) -> float:
         """The mean under the model, minus the mean in the data."""
-        return float(self.model.mean() - self.data.mean())
+        return float(np.nanmean(self.model) - np.nanmean(self.data))
 
     @property
     def se(self) -> float:
         """The standard error of the difference, over examples of both."""
         from scipy import stats
 
-        return float(np.hypot(stats.sem(self.data), stats.sem(self.model)))
+        return float(np.hypot(*(stats.sem(known(each)) for each in (self.data, self.model))))
 
     @property
     def p_value(self) -> float:
@@ -46,11 +46,16 @@ class PredictiveCheck:
         """
         from scipy import stats
 
-        return float(stats.ks_2samp(self.data, self.model).pvalue)
+        return float(stats.ks_2samp(known(self.data), known(self.model)).pvalue)
 
     def to_dict(self) -> dict[str, float]:
         """Return the difference, its standard error, and the p-value."""
         return {"difference": self.difference, "se": self.se, "p_value": self.p_value}
+
+
+def known(values: np.ndarray) -> np.ndarray:
+    """Return the values that are not NaN."""
+    return values[~np.isnan(values)]
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class PredictiveChecks:
         lines = [f"{'predictive checks':{width}} {columns}"]
         for name, check in self.by_statistic.items():
             lines.append(
-                f"{name:{width}} {check.data.mean():8.4g} {check.model.mean():8.4g} "
+                f"{name:{width}} {np.nanmean(check.data):8.4g} {np.nanmean(check.model):8.4g} "
                 f"{check.difference:+11.3g} {check.se:8.2g} {check.p_value:8.2g}"
             )
         return "\n".join(lines)
@@ -114,7 +119,8 @@ def statistics(images: Tensor) -> dict[str, np.ndarray]:
     """Return statistics of each image.
 
     Args:
-        images: intensities in [0, 1], shape [N, H, W], [N, C, H, W] or [N, D].
+        images: intensities in [0, 1], shape [N, H, W], [N, C, H, W] or [N, D]; NaN where they are
+            missing. Means are over the others, and no missing pixel is part of a stroke.
 
     Returns:
         By name, shape [N]: `mean intensity`; `stroke mass`, the share of pixels above one half
@@ -128,8 +134,8 @@ def statistics(images: Tensor) -> dict[str, np.ndarray]:
     strokes = pixels > 0.5
     flat = (len(pixels), -1)
     values = {
-        "mean intensity": pixels.reshape(flat).mean(1),
-        "stroke mass": strokes.reshape(flat).mean(1),
+        "mean intensity": _mean(pixels.reshape(flat)),
+        "stroke mass": _mean(np.where(np.isnan(pixels), np.nan, strokes).reshape(flat)),
     }
     if images.dim() == 3:
         from scipy import ndimage
@@ -137,3 +143,9 @@ def statistics(images: Tensor) -> dict[str, np.ndarray]:
         counts = [ndimage.label(image, np.ones((3, 3)))[1] for image in strokes]
         values["components"] = np.array(counts, dtype=float)
     return values
+
+
+def _mean(pixels: np.ndarray) -> np.ndarray:
+    """Return the mean of each row without NaN; NaN if nothing is left."""
+    count = (~np.isnan(pixels)).sum(1)
+    return np.where(count > 0, np.nansum(pixels, 1) / np.maximum(1, count), np.nan)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+MISSING = (0.85, 0.45, 0.35)  # the colour of missing pixels
+
+
 def image_grid(ax: "Axes", images: Tensor, columns: int) -> "Axes":
     """Draw images in a grid, row by row. Vectors become the rows of a single picture.
 
@@ -23,8 +26,12 @@ def image_grid(ax: "Axes", images: Tensor, columns: int) -> "Axes":
         images: shape [N, H, W], [N, C, H, W] or [N, D], values in [0, 1]. Three channels are red,
             green and blue; for any other number of channels, their mean is drawn in grey.
         columns: the number of columns of the grid.
+
+    Pixels that are NaN are missing, and drawn in a colour of their own.
     """
     ax.set(xticks=[], yticks=[])
+    if images.isnan().any():
+        images = _with_missing(images)
     if images.dim() == 2:
         picture = images
         ax.set(xlabel="dimension", ylabel="example")
@@ -34,6 +41,21 @@ def image_grid(ax: "Axes", images: Tensor, columns: int) -> "Axes":
     ax.imshow(picture.cpu().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_aspect("auto" if images.dim() == 2 else "equal")
     return ax
+
+
+def _with_missing(images: Tensor) -> Tensor:
+    """Return images in colour, with a colour of its own for missing pixels.
+
+    Vectors become pictures of one row.
+    """
+    if images.dim() == 2:
+        images = images[:, None]
+    if images.dim() == 3:
+        images = images[:, None]
+    if images.shape[1] != 3:
+        images = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    colour = torch.tensor(MISSING, device=images.device).view(3, 1, 1)
+    return torch.where(images.isnan(), colour, images)
 
 
 def _tiled(images: Tensor, columns: int) -> Tensor:

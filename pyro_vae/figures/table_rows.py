@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.diagnostics.predictive import PredictiveChecks
+from pyro_vae.diagnostics.predictive import PredictiveChecks, known
 from pyro_vae.kinds import Kind, column_names
 from pyro_vae.vae import VAE
 
@@ -63,22 +63,23 @@ def column_fits(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) ->
     """
     names = column_names(kind)
     for ax, (name, check) in zip(axes, checks.by_statistic.items(), strict=False):
-        both = np.unique(np.concatenate([check.data, check.model]))
+        data, model = known(check.data), known(check.model)
+        both = np.unique(np.concatenate([data, model]))
         place = names.index(name)
         if len(both) <= FEW:  # a bar for each value
             for shift, values, label, colour in (
-                (-0.2, check.data, "data", "C7"),
-                (0.2, check.model, "model", "C0"),
+                (-0.2, data, "data", "C7"),
+                (0.2, model, "model", "C0"),
             ):
                 shares = [(values == value).mean() for value in both]
                 ax.bar(np.arange(len(both)) + shift, shares, 0.4, color=colour, label=label)
             labels = [kind.text(place, value)[:12] for value in both]
             ax.set_xticks(range(len(both)), labels, fontsize=7, rotation=30 if len(both) > 4 else 0)
         else:
-            edges = _bins(check.data)
-            ax.hist(check.data, edges, density=True, color="C7", alpha=0.5, label="data")
+            edges = _bins(data)
+            ax.hist(data, edges, density=True, color="C7", alpha=0.5, label="data")
             ax.hist(
-                check.model,
+                model,
                 edges,
                 density=True,
                 histtype="step",
@@ -110,7 +111,7 @@ def column_pairs(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) -
     found = []
     for first, second in combinations(values, 2):
         one, two = values[first], values[second]
-        data = stats.spearmanr(one.data, two.data).statistic
+        data = stats.spearmanr(one.data, two.data, nan_policy="omit").statistic
         model = stats.spearmanr(one.model, two.model).statistic
         found.append((-abs(data - model), first, second, data, model))
     for ax, (_, first, second, data, model) in zip(axes, sorted(found), strict=False):
@@ -122,7 +123,7 @@ def column_pairs(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) -
             (first, ax.set_xlim, ax.set_xticks, ax.set_xticklabels),
             (second, ax.set_ylim, ax.set_yticks, ax.set_yticklabels),
         ):
-            own = np.unique(values[name].data)
+            own = np.unique(known(values[name].data))
             margin = max(0.05 * (own[-1] - own[0]), 0.5 if len(own) <= FEW else 0)
             limits(own[0] - margin, own[-1] + margin)
             if len(own) <= FEW:
@@ -157,7 +158,7 @@ def _short(name: str, most: int) -> str:
 
 def _apart(values: np.ndarray) -> np.ndarray:
     """Move equal values apart a little, if there are few distinct ones."""
-    distinct = np.unique(values)
+    distinct = np.unique(known(values))
     if not 1 < len(distinct) <= 2 * FEW:
         return values
     width = 0.3 * np.diff(distinct).min()

@@ -14,8 +14,6 @@ divided by D.
 import math
 from dataclasses import dataclass
 
-from torch import Tensor
-
 
 @dataclass(frozen=True)
 class BaseMeasure:
@@ -33,19 +31,7 @@ class BaseMeasure:
     counts: bool
     shift: float = 0.0
 
-    def log_prob(self, log_prob: Tensor) -> Tensor:
-        """Return log p(x), or a bound on it, on this measure.
 
-        Args:
-            log_prob: log p(x) as the likelihood computes it, in nats.
-
-        Returns:
-            Nats, of the same shape. For dequantised levels this is a lower bound, as explained at
-            the top of this file.
-        """
-        return log_prob + self.shift
-
-
-def bits_per_dim(log_prob: float, dims: int) -> float:
+def bits_per_dim(log_prob: float, dims: float) -> float:
     """Return -log2 P divided by the number of dimensions, from nats on a measure that counts."""
     return -log_prob / (dims * math.log(2))

@@ -29,8 +29,6 @@ class Incomplete(Kind):
         InputError: if the values depend on each other in a way that does not allow for holes.
     """
 
-    name = "incomplete"
-
     def __init__(self, whole: Kind) -> None:
         if getattr(whole, "total_is_known", False):
             raise InputError(
@@ -40,9 +38,10 @@ class Incomplete(Kind):
             )
         super().__init__(whole.shape, whole.names)
         self.whole = whole
+        self.name = f"{whole.name} with missing values"
 
     def __str__(self) -> str:
-        return f"{self.whole}, some of them missing"
+        return f"{self.whole}, some missing"
 
     @property
     def filler(self) -> Tensor:

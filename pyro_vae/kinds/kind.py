@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class Kind(ABC):
             are levels, and usually modelled as binary pixels.
     """
 
-    name: ClassVar[str]
+    name: str
 
     def __init__(self, shape: Sequence[int] = (), names: Sequence[str] | None = None) -> None:
         self.shape = torch.Size(shape)

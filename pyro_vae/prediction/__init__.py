@@ -5,6 +5,6 @@
 | `imputation` | p(missing values given observed ones): `impute`, and how good it is: `score` |
 """
 
-from pyro_vae.prediction.imputation import Imputation, Scores, impute, score
+from pyro_vae.prediction.imputation import Imputation, Scores, deviations, impute, score
 
-__all__ = ["Imputation", "Scores", "impute", "score"]
+__all__ = ["Imputation", "Scores", "deviations", "impute", "score"]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pyro_vae import distributions
 from pyro_vae.bounds import Settings
 from pyro_vae.bounds.batches import Results
-from pyro_vae.bounds.estimates import finite
+from pyro_vae.bounds.estimates import finite, said
 from pyro_vae.bounds.khat import good_k, pareto_k
 from pyro_vae.bounds.weighted_draws import weighted_draws
 from pyro_vae.errors import InputError
@@ -256,6 +256,28 @@ class Scores:
     level: float
     without_interval: float
 
+    def __str__(self) -> str:
+        lines = [
+            f"Imputation of {self.num_values:,} hidden values in {self.num_rows:,} examples:",
+            "",
+            f"{'':28} {'mean':>10} {'se':>10}",
+        ]
+        for name, pair in (
+            ("log p(value), nats", self.log_density),
+            ("squared error, standardised", self.squared_error),
+            ("categories that are right", self.accuracy),
+            (f"{self.level:.0%} intervals that cover", self.coverage),
+        ):
+            if pair is not None:
+                lines.append(f"{name:28} {pair[0]:10.4g} {said(pair[1], '.2g'):>10}")
+        if self.without_interval:
+            lines += [
+                "",
+                f"{self.without_interval:.0%} of the examples have no intervals: their draws do "
+                "not stand for p(z | x). Take more draws, or anneal.",
+            ]
+        return "\n".join(lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the scores in a form that JSON takes."""
         named = asdict(self)
@@ -304,8 +326,27 @@ def score(imputation: Imputation, hidden: Tensor, kind: Incomplete, scale: Tenso
     )
 
 
+def deviations(x: Tensor, kind: Incomplete) -> Tensor:
+    """Return the standard deviations of observed numbers: of each column, or of all pixels.
+
+    Args:
+        x: examples, shape [N, *event].
+        kind: what they are.
+    """
+    values = x.double() if len(kind.shape) == 1 else x.double().reshape(-1, 1)
+    there = ~values.isnan()
+    count = there.sum(0).clamp(min=2)
+    mean = values.nansum(0) / count
+    scale = (torch.where(there, values - mean, 0).square().sum(0) / (count - 1)).sqrt()
+    scale = torch.where(scale > 0, scale, 1.0)
+    return scale if len(kind.shape) == 1 else scale[0]
+
+
 def _mean_by_rows(values: Tensor, chosen: Tensor) -> tuple[float, float] | None:
-    """Return the mean of chosen values, and its error: values of a row are not independent."""
+    """Return the mean of chosen values, and its error: values of a row are not independent.
+
+    Where all values are the same, they do not tell the error: it is NaN.
+    """
     counts = chosen.flatten(1).sum(1).double()
     sums = torch.where(chosen, values, 0.0).flatten(1).sum(1)
     sums, counts = sums[counts > 0], counts[counts > 0]
@@ -314,5 +355,5 @@ def _mean_by_rows(values: Tensor, chosen: Tensor) -> tuple[float, float] | None:
     mean = sums.sum() / counts.sum()
     # A ratio of two means (Cochran 1977, equation 2.46).
     spread = (sums - mean * counts).square().sum() * len(counts) / max(1, len(counts) - 1)
-    se = (spread.sqrt() / counts.sum()).item() if len(counts) > 1 else math.nan
-    return mean.item(), se
+    se = (spread.sqrt() / counts.sum()).item()
+    return mean.item(), se if se > 0 else math.nan

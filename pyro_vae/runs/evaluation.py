@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ from pyro_vae.bounds.results import Result
 from pyro_vae.diagnostics import Diagnosis, Smoothness, refinement
 from pyro_vae.diagnostics.predictive import PredictiveChecks, compare_columns, compare_images
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Kind, bits_per_dim
+from pyro_vae.kinds import Incomplete, Kind, bits_per_dim
+from pyro_vae.prediction import Scores, deviations, impute, score
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.runs.options import at_least, check_fields
 from pyro_vae.runs.refined import Refined
@@ -48,6 +49,8 @@ class Plan:
             amortisation gap; 0 leaves it out.
         checks: The number of examples to draw from the model for predictive checks; 0 leaves
             them out. Autoregressive likelihoods are slow to draw from, pixel by pixel.
+        imputations: The number of draws of z for each test example, to impute values that
+            hold_out_entries has hidden; 0 leaves it out.
         draws: The number of draws for each of 50 test examples, in each of 4 chains, in bounds.nc;
             0 leaves the file out, which saves autoregressive likelihoods much time.
     """
@@ -58,6 +61,7 @@ class Plan:
     simulated: int = at_least(0, 100)
     refine: int = at_least(0, 0)
     checks: int = at_least(0, 1000)
+    imputations: int = at_least(0, 1000)
     draws: int = at_least(0, 10)
 
     def __post_init__(self) -> None:
@@ -71,6 +75,13 @@ class Plan:
             )
 
 
+class Diagnostic(Protocol):
+    """What is measured of a model beside log p(x): `str` gives its section of the report."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the files hold of it, in a form that JSON takes."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What `evaluate` returns.
@@ -79,18 +90,17 @@ class Evaluation:
         results: estimates of log p(x), by their names in `bounds.json`. `iwae` are the importance
             bounds, of all evaluated examples; the others may be of the first ones only. Bounds are
             in order, from the loosest to the tightest: what is looser than IWAE comes before it.
-        diagnosis: the diagnosis of the latent code.
-        smoothness: the smoothness of the latent space, if codes are real vectors or on the sphere.
-        checks: statistics of examples drawn from the model and of the data.
+        diagnostics: what else was measured, by its name, in the order in which it is reported:
+            `checks`, statistics of examples drawn from the model and of the data; `imputation`, how
+            well hidden values are imputed; `code`, the diagnosis of the latent code; `smoothness`,
+            of the latent space, if codes are real vectors or on the sphere.
         draws: draws from model and guide, for ArviZ.
         bits_per_dim: an upper bound on the bits per dimension, from the tightest bound; None if the
             base measure is not a counting measure.
     """
 
     results: dict[str, Result]
-    diagnosis: Diagnosis
-    smoothness: Smoothness | None = None
-    checks: PredictiveChecks | None = None
+    diagnostics: dict[str, Diagnostic]
     draws: Any = None
     bits_per_dim: float | None = None
 
@@ -98,6 +108,19 @@ class Evaluation:
     def importance(self) -> Bounds:
         """The importance bounds, of all evaluated examples."""
         return _importance(self.results)
+
+    @property
+    def checks(self) -> PredictiveChecks | None:
+        """The predictive checks, if there are some."""
+        found = self.diagnostics.get("checks")
+        return found if isinstance(found, PredictiveChecks) else None
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """The diagnosis of the latent code."""
+        found = self.diagnostics["code"]
+        assert isinstance(found, Diagnosis)
+        return found
 
     @property
     def comparable(self) -> dict[str, Estimate]:
@@ -126,10 +149,12 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
         )
     results = _estimate(run, plan, x)
     results |= _derive(results)
-    checks = draws = None
+    measured: dict[str, Diagnostic | None] = {}
+    draws = None
     if plan.checks:
-        drawn = _draw(run, plan.checks)
-        checks = _check(run.kind, run.test, drawn)
+        measured["checks"] = _check(run.kind, run.test, _draw(run, plan.checks))
+    if plan.imputations and run.hidden is not None:
+        measured["imputation"] = _impute(run, plan.imputations, x)
     if plan.draws:
         draws = inference_data(
             run.vae.model,
@@ -139,21 +164,35 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
             khat=_importance(results).khat[:EXAMPLES_IN_NETCDF],
             seed=run.options.seed,
         )
-    diagnosis, smoothness = _diagnose(run, x[:1000])
-    return Evaluation(
-        results,
-        diagnosis,
-        smoothness,
-        checks,
-        draws,
-        _bits_per_dim(run, results),
+    measured["code"], measured["smoothness"] = _diagnose(run, x[:1000])
+    found = {name: diagnostic for name, diagnostic in measured.items() if diagnostic}
+    return Evaluation(results, found, draws, _bits_per_dim(run, results))
+
+
+def _impute(run: Run, num_samples: int, x: Tensor) -> Scores:
+    """Impute the hidden values of the evaluated examples, and score them."""
+    assert run.hidden is not None and isinstance(run.kind, Incomplete)
+    hidden = run.hidden[run.evaluated].to(run.device)
+    found = impute(
+        run.vae,
+        x,
+        num_samples,
+        draws=0,
+        hidden=hidden,
+        seed=run.options.seed,
+        keep=unfinished_file(run, "imputation"),
+        progress=True,
     )
+    return score(found, hidden, run.kind, deviations(run.test, run.kind))
 
 
 def _check(kind: Kind, data: Tensor, drawn: Tensor) -> PredictiveChecks:
     """Compare test examples with drawn ones: statistics of pictures, or columns of a table."""
     if not kind.is_picture:
         return compare_columns(data, drawn, kind)
+    if isinstance(kind, Incomplete):  # with the holes of test examples
+        like = data[torch.randint(len(data), (len(drawn),), device=data.device)]
+        drawn = torch.where(like.isnan(), torch.nan, drawn)
     return compare_images(kind.intensities(data), kind.intensities(drawn))
 
 
@@ -242,7 +281,7 @@ def _bits_per_dim(run: Run, results: dict[str, Result]) -> float | None:
     whole = results.get("whole")
     if isinstance(whole, Corrected):  # the mean over all examples, by the difference on some
         mean += whole.mean - tightest.mean
-    return bits_per_dim(mean, run.dims)
+    return bits_per_dim(mean, run.num_observed.double().mean().item())
 
 
 def _diagnose(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:

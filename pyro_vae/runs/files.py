@@ -14,6 +14,7 @@ from pyro_vae import checkpoint, figures
 from pyro_vae.bounds import Estimate
 from pyro_vae.bounds.estimates import finite
 from pyro_vae.bounds.for_arviz import save
+from pyro_vae.kinds import Incomplete
 from pyro_vae.runs.evaluation import UNFINISHED, Evaluation, unfinished_file
 from pyro_vae.runs.run import Run
 from pyro_vae.training import History
@@ -170,13 +171,13 @@ def write_evaluation(run: Run, evaluation: Evaluation) -> None:
         netcdf.unlink(missing_ok=True)
     else:
         save(evaluation.draws, netcdf)
-    smoothness = evaluation.smoothness
-    code = evaluation.diagnosis.to_dict()
-    code["smoothness"] = smoothness.to_dict() if smoothness else None
+    measured = {name: each.to_dict() for name, each in evaluation.diagnostics.items()}
+    measured.pop("checks", None)  # they are in bounds.json
+    code = measured.pop("code") | {"smoothness": None} | measured
     for name, content in (("bounds", _bounds_content(run, evaluation)), ("diagnostics", code)):
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         checkpoint.write(run.folder / f"{name}.json", text.encode())
-    for name in (*evaluation.results, *(["checks"] if evaluation.checks else [])):
+    for name in (*evaluation.results, *evaluation.diagnostics):
         unfinished_file(run, name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it has files of another evaluation, or does not exist
         (run.folder / UNFINISHED).rmdir()
@@ -195,6 +196,8 @@ def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         "base_measure": run.base_measure.name,
         "dims": run.dims,
     }
+    if isinstance(run.kind, Incomplete):
+        content["observed_values"] = run.num_observed.tolist()
     if evaluation.bits_per_dim is not None:
         content["bits_per_dim"] = finite(evaluation.bits_per_dim)
     for name, result in evaluation.results.items():

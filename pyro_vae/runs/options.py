@@ -30,6 +30,11 @@ def random_seed(default: int) -> Any:
     return _field(default, lambda value: 0 <= value < 2**32, "between 0 and 2**32 - 1")
 
 
+def share(default: float) -> Any:
+    """Return a field for a share, from 0 to below 1."""
+    return _field(default, lambda value: 0 <= value < 1, "from 0 to below 1")
+
+
 def _field(default: Any, is_allowed: Callable[[Any], bool], expected: str) -> Any:
     return field(default=default, metadata={"is_allowed": is_allowed, "expected": expected})
 
@@ -68,6 +73,8 @@ class Options:
             test examples.
         validation_fraction: The share of the training examples that is set aside for validation.
         test_fraction: The share set aside for testing, if the data have no test set.
+        hold_out_entries: The share of known values that are hidden from training and from the
+            bounds, at random, to see how well they are imputed.
         binarization: How grey pixels become binary ones for a binary likelihood: drawn again in
             every step (dynamic), drawn once (static), or compared with one half (threshold).
         latent_dim: The dimension of z.
@@ -104,6 +111,7 @@ class Options:
     data_seed: int = random_seed(0)
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
+    hold_out_entries: float = share(0.0)
     binarization: Binarization = "dynamic"
     latent_dim: int = positive(8)
     prior: Callable[[int], Prior] = priors.StandardNormal

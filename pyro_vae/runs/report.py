@@ -2,6 +2,7 @@
 
 from pyro_vae.bounds.estimates import table
 from pyro_vae.bounds.results import Result
+from pyro_vae.kinds import Incomplete
 from pyro_vae.runs.evaluation import Evaluation, label
 from pyro_vae.runs.run import Run
 
@@ -16,20 +17,32 @@ TITLES = {  # of results by which runs are not compared; others are titled by th
 def report(run: Run, evaluation: Evaluation) -> str:
     """Format the results of an evaluation, as the scripts print them."""
     sections = [_format_result(run, evaluation, name) for name in evaluation.results]
-    if evaluation.checks:
-        sections.append(str(evaluation.checks))
+    if isinstance(run.kind, Incomplete):
+        sections.append(_format_observed(run, evaluation))
     if evaluation.bits_per_dim is not None:
         sections.append(
             f"At most {evaluation.bits_per_dim:.4f} bits per dimension ({run.base_measure.name})."
         )
-    sections.append(str(evaluation.diagnosis))
-    if evaluation.smoothness:
-        sections.append(str(evaluation.smoothness))
+    sections += [str(diagnostic) for diagnostic in evaluation.diagnostics.values()]
     sections.append(
         f"All results are in {run.folder}: bounds.*, diagnostics.json, metrics.csv, best.pt, "
         "figures/*.png"
     )
     return "\n" + "\n\n".join(sections)
+
+
+def _format_observed(run: Run, evaluation: Evaluation) -> str:
+    """Say of how many values log p(x) is: examples with other holes have another log p(x)."""
+    counts = run.num_observed
+    bound = [*evaluation.comparable.values()][-1]
+    first = counts[: len(bound.values)]
+    total = first.sum().item()
+    each = f"{bound.values.sum().item() / total:.4f} nats" if total else "nothing"
+    return (
+        f"log p(x) is that of the observed values: of {run.dims} values of an example, "
+        f"{counts.min()} to {counts.max()} are observed, {counts.double().mean():.1f} on average. "
+        f"For each observed value the tightest bound has {each}."
+    )
 
 
 def _format_result(run: Run, evaluation: Evaluation, name: str) -> str:

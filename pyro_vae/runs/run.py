@@ -17,10 +17,17 @@ from pyro_vae.bounds import Estimate
 from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import BaseMeasure, Kind
+from pyro_vae.kinds import BaseMeasure, Incomplete, Kind
+from pyro_vae.likelihoods import Likelihood, ObservedEntries
 from pyro_vae.runs import config
+from pyro_vae.runs.hidden_entries import hidden_values, hide_entries
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.run_data import check_fingerprint, load_and_split, sample, show
+from pyro_vae.runs.run_data import (
+    check_fingerprint,
+    load_and_split,
+    sample,
+    show,
+)
 from pyro_vae.training import CompiledEngine, EagerEngine, Engine, History
 from pyro_vae.vae import VAE
 
@@ -45,6 +52,8 @@ class Run:
         test: test examples as the likelihood sees them.
         labels: the labels of the validation and the test examples, if the data have labels.
         notes: sentences about the data, for a person to read.
+        hidden: values of test examples that were hidden, as the likelihood sees them, and NaN
+            elsewhere; None if none was.
         measured: the test examples in the form that log p(x) on the base measure refers to.
         base_measure: the measure on which log p(x) of the test examples can be compared.
         vae: the model and the guide.
@@ -61,6 +70,7 @@ class Run:
     test: Tensor
     labels: tuple[Tensor | None, Tensor | None]
     notes: tuple[str, ...]
+    hidden: Tensor | None
     measured: Tensor
     base_measure: BaseMeasure
     vae: VAE
@@ -79,16 +89,19 @@ class Run:
         """
         options = config.instantiate(namespace)
         device = _find_device(options.device)
-        dataset = load_and_split(options)
+        dataset, whole = hide_entries(
+            load_and_split(options), options.hold_out_entries, options.data_seed
+        )
         torch.manual_seed(options.seed)
         vae = _make_vae(options, dataset)
         namespace = namespace.clone()
         namespace.fingerprint = dataset.fingerprint
         if namespace.likelihood.class_path == config.BY_KIND:
-            name = type(vae.likelihood).__name__
+            name = type(_named(vae.likelihood)).__name__
             namespace.likelihood.class_path = f"pyro_vae.likelihoods.{name}"
         kind = vae.likelihood.kind
         train, validation, test, measured = show(dataset, kind, options)
+        hidden = None if whole is None else hidden_values(kind, whole, test, options)
         vae.initialize(kind.stored_features(sample(train)))
         vae.to(device)
         engine_name = choose_engine(options.engine, _num_steps(options, len(train)), device)
@@ -106,6 +119,7 @@ class Run:
             test=test.to(device),
             labels=(dataset.validation_labels, dataset.test_labels),
             notes=dataset.notes,
+            hidden=hidden,
             measured=measured,
             base_measure=kind.base_measure(),
             vae=vae,
@@ -145,7 +159,8 @@ class Run:
             f"{len(self.test)} test examples of {shape}, on {self.device} by the {engine}, into "
             f"{self.folder}",
             f"The data are {self.data_kind}{seen}; the likelihood is "
-            f"{type(self.vae.likelihood).__name__}.",
+            f"{type(_named(self.vae.likelihood)).__name__}"
+            + (", of the observed values." if isinstance(self.kind, Incomplete) else "."),
             *self.notes,
         ]
         return "\n".join(lines)
@@ -166,9 +181,20 @@ class Run:
         generator = torch.Generator().manual_seed(self.options.data_seed)
         return torch.randperm(len(self.test), generator=generator)[: self.options.num_examples]
 
+    @property
+    def num_observed(self) -> Tensor:
+        """How many values of each evaluated example are observed, shape [N]."""
+        return (~self.test[self.evaluated.to(self.device)].isnan()).flatten(1).sum(1).cpu()
+
     def on_base_measure(self, bound: Estimate) -> Estimate:
-        """Return a bound on log p(x) as a bound on its logarithm on the run's base measure."""
-        return replace(bound, values=self.base_measure.log_prob(bound.values))
+        """Return a bound on log p(x) as a bound on its logarithm on the run's base measure.
+
+        Args:
+            bound: of the evaluated examples, or of the first of them.
+        """
+        x = self.test[self.evaluated[: len(bound.values)].to(self.device)]
+        shift = torch.as_tensor(self.kind.shift(x)).cpu()
+        return replace(bound, values=bound.values + shift)
 
     def observe(self, examples: Tensor) -> Tensor:
         """Return stored examples as the likelihood sees them, with fresh noise."""
@@ -317,11 +343,21 @@ def _make_engine(
     return CompiledEngine(*parts, fall_back=may_fall_back)
 
 
+def _named(likelihood: Likelihood) -> Likelihood:
+    """Return the likelihood that the options name: that of whole examples."""
+    return likelihood.whole if isinstance(likelihood, ObservedEntries) else likelihood
+
+
 def _make_vae(options: Options, dataset: Dataset) -> VAE:
     """Make the parts that the options name, for the data."""
     try:
         prior = options.prior(options.latent_dim)
-        likelihood = options.likelihood(options.latent_dim, dataset.kind)
+        if isinstance(dataset.kind, Incomplete):
+            likelihood: Likelihood = ObservedEntries(
+                options.likelihood(options.latent_dim, dataset.kind.whole)
+            )
+        else:
+            likelihood = options.likelihood(options.latent_dim, dataset.kind)
         likelihood.kind.check(dataset.train)
         likelihood.fit_kind(dataset.train)
         posterior = options.posterior(likelihood.kind.feature_shape, options.latent_dim)

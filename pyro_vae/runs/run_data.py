@@ -87,7 +87,7 @@ def show(
         The stored training examples; validation and test examples as the likelihood sees them; and
         the test examples in the form that log p(x) on the base measure refers to.
     """
-    seeds = [3 * options.data_seed + i for i in range(3)]  # independent noise for each part
+    seeds = noise_seeds(options)
     held_out = dataset.validation, dataset.test
     for part in held_out:  # the training examples have been checked already
         kind.check(part)
@@ -109,3 +109,9 @@ def show(
         shown_test,
         kind.measured(test, shown_test),
     )
+
+
+def noise_seeds(options: Options) -> tuple[int, int, int]:
+    """Return seeds of independent noise in training, validation and test examples."""
+    first, second, third = (3 * options.data_seed + i for i in range(3))
+    return first, second, third

@@ -1,0 +1,61 @@
+"""Known values that are hidden from training, to see how well they are imputed."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pyro_vae.data import Dataset
+from pyro_vae.errors import InputError
+from pyro_vae.kinds import Incomplete, Kind
+from pyro_vae.runs.options import Options
+from pyro_vae.runs.run_data import noise_seeds
+
+
+def hide_entries(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Tensor | None]:
+    """Hide a share of the values of all examples, to see how well they are imputed.
+
+    Args:
+        dataset: the data set.
+        share: the probability with which each value is hidden, below one; 0 hides none.
+        seed: the seed of the choice.
+
+    Returns:
+        The data set with the hidden values missing, and the test examples as they were, as stored;
+        None if none was hidden.
+
+    Raises:
+        InputError: if the data are larger than memory.
+    """
+    if share == 0:
+        return dataset, None
+    if not isinstance(dataset.train, Tensor):
+        raise InputError(
+            "values of data that are larger than memory are not hidden: leave hold_out_entries out",
+            "hold_out_entries",
+        )
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for part in (dataset.train, dataset.validation, dataset.test):
+        hidden = torch.rand(part.shape, generator=generator) < share
+        numbers = part if part.is_floating_point() else part.float()
+        parts.append(numbers.masked_fill(hidden, torch.nan))
+    train, validation, test = parts
+    kind = dataset.kind if isinstance(dataset.kind, Incomplete) else Incomplete(dataset.kind)
+    changed = replace(dataset, kind=kind, train=train, validation=validation, test=test)
+    return changed, dataset.test
+
+
+def hidden_values(kind: Kind, whole: Tensor, test: Tensor, options: Options) -> Tensor:
+    """Return hidden values as the likelihood sees them, NaN elsewhere.
+
+    Args:
+        kind: the kind of the data, with holes.
+        whole: stored test examples before values were hidden.
+        test: test examples as the likelihood sees them, without the hidden values.
+        options: the options of the run, with the seed of the noise in `test`.
+    """
+    numbers = whole if whole.is_floating_point() else whole.float()
+    _, _, seed = noise_seeds(options)
+    known = kind.observe_once(kind.binarize(numbers, options.binarization, seed), seed)
+    return torch.where(test.isnan(), known, torch.nan)
