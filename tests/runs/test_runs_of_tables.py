@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pyro_vae import InputError
+from pyro_vae.diagnostics import Smoothness
 from pyro_vae.runs import config, evaluation, files
 from pyro_vae.runs.run import Run
 from pyro_vae.runs.run_data import split_names
@@ -84,10 +85,11 @@ def test_totals_that_are_known_are_those_of_the_rows(tmp_path: Path) -> None:
     run.vae.eval()
     run.folder.mkdir()
     result = evaluation.evaluate(run, evaluation.Plan(checks=50, draws=0))
-    assert result.checks is not None and result.smoothness is not None
+    smoothness = result.diagnostics["smoothness"]
+    assert result.checks is not None and isinstance(smoothness, Smoothness)
     drawn = np.stack([check.model for check in result.checks.by_statistic.values()], 1).sum(1)
     assert set(drawn) == {5, 50, 500}
-    assert all(np.isfinite(cost.mean().item()) for cost in result.smoothness.noise.values())
+    assert all(np.isfinite(cost.mean().item()) for cost in smoothness.noise.values())
 
 
 def test_a_new_run_may_take_the_options_of_another(tmp_path: Path) -> None:
