@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.data.labels import read_labels
+from pyro_vae.data.rows import Rows
 from pyro_vae.data.source import ColumnSpec, Part, Source
 
 PARTS = ("train", "validation", "test")
@@ -26,7 +27,7 @@ class Understood:
         pages: the file that the examples are mapped from, if they are.
     """
 
-    examples: Tensor
+    examples: Tensor | Rows
     columns: tuple[ColumnSpec, ...]
     names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -59,7 +60,7 @@ def part_again(
     examples = understood.examples
     parts = {
         part: Part(
-            examples if len(rows) == 1 else examples[rows[part]],
+            examples if len(rows) == 1 else _take(examples, rows[part]),
             codes.get(part),
             understood.pages,
         )
@@ -74,6 +75,10 @@ def part_again(
         label_names,
         tuple(understood.notes + notes),
     )
+
+
+def _take(examples: Tensor | Rows, rows: slice) -> Tensor | Rows:
+    return examples.subset(rows) if isinstance(examples, Rows) else examples[rows]
 
 
 def _read_all(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.row_chunks import find_pages, give_back, row_chunks
+from pyro_vae.data.row_reader import RowReader
 
 MOST_DISTINCT = 20
 SAMPLE = 100_000  # rows from which skewness is estimated, and sought whether values repeat
@@ -50,7 +51,8 @@ def summarise(array: Any, by_column: bool = False) -> Summary:
     """Summarise numbers in one pass, which takes little memory if they are mapped from a file.
 
     Args:
-        array: booleans, whole numbers or floats [N, ...], or a sparse matrix of SciPy [N, D].
+        array: booleans, whole numbers or floats [N, ...], a sparse matrix of SciPy [N, D], or what
+            reads rows.
         by_column: whether to summarise each column of [N, D], not all numbers together.
     """
     width = array.shape[1] if by_column else 1
@@ -120,13 +122,15 @@ class Column:
 Counted = tuple[np.ndarray, np.ndarray] | None  # distinct values and their numbers, if few
 
 
-def sample_rows(array: np.ndarray, most: int = SAMPLE) -> np.ndarray:
+def sample_rows(array: np.ndarray | RowReader, most: int = SAMPLE) -> np.ndarray:
     """Return evenly spaced rows: `most` of them, or as many as fit into `SAMPLE_BYTES`.
 
     All rows of an array that has no more are returned, without a copy.
     """
     row_bytes = max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
     step = -(-len(array) // min(most, max(FEWEST, SAMPLE_BYTES // row_bytes)))
+    if isinstance(array, RowReader):
+        return array.read(np.arange(0, len(array), max(1, step)))
     if step <= 1:
         return array
     rows = array[::step]
@@ -139,7 +143,7 @@ def sample_rows(array: np.ndarray, most: int = SAMPLE) -> np.ndarray:
     return sample
 
 
-def count_distinct(matrix: np.ndarray, sample: np.ndarray) -> list[Counted]:
+def count_distinct(matrix: np.ndarray | RowReader, sample: np.ndarray) -> list[Counted]:
     """Count the distinct values of each column [N, D] that has few, in one pass over the rows.
 
     Columns with many values are found from the sample.

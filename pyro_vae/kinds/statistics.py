@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.kinds.kind import Kind, Stored
-
-ROWS = 4096  # so many examples are read at once: data may be larger than memory
+from pyro_vae.kinds.kind import Kind, Stored, rows_at_once
 
 
 def moments(
@@ -36,7 +34,7 @@ def moments(
     """
     is_table = len(kind.shape) == 1
     count, mean, total = 0, torch.zeros(()), torch.zeros(())
-    for part in stored.split(ROWS):
+    for part in stored.split(rows_at_once(stored.shape)):
         values = transform(part.double())
         values = values if is_table else values.reshape(-1)
         new, own = len(values), values.mean(0)
@@ -69,7 +67,7 @@ def check_range(
     Raises:
         InputError: with the column and the value.
     """
-    for part in stored.split(ROWS):
+    for part in stored.split(rows_at_once(stored.shape)):
         right = part.isfinite() & (part >= low) & (part <= high)
         if whole and part.is_floating_point():
             right &= part == part.round()

@@ -18,16 +18,15 @@ def test_large_files_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     np.save(tmp_path / "a.npy", rows)
     whole = data.load(str(tmp_path / "a.npy"))
     monkeypatch.setattr(source, "LARGE", 1000)
-    monkeypatch.setattr(data.dataset, "HELD_OUT_ROWS", 200)
     large = data.load(str(tmp_path / "a.npy"))
     assert isinstance(whole.train, torch.Tensor) and isinstance(large.train, Rows)
     assert large.fingerprint == whole.fingerprint
-    assert [len(part) for part in (large.train, large.validation, large.test)] == [2600, 200, 200]
-    assert large.train.shape == (2600, 20) and large.train.dtype == torch.float32
+    assert [len(part) for part in (large.train, large.validation, large.test)] == [2430, 270, 300]
+    assert large.train.shape == (2430, 20) and large.train.dtype == torch.float32
     found = torch.cat([*large.train.split(700), large.validation, large.test])
     order = torch.from_numpy(np.lexsort(found.numpy().T))
     torch.testing.assert_close(found[order], torch.from_numpy(rows[np.lexsort(rows.T)]))
-    batch = torch.tensor([5, 0, 2599])
+    batch = torch.tensor([5, 0, 2429])
     assert torch.equal(large.train.index_select(0, batch), large.train[:][batch])
     kind, expected = Real([20]).fitted(large.train), Real([20]).fitted(large.train[:])
     torch.testing.assert_close(kind.loc, expected.loc)
