@@ -13,7 +13,7 @@ from pyro_vae.kinds.base_measure import BaseMeasure
 
 Binarization = Literal["dynamic", "static", "threshold"]
 
-ROWS, CHUNK = 4096, 2**26  # at most so many examples, and bytes of them as `float32`
+ROWS, CHUNK = 4096, 2**24  # at most so many examples, and bytes of them as `float32`
 
 
 class Stored(Protocol):

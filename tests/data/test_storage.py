@@ -66,7 +66,9 @@ def test_what_is_set_aside_depends_on_its_bytes_alone(monkeypatch: pytest.Monkey
 def short_run(folder: Path, name: str, *options: str) -> tuple[list[dict[str, Any]], Any]:
     """Train for two epochs, and return the metrics and the bounds."""
     given = ["--data", name, "--device", "cpu", "--engine", "eager", "--epochs", "2"]
-    run = Run.build(folder, config.parse([*given, "--batch_size", "50", "--num_samples", "50", *options]))
+    run = Run.build(
+        folder, config.parse([*given, "--batch_size", "50", "--num_samples", "50", *options])
+    )
     run.create()
     history = run.fit()
     return history, {key: result.to_dict() for key, result in evaluate(run).results.items()}
