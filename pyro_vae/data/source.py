@@ -44,7 +44,7 @@ class Part:
 
     Attributes:
         examples: shape [N, *event]: `uint8`, `int32`, `float32` or `float64`; or a sparse matrix
-            [N, D] in torch's CSR layout; or rows of these that are read when they are needed.
+            [N, D] in torch's CSR layout; or rows that are read when they are needed.
         labels: one for each example, shape [N], `int64`, if the data set has labels.
         pages: the file that the examples are mapped from, if they are; see `give_back`.
     """
