@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pyro_vae import InputError, data
-from pyro_vae.data import pictures
+from pyro_vae.data import picture_survey
 from pyro_vae.runs import config
 from pyro_vae.runs.run import Run
 
@@ -37,7 +37,7 @@ def write(folder: Path, files: dict[str, Any]) -> str:
 def load_both(monkeypatch: pytest.MonkeyPatch, name: str, **options: Any) -> list[data.Dataset]:
     """Load pictures into memory, and as rows that are read when they are needed."""
     whole = data.load(name, **options)
-    monkeypatch.setattr(pictures, "LARGE", 1000)
+    monkeypatch.setattr(picture_survey, "LARGE", 1000)
     lazy = data.load(name, **options)
     assert isinstance(whole.train, torch.Tensor) and isinstance(lazy.train, data.Rows)
     return [whole, lazy]
@@ -96,7 +96,7 @@ def test_sizes_and_depths_are_refused_alike(
             with pytest.raises(InputError, match="differ in") as caught:
                 data.load(folder)
             said.append(str(caught.value))
-        monkeypatch.setattr(pictures, "LARGE", 1000)
+        monkeypatch.setattr(picture_survey, "LARGE", 1000)
     assert said[:2] == said[2:]
     scaled = data.load(sizes, image_size=4)
     assert isinstance(scaled.train, torch.Tensor) and scaled.train.shape == (49, 4, 4)
@@ -112,7 +112,7 @@ def test_a_run_has_the_same_numbers_bit_for_bit(
 ) -> None:
     name = write(tmp_path / "pictures", FOLDERS["colour"])
     runs = [build(tmp_path / "a", name)]
-    monkeypatch.setattr(pictures, "LARGE", 1000)
+    monkeypatch.setattr(picture_survey, "LARGE", 1000)
     runs.append(build(tmp_path / "b", name))
     assert [isinstance(run.train, data.Rows) for run in runs] == [False, True]
     for run in runs:
@@ -127,7 +127,7 @@ def test_pictures_that_are_gone_or_changed_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = write(tmp_path / "pictures", flat(grey))
-    monkeypatch.setattr(pictures, "LARGE", 1000)
+    monkeypatch.setattr(picture_survey, "LARGE", 1000)
     run = build(tmp_path / "run", name)
     assert isinstance(run.train, data.Rows)
     some = sorted(Path(name).iterdir())[int(run.train.index[17])]
