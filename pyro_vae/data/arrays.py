@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from pyro_vae.data.image_arrays import understand_pixels
 from pyro_vae.data.matrices import understand_matrix
@@ -47,7 +48,8 @@ def source_of_arrays(
         understood = understand_matrix(joined, options, where, names)
     else:
         understood = understand_pixels(joined, options, where)
-    if understood.examples.data_ptr() == joined.ctypes.data:
+    examples = understood.examples
+    if isinstance(examples, Tensor) and examples.data_ptr() == joined.ctypes.data:
         understood = replace(understood, pages=find_pages(joined))
     lengths = {part: len(array) for part, array in arrays.items()}
     label_name = f"the labels of {where}"

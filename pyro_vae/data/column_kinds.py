@@ -1,6 +1,7 @@
 """Columns, each of its own kind: numbers or strings, in; codes and their meaning, out."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 
 from pyro_vae.data.given_kinds import ALL, given_numbers, given_strings, number_texts, parse_kind
 from pyro_vae.data.parts import Understood
+from pyro_vae.data.row_reader import RowReader, SomeColumns
+from pyro_vae.data.rows import Rows
 from pyro_vae.data.rules import (
     LARGEST_COUNT,
     has_atom,
@@ -73,7 +76,7 @@ class _Facts:
     skewnesses: dict[int, tuple[float, float]]  # if the sample has not all rows
 
     @staticmethod
-    def of(matrix: np.ndarray, summary: Summary | None = None) -> "_Facts":
+    def of(matrix: np.ndarray | RowReader, summary: Summary | None = None) -> "_Facts":
         sample = sample_rows(matrix)
         summary = summarise(matrix, by_column=True) if summary is None else summary
         places: list[int] = []
@@ -98,11 +101,11 @@ class _Facts:
 
 
 def understand_columns(
-    columns: dict[str, np.ndarray | Words],
+    columns: Mapping[str, np.ndarray | Words],
     kinds: dict[str, str],
     where: str,
     summary: Summary | None = None,
-    matrix: np.ndarray | None = None,
+    matrix: np.ndarray | RowReader | None = None,
 ) -> Understood:
     """Return what columns are, and their values as `float64` [N, D].
 
@@ -112,7 +115,8 @@ def understand_columns(
         where: the name of the file or object, for messages.
         summary: the facts about the columns, if they are all numbers.
         matrix: the same numbers as an array [N, D]. They are shared if they are floats and each
-            column is stored as it is.
+            column is stored as it is. If it is what reads rows, the kinds of all columns are given
+            and have no codes, and `columns` has the names alone.
 
     Raises:
         InputError: if the values of a column are not of the kind that is given, or strings look
@@ -174,6 +178,11 @@ def understand_columns(
             f"each column of {where} has one value in all rows: give other data", "name"
         )
     names = tuple(spec.name for spec in specs)
+    if isinstance(matrix, RowReader):
+        kept = [j for j, name in enumerate(columns) if name in names]
+        is_shared = matrix.dtype.kind == "f" and len(kept) == len(columns)
+        rows = SomeColumns(matrix, kept).stored_as(matrix.dtype if is_shared else np.dtype("f8"))
+        return Understood(Rows(rows), tuple(specs), names, notes)
     if matrix is not None and matrix.dtype.kind == "f" and matrix.shape[1] == len(specs):
         if not any(spec.categories for spec in specs):
             shared = matrix if matrix.flags.writeable else matrix.copy()

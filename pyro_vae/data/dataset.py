@@ -16,7 +16,7 @@ from pyro_vae.data.image_folders import read_image_folder
 from pyro_vae.data.kind_of_values import kind_of_values
 from pyro_vae.data.numpy_files import read_npy, read_npz
 from pyro_vae.data.objects import source_of_object
-from pyro_vae.data.rows import Rows
+from pyro_vae.data.rows import LARGE, Rows
 from pyro_vae.data.source import ColumnSpec, Part, Reader, ReadOptions, Source
 from pyro_vae.data.table_files import read_parquet, read_text_table
 from pyro_vae.data.torch_files import read_torch, to_array
@@ -24,7 +24,8 @@ from pyro_vae.data.torchvision_sets import TORCHVISION, read_torchvision
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Incomplete, Kind
 
-HELD_OUT_ROWS, HELD_OUT_BYTES = 10_000, 2**27  # of data that are larger than memory
+HELD_OUT_BYTES = 2**27  # of the examples that are set aside: they are read into memory
+FEWEST_HELD_OUT = 100  # however large they are
 
 # By the name of a data set, or by the suffix of a file, with its dot; "/" stands for a folder.
 SOURCES: dict[str, Reader] = {
@@ -187,15 +188,17 @@ def _split(
     notes = [*source.notes, *_note_repeats(hashes)]
     parts_alone = [(key, len(own), int(own.sum(dtype=np.uint64))) for key, own in hashes.items()]
     about = repr((source.columns, source.names, parts_alone))
+    if by_content and train.examples.shape.numel() * 4 > LARGE:  # a run of an older version, which
+        about += "2"  # split such data in another way, is refused as one of other data
     mark = fingerprint(train.examples, np.concatenate(list(hashes.values())), about)
     generator = torch.Generator().manual_seed(seed)
     own = hashes["train"]
     if test is None:
-        share = _share(train, fractions[1])
+        share = _share(train, fractions[1]) if by_content else fractions[1]
         chosen = _choose(own, share, seed, generator, by_content, "test_fraction")
         train, test, own = _take(train, chosen, own)
     if validation is None:
-        share = _share(train, fractions[0])
+        share = _share(train, fractions[0]) if by_content else fractions[0]
         chosen = _choose(own, share, seed, generator, by_content, "validation_fraction")
         train, validation, own = _take(train, chosen, own)
     _check_filled(name, train, validation, test)
@@ -242,11 +245,12 @@ def _infer(source: Source, options: ReadOptions, name: str) -> Source:
 
 
 def _share(part: Part, fraction: float) -> float:
-    """Return the share of examples to hold out; of large data, so many that they fit in memory."""
-    if not part.is_large:
-        return fraction
+    """Return the share of examples to hold out: no more than memory holds as dense `float32`.
+
+    It is the same in whatever way the examples are stored.
+    """
     row_bytes = 4 * part.examples.shape[1:].numel()
-    most = min(HELD_OUT_ROWS, max(100, HELD_OUT_BYTES // row_bytes))
+    most = max(FEWEST_HELD_OUT, HELD_OUT_BYTES // row_bytes)
     return min(fraction, most / len(part.examples))
 
 

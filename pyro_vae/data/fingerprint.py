@@ -17,6 +17,8 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.data.row_chunks import row_chunks
+from pyro_vae.data.row_reader import RowReader
+from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -28,13 +30,20 @@ def row_hashes(examples: Any, pages: mmap | None = None) -> np.ndarray:
 
     Args:
         examples: a tensor or an array [N, *event], in memory or mapped from a file; or a sparse
-            matrix [N, D] of SciPy or in torch's CSR layout, whose rows are hashed as dense rows.
+            matrix [N, D] of SciPy or in torch's CSR layout, whose rows are hashed as dense rows;
+            or rows that are read when they are needed.
         pages: the file that a tensor is mapped from, if it is; see `Part`.
 
     Returns:
         64-bit hashes, `uint64`, shape [N].
     """
-    if isinstance(examples, Tensor):
+    if isinstance(examples, Rows):
+        return row_hashes(examples.reader)[examples.index.numpy()]
+    if isinstance(examples, RowReader):
+        known = examples.row_hashes()
+        if known is not None:
+            return known
+    elif isinstance(examples, Tensor):
         if examples.is_sparse_csr:
             from pyro_vae.data.sparse_rows import to_scipy
 

@@ -6,26 +6,37 @@ import numpy as np
 
 from pyro_vae.data.given_kinds import ALL, check_names, given_numbers, parse_kind
 from pyro_vae.data.parts import Understood
+from pyro_vae.data.row_reader import RowReader
 from pyro_vae.data.rules import infer_pixels
 from pyro_vae.data.skewness import skewness_of_rows
 from pyro_vae.data.source import ColumnSpec, ReadOptions
 from pyro_vae.data.storing import stored
-from pyro_vae.data.summaries import Column, describe_column, sample_rows, summarise
+from pyro_vae.data.summaries import Column, Summary, describe_column, sample_rows, summarise
 from pyro_vae.errors import InputError
 
 PIXELS = 1_000_000  # of a sample
 CHANNELS = (1, 3, 4)  # of grey images, RGB, and RGB with opacity
 
 
-def understand_pixels(array: np.ndarray, options: ReadOptions, where: str) -> Understood:
+def understand_pixels(
+    array: np.ndarray | RowReader, options: ReadOptions, where: str, summary: Summary | None = None
+) -> Understood:
     """Return what the numbers [N, H, W], [N, C, H, W] or [N, H, W, C] are.
+
+    Args:
+        array: the numbers, or what reads them; that has channels first.
+        options: what the user says about the data.
+        where: the name of the file or object, for messages.
+        summary: the facts about all numbers, if they are there already.
 
     Raises:
         InputError: if it is not clear which axis is which, or the numbers cannot be used.
     """
     check_names(options, [], where)
-    array, notes = channels_first(array, where)
-    summary = summarise(array)
+    notes: list[str] = []
+    if isinstance(array, np.ndarray):
+        array, notes = channels_first(array, where)
+    summary = summarise(array) if summary is None else summary
     if summary.num_infinite[0]:
         raise InputError(
             f"{where} has {summary.num_infinite[0]:,} infinite values: replace them, or remove "

@@ -1,6 +1,5 @@
 """Users' own pictures, from folders."""
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,23 @@ import numpy as np
 
 from pyro_vae.data.array_names import PART_WORDS
 from pyro_vae.data.arrays import source_of_arrays
-from pyro_vae.data.parts import PARTS
-from pyro_vae.data.source import ReadOptions, Source, first_line, listed
+from pyro_vae.data.image_arrays import understand_pixels
+from pyro_vae.data.parts import PARTS, part_again
+from pyro_vae.data.picture_rows import PictureRows
+from pyro_vae.data.picture_survey import Survey, look_through
+from pyro_vae.data.pictures import BIT, BYTE, Layout
+from pyro_vae.data.source import ReadOptions, Source, listed
 from pyro_vae.errors import InputError
 
 Pictures = list[tuple[Path, str]]  # with the names of their classes
+
+DEPTHS = {
+    "bool": "1 bit",
+    "uint8": "8 bits",
+    "uint16": "16 bits",
+    "int32": "32 bits",
+    "float32": "floats",
+}
 
 
 def read_image_folder(name: str, root: Path, options: ReadOptions) -> Source:
@@ -24,14 +35,17 @@ def read_image_folder(name: str, root: Path, options: ReadOptions) -> Source:
     that show no colour are read as grey. Opacity is left out. With `image_size`, the shorter side
     is scaled to it, and the middle is cut out.
 
+    Pictures that take more than `LARGE` bytes are not held in memory. One pass finds what they are,
+    and they are opened again when they are needed.
+
     Args:
         name: the path of the folder.
         root: not used.
         options: what the user says about the data.
 
     Raises:
-        InputError: if there are no pictures, one is broken, or they differ in size and
-            `image_size` is not given.
+        InputError: if there are no pictures, one is broken, they differ in depth, or they differ in
+            size and `image_size` is not given.
     """
     folder = Path(name)
     size = options.image_size
@@ -40,18 +54,25 @@ def read_image_folder(name: str, root: Path, options: ReadOptions) -> Source:
     notes: list[str] = []
     parts = _find(folder, notes)
     everything = [path for pictures in parts.values() for path, _ in pictures]
-    images = [_open(path, size) for path in everything]
-    _refuse_sizes(images, everything, folder)
-    joined = _join(images, notes)
-    arrays: dict[str, np.ndarray] = {}
-    labels: dict[str, Any] = {}
-    start = 0
-    for part, pictures in parts.items():
-        arrays[part] = joined[start : start + len(pictures)]
-        start += len(pictures)
-        if any(kind for _, kind in pictures):
-            labels[part] = np.array([kind for _, kind in pictures])
-    source = source_of_arrays(arrays, labels, options, folder.name)
+    survey = look_through(everything, size)
+    _check(survey, folder)
+    notes += _describe(survey)
+    layout = survey.layout()
+    labels: dict[str, Any] = {
+        part: np.array([kind for _, kind in pictures])
+        for part, pictures in parts.items()
+        if any(kind for _, kind in pictures)
+    }
+    lengths = {part: len(pictures) for part, pictures in parts.items()}
+    if survey.images is None:
+        rows = PictureRows(everything, size, layout, survey)
+        understood = understand_pixels(rows, options, folder.name, survey.summary())
+        source = part_again(understood, lengths, labels, f"the labels of {folder.name}")
+    else:
+        ends = np.cumsum([*lengths.values()])[:-1]
+        examples = np.split(_join(survey.images, layout), ends)
+        arrays = dict(zip(lengths, examples, strict=True))
+        source = source_of_arrays(arrays, labels, options, folder.name)
     return replace(source, notes=(*notes, *source.notes))
 
 
@@ -106,75 +127,54 @@ def _is_picture(path: Path) -> bool:
     return path.name[0] != "." and path.suffix.lower() in IMG_EXTENSIONS and path.is_file()
 
 
-def _open(path: Path, size: int | None) -> np.ndarray:
-    """Return a picture [H, W], or [H, W, 3] if its file has colours."""
-    from PIL import Image, ImageOps
+def _check(survey: Survey, folder: Path) -> None:
+    """Refuse pictures that differ in size, in depth, or in depth and colour.
 
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode not in ("1", "L", "I;16", "I", "F", "RGB"):
-                grey = picture.mode in ("LA", "La")
-                picture = picture.convert("L" if grey else "RGB")
-            if size is not None:
-                if picture.mode == "1":
-                    picture = picture.convert("L")
-                picture = _resize(picture, size)
-            return np.asarray(picture)
-    except Exception as error:  # Pillow's readers raise many types of errors
+    Raises:
+        InputError: with how many there are of each.
+    """
+    if len(survey.sizes) > 1:
+        shown = [
+            f"{height} x {width} pixels ({count:,}, such as {survey.examples[height, width]})"
+            for (height, width), count in survey.sizes.most_common()
+        ]
         raise InputError(
-            f"the picture {path} cannot be read ({first_line(error)}): mend or remove it", "name"
-        ) from error
-
-
-def _resize(picture: Any, size: int) -> Any:
-    """Return the middle square of a picture, whose shorter side is scaled to `size` pixels."""
-    from PIL import Image, ImageOps
-
-    return ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
-
-
-def _refuse_sizes(images: list[np.ndarray], paths: list[Path], folder: Path) -> None:
-    sizes = Counter(image.shape[:2] for image in images)
-    if len(sizes) == 1:
-        return
-    examples = {image.shape[:2]: path.name for image, path in zip(images, paths, strict=True)}
-    shown = [
-        f"{height} x {width} pixels ({count:,}, such as {examples[height, width]})"
-        for (height, width), count in sizes.most_common()
-    ]
-    raise InputError(
-        f"the pictures in {folder} differ in size: {listed(shown, 3)}: give image_size, to scale "
-        "and cut them to squares of that size",
-        "image_size",
-    )
-
-
-def _join(images: list[np.ndarray], notes: list[str]) -> np.ndarray:
-    """Return pictures [N, H, W] if none shows a colour, and [N, 3, H, W] otherwise."""
-    has_colour = any(image.ndim == 3 and _shows_colour(image) for image in images)
-    if not has_colour and any(image.ndim == 3 for image in images):
-        notes.append("the pictures' files have colours, but all show greys alone: read as grey")
-    dtype = np.result_type(*{image.dtype for image in images})
-    if dtype == np.bool_ and not has_colour:
-        return np.stack(images)
-    images = [
-        255 * image.astype(np.uint8) if image.dtype == np.bool_ else image for image in images
-    ]
-    if has_colour and dtype != np.uint8:
+            f"the pictures in {folder} differ in size: {listed(shown, 3)}: give image_size, to "
+            "scale and cut them to squares of that size",
+            "image_size",
+        )
+    if any(survey.shows_colour) and not set(survey.types) <= {BIT, BYTE}:
         raise InputError(
             "some pictures have colours and others more than 256 greys: save them alike", "name"
         )
-    height, width = images[0].shape[:2]
-    shape = (len(images), 3, height, width) if has_colour else (len(images), height, width)
-    joined = np.empty(shape, dtype)
-    for index, image in enumerate(images):
-        if has_colour:
-            joined[index] = image.transpose(2, 0, 1) if image.ndim == 3 else image
-        else:
-            joined[index] = image[..., 0] if image.ndim == 3 else image
+    if len(survey.types) > 1 and set(survey.types) != {BIT, BYTE}:
+        shown = [
+            f"{DEPTHS[dtype.name]} ({count:,}, such as {survey.examples[dtype]})"
+            for dtype, count in survey.types.most_common()
+        ]
+        raise InputError(
+            f"the pictures in {folder} differ in depth, so that the same number is not the same "
+            f"grey: {listed(shown, 5)}: save them alike",
+            "name",
+        )
+
+
+def _describe(survey: Survey) -> list[str]:
+    """Return sentences about what is left out."""
+    notes = []
+    if survey.has_rgb and not any(survey.shows_colour):
+        notes.append("the pictures' files have colours, but all show greys alone: read as grey")
+    if survey.num_transparent:
+        notes.append(
+            f"{survey.num_transparent:,} of {survey.num_pictures:,} pictures are not opaque "
+            "everywhere: their opacity is left out"
+        )
+    return notes
+
+
+def _join(images: list[np.ndarray], layout: Layout) -> np.ndarray:
+    """Return pictures as examples, [N, H, W] or [N, 3, H, W]."""
+    joined = np.empty((len(images), *layout.shape), layout.dtype)
+    for image, example in zip(images, joined, strict=True):
+        layout.arrange(image, example)
     return joined
-
-
-def _shows_colour(image: np.ndarray) -> bool:
-    return bool((image[..., 0] != image[..., 1]).any() or (image[..., 1] != image[..., 2]).any())

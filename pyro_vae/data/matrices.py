@@ -9,11 +9,14 @@ from pyro_vae.data.column_kinds import refuse_row_numbers, understand_columns
 from pyro_vae.data.given_kinds import ALL, check_names, given_numbers, parse_kind
 from pyro_vae.data.missing_values import note_missing, refuse_infinite
 from pyro_vae.data.parts import Understood
+from pyro_vae.data.row_reader import RowReader, SomeColumns
 from pyro_vae.data.rules import infer_matrix
 from pyro_vae.data.source import ReadOptions
 from pyro_vae.data.storing import stored
 from pyro_vae.data.summaries import Summary, describe_column, summarise
 from pyro_vae.errors import InputError
+
+NUMBERS = ("levels", "unit_interval", "real", "positive", "counts")  # kinds without codes
 
 
 def understand_matrix(
@@ -22,8 +25,9 @@ def understand_matrix(
     """Return what the numbers [N, D] are: one kind for all columns, or a table of columns.
 
     Args:
-        matrix: an array, or a sparse matrix of SciPy, which stays sparse if all columns are of one
-            kind.
+        matrix: an array; a sparse matrix of SciPy, which stays sparse if all columns are of one
+            kind; or what reads rows, which are not held in memory if all columns are of one kind,
+            or are given as numbers.
         options: what the user says about the data.
         where: the name of the file or object, for messages.
         names: the names of the columns; by default they are 0, 1, ...
@@ -41,7 +45,7 @@ def understand_matrix(
             label_column = column if isinstance(column, np.ndarray) else column.toarray()[:, 0]
         keep = [j for j, name in enumerate(shown) if name not in away]
         names = shown = tuple(shown[j] for j in keep)
-        matrix = matrix[:, keep]
+        matrix = SomeColumns(matrix, keep) if isinstance(matrix, RowReader) else matrix[:, keep]
     if matrix.shape[1] == 0:
         raise InputError(f"{where} has no columns left: drop fewer", "drop")
     if matrix.shape[0] == 1:
@@ -53,7 +57,9 @@ def understand_matrix(
         raise InputError(f"{where} has no values: all are missing (NaN)", "name")
     if has_missing and not isinstance(matrix, np.ndarray):
         raise InputError(
-            f"{where} is sparse, and has missing values (NaN): give a dense matrix", "name"
+            f"{where} has missing values (NaN), and is sparse or larger than memory: give a dense "
+            "matrix that fits into memory",
+            "name",
         )
     notes = note_missing(summary.num_missing, shown, matrix.shape[0], "")
     understood = None
@@ -62,9 +68,7 @@ def understand_matrix(
     elif set(options.columns) == {ALL}:
         understood = _understand_given(matrix, names, summary, options.columns[ALL])
     if understood is None:
-        dense = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
-        columns = {name: dense[:, j] for j, name in enumerate(shown)}
-        understood = understand_columns(columns, options.columns, where, summary, dense)
+        understood = _understand_columns(matrix, options, where, shown, summary)
     return replace(
         understood,
         label_column=label_column,
@@ -84,6 +88,26 @@ def understand_sparse(matrix: Any, options: ReadOptions, where: str) -> Understo
     if 0 in matrix.shape:
         raise InputError(f"{where} is empty: its shape is {list(matrix.shape)}", "name")
     return understand_matrix(matrix, options, where)
+
+
+def _understand_columns(
+    matrix: Any, options: ReadOptions, where: str, names: tuple[str, ...], summary: Summary
+) -> Understood:
+    """Return a table of columns. Rows are read into memory if some columns may have codes."""
+    kinds = options.columns
+    if isinstance(matrix, RowReader):
+        given = [kinds.get(name, kinds.get(ALL)) for name in names]
+        if all(text is not None and parse_kind(ALL, text)[0] in NUMBERS for text in given):
+            unread = dict.fromkeys(names, np.empty(0))  # the summary says all that is needed
+            return understand_columns(unread, kinds, where, summary, matrix)
+        dense = matrix.read(np.arange(len(matrix)))
+        notes = [f"{where} is read whole, since its columns may be of several kinds"]
+    else:
+        dense = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
+        notes = []
+    columns = {name: dense[:, j] for j, name in enumerate(names)}
+    understood = understand_columns(columns, kinds, where, summary, dense)
+    return replace(understood, notes=notes + understood.notes)
 
 
 def understand_whole(

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.data.labels import read_labels
+from pyro_vae.data.rows import Rows
 from pyro_vae.data.source import ColumnSpec, Part, Source
 
 PARTS = ("train", "validation", "test")
@@ -27,7 +28,7 @@ class Understood:
         has_missing: whether some values are missing: NaN.
     """
 
-    examples: Tensor
+    examples: Tensor | Rows
     columns: tuple[ColumnSpec, ...]
     names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -61,7 +62,7 @@ def part_again(
     examples = understood.examples
     parts = {
         part: Part(
-            examples if len(rows) == 1 else examples[rows[part]],
+            examples if len(rows) == 1 else _take(examples, rows[part]),
             codes.get(part),
             understood.pages,
         )
@@ -77,6 +78,10 @@ def part_again(
         tuple(understood.notes + notes),
         has_missing=understood.has_missing,
     )
+
+
+def _take(examples: Tensor | Rows, rows: slice) -> Tensor | Rows:
+    return examples.subset(rows) if isinstance(examples, Rows) else examples[rows]
 
 
 def _read_all(

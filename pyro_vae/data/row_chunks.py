@@ -1,4 +1,4 @@
-"""Passes over rows in memory or in a mapped file, a chunk at a time."""
+"""Passes over rows in memory, in a mapped file, or elsewhere, a chunk at a time."""
 
 import mmap
 from collections.abc import Iterator
@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from pyro_vae.data.row_reader import RowReader
+from pyro_vae.data.workers import map_ahead
+
 GIVE_BACK = 2**26  # bytes of a mapped file that may be resident during a pass
+BLOCK = 2**24  # bytes that a reader reads at once
 
 
 def row_chunks(
@@ -18,7 +22,7 @@ def row_chunks(
     pass over a large file stays in little memory. Rows of a sparse matrix become dense.
 
     Args:
-        array: an array [N, ...], or a sparse matrix of SciPy [N, D].
+        array: an array [N, ...], a sparse matrix of SciPy [N, D], or what reads rows.
         num_bytes: the size of a chunk; it has one row at least.
         pages: the mapped file that the array is in, if the array itself does not tell.
 
@@ -27,6 +31,12 @@ def row_chunks(
     """
     row_bytes = max(1, int(np.prod(array.shape[1:])) * array.dtype.itemsize)
     rows = max(1, num_bytes // row_bytes)
+    if isinstance(array, RowReader):
+        blocks = range(0, len(array), max(rows, BLOCK // row_bytes))
+        for first, block in zip(blocks, _read_blocks(array, blocks), strict=True):
+            for start in range(0, len(block), rows):
+                yield first + start, block[start : start + rows]
+        return
     pages = find_pages(array) if pages is None else pages
     unread = 0
     for start in range(0, array.shape[0], rows):
@@ -38,6 +48,15 @@ def row_chunks(
             unread = 0
     if pages is not None:
         give_back(pages)
+
+
+def _read_blocks(reader: RowReader, starts: range) -> Iterator[np.ndarray]:
+    """Read all rows, so many at a time; the next ones are read while some are used."""
+
+    def read(start: int) -> np.ndarray:
+        return reader.read(np.arange(start, min(start + starts.step, len(reader))))
+
+    return map_ahead(read, starts)
 
 
 def find_pages(array: Any) -> mmap.mmap | None:

@@ -1,70 +1,77 @@
-"""Rows that are read when they are needed: of large files, and of sparse matrices."""
+"""Rows that are read when they are needed, with the next ones read ahead."""
 
-from collections.abc import Iterator
-from mmap import mmap
+from collections.abc import Generator, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Size, Tensor
 
-from pyro_vae.data.row_chunks import GIVE_BACK, give_back
+from pyro_vae.data.row_reader import RowReader
+from pyro_vae.data.workers import map_ahead
+from pyro_vae.kinds.kind import rows_at_once
 
-LARGE = 2**28  # bytes: smaller files are copied into memory
+LARGE = 2**28  # bytes: smaller data are copied into memory
 
 
 class Rows:
-    """Some rows of a tensor that is mapped from a file, or sparse.
+    """Some rows of those that a reader reads.
 
     It has what training and kinds of data use of a tensor; what it returns is in memory, and dense.
 
     Args:
-        examples: all rows, shape [N, *shape].
-        index: which of them, shape [M], in this order.
-        pages: the file that they are mapped from; None for a sparse matrix.
+        reader: reads rows, shape [N, *shape].
+        index: which of them, shape [M], in this order; by default all.
     """
 
-    def __init__(self, examples: Tensor, index: Tensor, pages: mmap | None = None) -> None:
-        self._examples, self._index, self._pages = examples, index, pages
-        self._read = 0
-        self.shape = Size([len(index), *examples.shape[1:]])
-        self.dtype, self.device = examples.dtype, examples.device
-        self._row_bytes = examples.shape[1:].numel() * examples.element_size()
+    def __init__(self, reader: RowReader, index: Tensor | None = None) -> None:
+        self.reader = reader
+        self.index = torch.arange(len(reader)) if index is None else index
+        self.shape = Size([len(self.index), *reader.shape[1:]])
+        self.dtype = torch.from_numpy(np.empty(0, reader.dtype)).dtype
+        self.device = torch.device("cpu")
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.index)
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         """Read rows: a slice of them, or those at some indices."""
-        index = self._index[rows]
-        if self._examples.is_sparse_csr:
-            from pyro_vae.data.sparse_rows import sparse_rows
+        return torch.from_numpy(self.reader.read(self.index[rows].numpy()))
 
-            return sparse_rows(self._examples, index).to_dense()
-        found = torch.empty((len(index), *self.shape[1:]), dtype=self.dtype)
-        touched = max(self._row_bytes, 2**16)  # a fault reads 16 pages or so
-        size = max(1, GIVE_BACK // touched)
-        for start in range(0, len(index), size):
-            part = index[start : start + size]
-            torch.index_select(self._examples, 0, part, out=found[start : start + size])
-            self._read += len(part) * touched
-            if self._pages is not None and self._read > GIVE_BACK:
-                give_back(self._pages)
-                self._read = 0
-        return found
-
-    def subset(self, index: Tensor) -> "Rows":
+    def subset(self, index: slice | Tensor) -> "Rows":
         """Return some of the rows, without reading them."""
-        return Rows(self._examples, self._index[index], self._pages)
+        return Rows(self.reader, self.index[index])
 
     def index_select(self, dim: int, rows: Tensor) -> Tensor:
         """Read the rows at some indices; `dim` is 0, as for tensors."""
         return self[rows]
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """Read all rows, so many at a time, at most 64 MiB."""
-        size = max(1, min(size, GIVE_BACK // max(1, self._row_bytes)))
-        for start in range(0, len(self), size):
-            yield self[start : start + size]
+        """Read all rows, so many at a time or fewer: see `rows_at_once`."""
+        size = min(size, rows_at_once(self.shape))
+        yield from map_ahead(self.__getitem__, _slices(len(self), size))
 
     def to(self, device: torch.device) -> "Rows":
         """Return the rows; they stay where they are, and each batch is moved."""
         return self
+
+
+def batches(examples: Tensor | Rows, places: Sequence[Tensor]) -> Generator[Tensor, None, None]:
+    """Yield batches of examples; of rows that have to be read, the next one is read ahead.
+
+    Args:
+        examples: shape [N, *shape].
+        places: the indices of each batch's examples.
+
+    Raises:
+        InputError: if an example cannot be read any more.
+    """
+    if isinstance(examples, Rows):
+        yield from map_ahead(examples.__getitem__, places)
+    else:
+        for place in places:
+            yield examples.index_select(0, place)
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    for start in range(0, length, size):
+        yield slice(start, min(start + size, length))

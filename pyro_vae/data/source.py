@@ -9,7 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from pyro_vae.data.mapped_rows import MappedRows
 from pyro_vae.data.rows import LARGE, Rows
+from pyro_vae.data.sparse_rows import SparseRows
 from pyro_vae.kinds import Kind
 
 KindName = Literal[
@@ -42,7 +44,7 @@ class Part:
 
     Attributes:
         examples: shape [N, *event]: `uint8`, `int32`, `float32` or `float64`; or a sparse matrix
-            [N, D] in torch's CSR layout; or rows of these that are read when they are needed.
+            [N, D] in torch's CSR layout; or rows that are read when they are needed.
         labels: one for each example, shape [N], `int64`, if the data set has labels.
         pages: the file that the examples are mapped from, if they are; see `give_back`.
     """
@@ -53,20 +55,20 @@ class Part:
 
     @property
     def is_large(self) -> bool:
-        """Whether the examples are sparse, or mapped from a file that is too large to be copied."""
+        """Whether the examples are read when they are needed: there are too many to be copied."""
         if isinstance(self.examples, Rows):
             return True
-        return self.examples.is_sparse_csr or (
-            self.pages is not None and self.examples.nbytes > LARGE
-        )
+        return self.pages is not None and self.examples.nbytes > LARGE
 
     def __getitem__(self, index: Tensor) -> "Part":
         """Return the examples at these indices, with their labels; large ones are not read yet."""
         labels = None if self.labels is None else self.labels[index]
         if isinstance(self.examples, Rows):
-            return Part(self.examples.subset(index), labels, self.pages)
+            return Part(self.examples.subset(index), labels)
+        if self.examples.is_sparse_csr:
+            return Part(Rows(SparseRows(self.examples), index), labels)
         if self.is_large:
-            return Part(Rows(self.examples, index, self.pages), labels, self.pages)
+            return Part(Rows(MappedRows(self.examples, self.pages), index), labels)
         return Part(self.examples[index], labels)
 
     def read(self) -> "Part":

@@ -7,16 +7,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.row_reader import RowReader
 
-def to_torch(matrix: Any) -> Tensor:
-    """Return a CSR matrix of SciPy as one of torch. Values become `float32`."""
+
+def to_torch(matrix: Any, dtype: np.dtype | None = None) -> Tensor:
+    """Return a CSR matrix of SciPy as one of torch.
+
+    Args:
+        matrix: the matrix, [N, D].
+        dtype: the type of the values; by default that of the matrix.
+    """
     matrix = matrix.tocsr()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr.astype(np.int64)),
             torch.from_numpy(matrix.indices.astype(np.int64)),
-            torch.from_numpy(matrix.data.astype(np.float32)),
+            torch.from_numpy(matrix.data.astype(dtype or matrix.dtype)),
             size=matrix.shape,
             check_invariants=False,  # SciPy has checked them
         )
@@ -30,6 +37,17 @@ def to_scipy(matrix: Tensor) -> Any:
     return csr_matrix(tuple(part.numpy() for part in parts), shape=tuple(matrix.shape))
 
 
-def sparse_rows(matrix: Tensor, index: Tensor) -> Tensor:
-    """Return some rows of a CSR matrix of torch, as a CSR matrix."""
-    return to_torch(to_scipy(matrix)[index.numpy()])
+class SparseRows(RowReader):
+    """Rows of a CSR matrix of torch, which become dense.
+
+    Args:
+        matrix: the matrix, [N, D].
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__(matrix.shape, matrix.values().numpy().dtype)
+        self._matrix = to_scipy(matrix)
+
+    def read(self, index: np.ndarray) -> np.ndarray:
+        """Return rows; see `RowReader`."""
+        return self._matrix[index].toarray().astype(self.dtype, copy=False)

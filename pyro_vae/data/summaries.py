@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.row_chunks import find_pages, give_back, row_chunks
+from pyro_vae.data.row_reader import RowReader
 from pyro_vae.data.skewness import skewness
 
 MOST_DISTINCT = 20
@@ -51,45 +52,78 @@ def summarise(array: Any, by_column: bool = False) -> Summary:
     """Summarise numbers in one pass, which takes little memory if they are mapped from a file.
 
     Args:
-        array: booleans, whole numbers or floats [N, ...], or a sparse matrix of SciPy [N, D].
+        array: booleans, whole numbers or floats [N, ...], a sparse matrix of SciPy [N, D], or what
+            reads rows.
         by_column: whether to summarise each column of [N, D], not all numbers together.
     """
-    width = array.shape[1] if by_column else 1
-    by_rows = by_column and width > NARROW  # narrow rows are faster when they are transposed
-    axis = 0 if by_rows else 1
-    is_float = array.dtype.kind == "f"
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    whole = np.ones(width, bool)
-    on_grid = np.full(width, is_float and not by_column)
-    num_missing, num_infinite, zeros, ones = (np.zeros(width, np.int64) for _ in range(4))
-    absent = 0
+    running = Summariser(array.dtype, array.shape[1] if by_column else None)
     for _, chunk in row_chunks(array):
-        values = chunk if by_rows else np.ascontiguousarray(chunk.reshape(-1, width).T)
+        running.add(chunk)
+    return running.result()
+
+
+class Summariser:
+    """Summarises numbers that come in chunks.
+
+    Args:
+        dtype: the numbers' type.
+        width: the number of columns, if each is summarised; by default all numbers are together.
+    """
+
+    def __init__(self, dtype: np.dtype, width: int | None = None) -> None:
+        self._by_column, self._width = width is not None, width or 1
+        width = self._width
+        self._by_rows = width > NARROW  # narrow rows are faster when they are transposed
+        self._is_float = dtype.kind == "f"
+        self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
+        self._whole = np.ones(width, bool)
+        self._on_grid = np.full(width, self._is_float and not self._by_column)
+        self._num_missing, self._num_infinite = np.zeros((2, width), np.int64)
+        self._zeros, self._ones = np.zeros((2, width), np.int64)
+        self._num_values = self._absent = 0
+
+    def add(self, chunk: np.ndarray) -> None:
+        """Take account of more numbers, [N, D] or of any shape if they are all together."""
+        by_rows, is_float = self._by_rows, self._is_float
+        axis = 0 if by_rows else 1
+        values = chunk if by_rows else np.ascontiguousarray(chunk.reshape(-1, self._width).T)
+        self._num_values += chunk.size
         with np.errstate(invalid="ignore"):
             least, largest = values.min(axis), values.max(axis)
         if is_float and not (np.isfinite(least).all() and np.isfinite(largest).all()):
             missing, infinite = np.isnan(values), np.isinf(values)
-            num_missing += missing.sum(axis)
-            num_infinite += infinite.sum(axis)
+            self._num_missing += missing.sum(axis)
+            self._num_infinite += infinite.sum(axis)
             finite = ~(missing | infinite)
             least = values.min(axis, where=finite, initial=np.inf)
             largest = values.max(axis, where=finite, initial=-np.inf)
             values = np.where(finite, values, 0)
-        low, high = np.minimum(low, least), np.maximum(high, largest)
-        if is_float and whole.any():
-            whole &= (values == np.rint(values)).all(axis)
-        if on_grid.any():
+        self._low = np.minimum(self._low, least)
+        self._high = np.maximum(self._high, largest)
+        if is_float and self._whole.any():
+            self._whole &= (values == np.rint(values)).all(axis)
+        if self._on_grid.any():
             steps = 255.0 * values
-            on_grid &= (np.abs(steps - np.rint(steps)) < GRID_ERROR).all(axis)
-        if is_float and not by_column and low >= 0 and high <= 1:
-            missing = int((num_missing + num_infinite).sum()) - absent
-            absent += missing
-            zeros += np.count_nonzero(values == 0) - missing  # which were replaced by 0
-            ones += np.count_nonzero(values == 1)
-    count = np.maximum(1, math.prod(array.shape) // width - num_missing)
-    return Summary(
-        low, high, whole, num_missing, num_infinite, zeros / count, ones / count, on_grid
-    )
+            self._on_grid &= (np.abs(steps - np.rint(steps)) < GRID_ERROR).all(axis)
+        if is_float and not self._by_column and self._low >= 0 and self._high <= 1:
+            missing = int((self._num_missing + self._num_infinite).sum()) - self._absent
+            self._absent += missing
+            self._zeros += np.count_nonzero(values == 0) - missing  # which were replaced by 0
+            self._ones += np.count_nonzero(values == 1)
+
+    def result(self) -> Summary:
+        """Return the facts about all numbers so far."""
+        count = np.maximum(1, self._num_values // self._width - self._num_missing)
+        return Summary(
+            self._low,
+            self._high,
+            self._whole,
+            self._num_missing,
+            self._num_infinite,
+            self._zeros / count,
+            self._ones / count,
+            self._on_grid,
+        )
 
 
 @dataclass(frozen=True)
@@ -127,13 +161,15 @@ class Column:
 Counted = tuple[np.ndarray, np.ndarray] | None  # distinct values and their numbers, if few
 
 
-def sample_rows(array: np.ndarray, most: int = SAMPLE) -> np.ndarray:
+def sample_rows(array: np.ndarray | RowReader, most: int = SAMPLE) -> np.ndarray:
     """Return evenly spaced rows: `most` of them, or as many as fit into `SAMPLE_BYTES`.
 
     All rows of an array that has no more are returned, without a copy.
     """
     row_bytes = max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
     step = -(-len(array) // min(most, max(FEWEST, SAMPLE_BYTES // row_bytes)))
+    if isinstance(array, RowReader):
+        return array.read(np.arange(0, len(array), max(1, step)))
     if step <= 1:
         return array
     rows = array[::step]
@@ -146,7 +182,7 @@ def sample_rows(array: np.ndarray, most: int = SAMPLE) -> np.ndarray:
     return sample
 
 
-def count_distinct(matrix: np.ndarray, sample: np.ndarray) -> list[Counted]:
+def count_distinct(matrix: np.ndarray | RowReader, sample: np.ndarray) -> list[Counted]:
     """Count the distinct values of each column [N, D] that has few, in one pass over the rows.
 
     Columns with many values are found from the sample.

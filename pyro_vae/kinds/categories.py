@@ -10,8 +10,8 @@ from torch.nn.functional import one_hot
 
 from pyro_vae.errors import InputError
 from pyro_vae.kinds.base_measure import BaseMeasure
-from pyro_vae.kinds.kind import Kind, Stored
-from pyro_vae.kinds.statistics import ROWS, check_range, column
+from pyro_vae.kinds.kind import Kind, Stored, rows_at_once
+from pyro_vae.kinds.statistics import check_range, column
 
 
 class Categories(Kind):
@@ -97,7 +97,7 @@ class Categories(Kind):
             InputError: with the first column that has one.
         """
         check_range(stored, self, 0, max(self.sizes) - 1, whole=True)
-        for part in stored.split(ROWS):
+        for part in stored.split(rows_at_once(stored.shape)):
             too_large = (part >= torch.tensor(self.sizes, device=part.device)).any(0)
             if too_large.any():
                 i = int(too_large.nonzero()[0, 0])

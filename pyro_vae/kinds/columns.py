@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.kinds.base_measure import BaseMeasure
-from pyro_vae.kinds.kind import Kind, Stored
+from pyro_vae.kinds.kind import Kind, Stored, rows_at_once
 from pyro_vae.kinds.statistics import column_names
 
 
@@ -146,5 +146,5 @@ class ColumnsOf:
 
     def split(self, size: int) -> Iterator[Tensor]:
         """Return the columns of all rows, so many rows at a time or fewer."""
-        for part in self._stored.split(size):
+        for part in self._stored.split(min(size, rows_at_once(self._stored.shape))):
             yield part[:, self._places]

@@ -13,6 +13,8 @@ from pyro_vae.kinds.base_measure import BaseMeasure
 
 Binarization = Literal["dynamic", "static", "threshold"]
 
+ROWS, CHUNK = 4096, 2**24  # at most so many examples, and bytes of them as `float32`
+
 
 class Stored(Protocol):
     """Stored examples: a tensor, or what reads them when they are needed."""
@@ -29,6 +31,15 @@ class Stored(Protocol):
 
     def split(self, size: int, /) -> Iterable[Tensor]:
         """Return all examples, so many at a time or fewer."""
+
+
+def rows_at_once(shape: torch.Size) -> int:
+    """Return how many examples are looked at together: data may be larger than memory.
+
+    The number depends on their shape alone, so that sums over examples are the same numbers in
+    whatever way the examples are stored.
+    """
+    return max(1, min(ROWS, CHUNK // (4 * max(1, shape[1:].numel()))))
 
 
 class Kind(ABC):

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.kinds.kind import Kind, Stored
-
-ROWS = 4096  # so many examples are read at once: data may be larger than memory
+from pyro_vae.kinds.kind import Kind, Stored, rows_at_once
 
 
 def moments(
@@ -37,7 +35,7 @@ def moments(
     """
     is_table = len(kind.shape) == 1
     count, mean, total = torch.zeros(()), torch.zeros(()), torch.zeros(())
-    for part in stored.split(ROWS):
+    for part in stored.split(rows_at_once(stored.shape)):
         values = transform(part.double())
         values = values if is_table else values.reshape(-1)
         new = (~values.isnan()).sum(0).double()
@@ -77,7 +75,7 @@ def check_range(
     Raises:
         InputError: with the column and the value.
     """
-    for part in stored.split(ROWS):
+    for part in stored.split(rows_at_once(stored.shape)):
         right = part.isfinite() & (part >= low) & (part <= high)
         if whole and part.is_floating_point():
             right &= part == part.round()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae import data
 from pyro_vae.data import Dataset
-from pyro_vae.data.rows import Rows
+from pyro_vae.data.rows import LARGE, Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Kind
 from pyro_vae.runs.options import Options
@@ -70,9 +70,12 @@ def check_fingerprint(before: Options, now: str, folder: Path) -> None:
 
 
 def sample(train: Tensor | Rows) -> Tensor:
-    """Return the examples from which parts take their first values: of large data, only some."""
-    if isinstance(train, Tensor):
-        return train
+    """Return the examples from which parts take their first values: of large data, only some.
+
+    They depend on the examples' number and shape alone, and not on how they are stored.
+    """
+    if 4 * train.shape.numel() <= LARGE:  # as dense `float32`
+        return train[:]
     generator = torch.Generator().manual_seed(0)
     count = max(100, min(10_000, 2**26 // (4 * train.shape[1:].numel())))
     return train[torch.randperm(len(train), generator=generator)[:count]]

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyro_vae.data.rows import Rows
+from pyro_vae.data.rows import batches as read_batches
 from pyro_vae.errors import InputError
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 from pyro_vae.training.callbacks import Callback, History, Training
@@ -134,15 +135,16 @@ def _pass_over_data(training: Training, bar: tqdm) -> float:
     engine, train, epoch = training.engine, training.train, training.epoch
     total = 0.0
     batches = torch.randperm(len(train), device=train.device).split(training.batch_size)
-    for number, batch in enumerate(batches):
-        training.step = (epoch - 1) * len(batches) + number + 1
-        engine.objective.anneal(epoch - 1 + number / len(batches))
-        with contextlib.ExitStack() as contexts:
-            for callback in training.callbacks:
-                contexts.enter_context(callback.around_step(training))
-            loss = engine.step(train.index_select(0, batch), training.observe)
-        if not math.isfinite(loss):
-            raise training.diverged("loss", loss, f"step {number + 1} of epoch {epoch}")
-        total += loss
-        bar.update(len(batch))
+    with contextlib.closing(read_batches(train, batches)) as examples:
+        for number, batch in enumerate(examples):
+            training.step = (epoch - 1) * len(batches) + number + 1
+            engine.objective.anneal(epoch - 1 + number / len(batches))
+            with contextlib.ExitStack() as contexts:
+                for callback in training.callbacks:
+                    contexts.enter_context(callback.around_step(training))
+                loss = engine.step(batch, training.observe)
+            if not math.isfinite(loss):
+                raise training.diverged("loss", loss, f"step {number + 1} of epoch {epoch}")
+            total += loss
+            bar.update(len(batch))
     return total / len(train)

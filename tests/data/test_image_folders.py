@@ -131,6 +131,22 @@ def test_other_kinds_of_pictures(tmp_path: Path) -> None:
     assert photograph.kind.shape == (3, 7, 9)
 
 
+def test_opacity_is_left_out_and_said(tmp_path: Path) -> None:
+    opacity = np.full((30, 7, 9, 1), 255, np.uint8)
+    opacity[:4, 2, 3] = 254
+    loaded = load(tmp_path / "rgba", flat(np.concatenate([colour, opacity], 3)))
+    said = ("4 of 30 pictures are not opaque everywhere: their opacity is left out",)
+    assert loaded.notes == said
+    assert everything(loaded) == sorted(p.tobytes() for p in colour.transpose(0, 3, 1, 2))
+    loaded = load(tmp_path / "la", flat(np.concatenate([grey[..., None], opacity], 3)))
+    assert loaded.notes == said and everything(loaded) == sorted(p.tobytes() for p in grey)
+    folder = tmp_path / "keys" / "pictures"
+    folder.mkdir(parents=True)
+    for i in range(30):
+        Image.fromarray(grey[i]).quantize(256).save(folder / f"{i}.png", transparency=b"\x00\xff")
+    assert data.load(str(folder)).notes[1] == said[0].replace("4 of", "30 of")
+
+
 def test_turned_photographs_stand_upright(tmp_path: Path) -> None:
     half = np.zeros((6, 8), np.uint8)
     half[:, :4] = 255  # the left half is white
@@ -169,6 +185,11 @@ def test_the_path_and_the_names_do_not_matter(tmp_path: Path) -> None:
         (
             {"0.png": grey[0].astype(np.uint16), "1.png": colour[0]},
             "some pictures have colours and others more than 256 greys",
+        ),
+        (
+            {"0.png": grey[0].astype(np.uint16), "1.png": grey[1], "2.png": grey[2]},
+            r"differ in depth, .*: 8 bits \(2, such as 2\.png\), 16 bits \(1, such as 0\.png\): "
+            "save them alike",
         ),
     ],
 )

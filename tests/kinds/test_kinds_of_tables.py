@@ -58,7 +58,7 @@ def test_columns_are_standardised_each() -> None:
 
 
 def test_moments_of_many_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_vae.kinds.statistics.ROWS", 7)
+    monkeypatch.setattr("pyro_vae.kinds.kind.ROWS", 7)
     values = 1e3 + torch.randn(100, 3, dtype=torch.float64)
     kind = k.Real([3]).fitted(values)
     torch.testing.assert_close(kind.loc.double(), values.mean(0), rtol=1e-7, atol=0)
