@@ -1,4 +1,4 @@
-"""Figures of tables: bins, and names that are long."""
+"""Figures of tables: bins, long names, and columns that are constant."""
 
 import numpy as np
 import torch

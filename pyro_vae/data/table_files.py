@@ -20,8 +20,8 @@ def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
 
     The separator (comma, semicolon, tab, bar, spaces), the decimal point or comma, and whether the
     first line has the columns' names are found from the first lines. It has names if none of its
-    fields is a number, if text stands above numbers in a column, or if it is 0, 1, 2, ... Comments
-    (#) before the table are not read.
+    fields is a number, and not all of them are values in other lines, too; if text stands above
+    numbers in a column; or if it is 0, 1, 2, ... Comments (#) before the table are not read.
 
     Args:
         name: the path of the file.
@@ -141,9 +141,17 @@ def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[
     if not how.has_header:
         frame.columns = [str(j) for j in range(frame.shape[1])]
         notes.append(
-            f"{path.name}: its first line has numbers, so it has no names of columns: they are "
+            f"{path.name}: its first line has values, so it has no names of columns: they are "
             f"called 0 to {frame.shape[1] - 1}"
         )
+    else:
+        first = [field.strip() for field in next(how.rows(path))[1]]
+        repeated = sorted({field for field in first if field and first.count(field) > 1})
+        if repeated:
+            notes.append(
+                f"{path.name} has several columns {listed(repeated)}: numbered, as in "
+                f"{repeated[0]}.1"
+            )
     if how.encoding == "cp1252":
         notes.append(f"{path.name}: the text is not UTF-8: read as Windows-1252")
     if len(frame) and frame.iloc[:, -1].isna().any():  # pandas fills short lines up

@@ -197,3 +197,27 @@ def test_options_that_would_do_nothing(tmp_path: Path) -> None:
             load(tmp_path, text, columns={"b": "real"}, **options)  # type: ignore[arg-type]
         assert caught.value.parameter == "columns"
     assert load(tmp_path, text, columns={"all": "real"}, drop=["b"]).names == ("a",)
+
+
+def test_text_alone_without_names(tmp_path: Path) -> None:
+    """As the mushrooms of the UCI repository are written."""
+    rows = [[["p", "e"][i % 2], ["x", "b", "s"][i % 3], "nt"[i % 7 > 3]] for i in range(N)]
+    text = "\n".join(",".join(row) for row in rows) + "\n"
+    loaded = load(tmp_path, text)
+    assert loaded.names == ("0", "1", "2")
+    assert len(loaded.train) + len(loaded.validation) + len(loaded.test) == N
+    assert "its first line has values, so it has no names of columns" in loaded.notes[0]
+    assert load(tmp_path, "p,shape,n\n" + text).names == ("p", "shape", "n")
+
+
+def test_names_that_repeat_are_numbered(tmp_path: Path) -> None:
+    loaded = load(tmp_path, table(reals, reals, counts, names="a, a,b"))
+    assert loaded.notes[0] == "t.csv has several columns a: numbered, as in a.1"
+    assert len(loaded.names) == 3 and not load(tmp_path, table(reals, counts)).notes
+
+
+def test_a_column_that_is_called_all(tmp_path: Path) -> None:
+    text = table(reals, counts, names="a,all")
+    assert load(tmp_path, text).names == ("a", "all")
+    with pytest.raises(InputError, match="column called all, which stands for all columns"):
+        load(tmp_path, text, columns={"all": "real"})
