@@ -20,8 +20,9 @@ def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
 
     The separator (comma, semicolon, tab, bar, spaces), the decimal point or comma, and whether the
     first line has the columns' names are found from the first lines. It has names if none of its
-    fields is a number, and not all of them are values in other lines, too; if text stands above
-    numbers in a column; or if it is 0, 1, 2, ... Comments (#) before the table are not read.
+    fields is a number (but not if the table is text alone, and all of them are values in other
+    lines, too), if text stands above numbers in a column, or if it is 0, 1, 2, ... Comments (#)
+    before the table are not read.
 
     Args:
         name: the path of the file.
