@@ -208,7 +208,7 @@ def test_text_alone_without_names(tmp_path: Path) -> None:
     assert len(loaded.train) + len(loaded.validation) + len(loaded.test) == N
     assert "its first line has values, so it has no names of columns" in loaded.notes[0]
     assert load(tmp_path, "p,shape,n\n" + text).names == ("p", "shape", "n")
-    with pytest.raises(InputError, match="column a of t.csv holds numbers, and text .* 'a'"):
+    with pytest.raises(InputError, match=r"column a of t\.csv holds numbers, and text .* 'a'"):
         load(tmp_path, 2 * table(reals, counts))  # two files, one after the other
 
 
