@@ -77,6 +77,8 @@ def _read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
             return series.to_numpy()
         if inferred == "boolean" and not series.isna().any():
             return series.to_numpy(bool)
+        if inferred == "integer" and not series.isna().any() and abs(series).max() < 2**63:
+            return series.to_numpy(np.int64)  # all digits are kept
         return series.astype(object).where(series.notna(), np.nan).to_numpy(np.float64)
     if any(word in inferred for word in ("date", "time", "period", "interval")):
         raise InputError(

@@ -126,6 +126,13 @@ def test_codes_of_missing_values_are_noted(tmp_path: Path) -> None:
         assert not any(note in said for said in load(tmp_path, table(column, counts)).notes)
 
 
+def test_identifiers_of_many_digits_are_refused() -> None:
+    identifiers = pd.Series([2**60 + 999 * i for i in range(N)])
+    for dtype in ("int64", "Int64", "object", "int64[pyarrow]"):
+        with pytest.raises(InputError, match="does not keep all digits"):
+            data.from_object(pd.DataFrame({"a": reals, "b": identifiers.astype(dtype)}))
+
+
 def test_cells_that_hold_several_numbers() -> None:
     for cell in ([1.0, 2.0], (1, 2), np.zeros(3)):
         with pytest.raises(InputError, match="give each number a column of its own"):
