@@ -116,7 +116,8 @@ def column_pairs(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) -
     for ax, (_, first, second, data, model) in zip(axes, sorted(found), strict=False):
         one, two = values[first], values[second]
         for label, colour, size in (("model", "C0", 2), ("data", "C1", 4)):
-            x, y = (_apart(getattr(check, label)[:POINTS]) for check in (one, two))
+            chosen = np.random.default_rng(0).permutation(len(getattr(one, label)))[:POINTS]
+            x, y = (_apart(getattr(check, label)[chosen]) for check in (one, two))
             ax.plot(x, y, ".", color=colour, ms=size, alpha=0.7, label=label)
         for name, limits, ticks, labels in (
             (first, ax.set_xlim, ax.set_xticks, ax.set_xticklabels),
