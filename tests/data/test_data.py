@@ -86,7 +86,7 @@ good = np.zeros((30, 4))
         (good[:, :0], "shape"),
         (good.reshape(30, 1, 2, 2, 1), "shape"),
         (np.zeros((30, 8, 8, 5)), r"shape \[30, 8, 8, 5\].*transpose it to \[N, C, H, W\]"),
-        (good[:3], "set of .* is empty"),
+        (np.eye(3, 4), "set of .* is empty"),
         (good[:0], "is empty: it has no rows"),
         (good.astype("datetime64[s]"), "dates are no numbers"),
         (np.array([{}], dtype=object), "holds Python objects: save an array of numbers"),
