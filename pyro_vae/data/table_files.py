@@ -1,5 +1,6 @@
 """Users' own tables, from text files and Parquet."""
 
+import csv
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +129,7 @@ def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[
         raise InputError(f"{path.name} is empty: it has no rows", "name") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise _ragged(path, how) or _no_table(path, error) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise _no_table(path, error) from error
     notes = []
     if codes:
@@ -177,7 +178,10 @@ def _ragged(path: Path, how: TextFormat) -> InputError | None:
     """Return the error of a file whose lines differ in their number of fields, if they do."""
     names = {"\t": "tabs", SPACES: "spaces"}
     separator = names.get(how.separator, f"'{how.separator}'")
-    lines = [(number, len(fields)) for number, fields in how.rows(path)]
+    try:
+        lines = [(number, len(fields)) for number, fields in how.rows(path)]
+    except csv.Error:  # a field that does not end
+        return None
     odd = [(number, width) for number, width in lines if width != how.width]
     if not odd:
         return None
@@ -195,7 +199,9 @@ def _ragged(path: Path, how: TextFormat) -> InputError | None:
 
 
 def _no_table(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path.name} is not a table of text ({first_line(error)})", "name")
+    quotes = ": a quote is not closed: close it, or write it twice within quotes"
+    cure = quotes if "inside string" in str(error) else ""
+    return InputError(f"{path.name} is not a table of text ({first_line(error)}){cure}", "name")
 
 
 def _is_index(frame: Any) -> bool:

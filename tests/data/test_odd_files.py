@@ -230,3 +230,11 @@ def test_a_column_that_is_called_all(tmp_path: Path) -> None:
     assert load(tmp_path, text).names == ("a", "all")
     with pytest.raises(InputError, match="column called all, which stands for all columns"):
         load(tmp_path, text, columns={"all": "real"})
+
+
+def test_a_quote_that_is_not_closed(tmp_path: Path) -> None:
+    rows = [f"00{i},{i}.5\n" for i in range(40_000)]
+    rows[300] = '"5 inch,1.5\n'
+    with pytest.raises(InputError, match=r"starting at row 301\): a quote is not closed") as caught:
+        load(tmp_path, "a,b\n" + "".join(rows))
+    assert "\n" not in str(caught.value)
