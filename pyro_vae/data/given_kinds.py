@@ -29,6 +29,11 @@ def check_names(options: ReadOptions, names: list[str], where: str) -> None:
     Raises:
         InputError: with the names that there are.
     """
+    if ALL in names and ALL in options.columns:
+        raise InputError(
+            f"{where} has a column called {ALL}, which stands for all columns here: rename it",
+            "columns",
+        )
     for away, what in ((options.drop, "left out"), ((options.labels,), "the labels")):
         both = [name for name in away if name in options.columns and name != ALL]
         if both:

@@ -10,9 +10,9 @@ from pyro_vae.data.array_names import PART_WORDS
 from pyro_vae.data.arrays import source_of_arrays
 from pyro_vae.data.image_arrays import understand_pixels
 from pyro_vae.data.parts import PARTS, part_again
+from pyro_vae.data.picture_files import BIT, BYTE, Layout
 from pyro_vae.data.picture_rows import PictureRows
 from pyro_vae.data.picture_survey import Survey, look_through
-from pyro_vae.data.pictures import BIT, BYTE, Layout
 from pyro_vae.data.source import ReadOptions, Source, listed
 from pyro_vae.errors import InputError
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.fingerprint import row_hashes
-from pyro_vae.data.pictures import BIT, BYTE, Layout, open_picture
+from pyro_vae.data.picture_files import BIT, BYTE, Layout, open_picture
 from pyro_vae.data.rows import LARGE
 from pyro_vae.data.summaries import Summariser, Summary
 from pyro_vae.data.workers import NUM_WORKERS, map_ahead

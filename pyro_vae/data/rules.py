@@ -19,8 +19,13 @@ say nothing about new rows are refused, unless their kind is given: dates and ti
 which more than half are different; whole numbers that count the rows, in any order; whole numbers
 beyond 2^53; numbers among which there is text. A table of 20 or more columns whose values are all
 whole numbers from 0 on is a matrix: see below. Columns that are constant or empty are left out,
-unless their kind is given.  No rule depends on the order of the rows: what decides is found from
-all of them.
+unless their kind is given.
+
+In a file of text, columns of digits of which some have leading zeros are strings.
+
+No rule depends on the order of the rows: what decides is found from all of them. Notes (of frequent
+values, and of values that may stand for missing ones) are from a sample of 100,000 rows, and how a
+table of text is written is found from its first 200 lines.
 
 **Matrices** [N, D] of booleans or of whole numbers, and wide tables of these:
 

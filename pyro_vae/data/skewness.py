@@ -18,6 +18,10 @@ class _Moments:
 
     def add(self, values: np.ndarray) -> None:
         """Add rows [N, D], by the formulas of Chan et al. for parts of a sample."""
+        with np.errstate(over="ignore", invalid="ignore"):  # of values such as 1e300
+            self._add(values)
+
+    def _add(self, values: np.ndarray) -> None:
         ours, theirs = self.count, (~np.isnan(values)).sum(0).astype(np.float64)
         total = np.maximum(1, ours + theirs)
         mean = np.nansum(values, 0) / np.maximum(1, theirs)
@@ -31,12 +35,13 @@ class _Moments:
         self.count = ours + theirs
 
     def skewness(self) -> np.ndarray:
-        """Return the third standardised moment; 0 for columns that are constant."""
-        count = np.maximum(1, self.count)
-        variance = self.squares / count
-        scale = np.maximum(1e-300, variance + self.mean**2)
-        varies = variance > 1e-24 * scale
-        return np.where(varies, self.cubes / count / np.where(varies, variance, 1) ** 1.5, 0)
+        """Return the third standardised moment; 0 for columns that are constant, or too large."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            count = np.maximum(1, self.count)
+            variance = self.squares / count
+            scale = np.maximum(1e-300, variance + self.mean**2)
+            varies = (variance > 1e-24 * scale) & np.isfinite(scale) & np.isfinite(self.cubes)
+            return np.where(varies, self.cubes / count / np.where(varies, variance, 1) ** 1.5, 0)
 
 
 def skewness(values: np.ndarray) -> float:

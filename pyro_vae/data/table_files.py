@@ -1,5 +1,6 @@
 """Users' own tables, from text files and Parquet."""
 
+import csv
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,9 @@ def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
 
     The separator (comma, semicolon, tab, bar, spaces), the decimal point or comma, and whether the
     first line has the columns' names are found from the first lines. It has names if none of its
-    fields is a number, if text stands above numbers in a column, or if it is 0, 1, 2, ... Comments
-    (#) before the table are not read.
+    fields is a number (but not if the table is text alone, and all of them are values in other
+    lines, too), if text stands above numbers in a column, or if it is 0, 1, 2, ... Comments (#)
+    before the table are not read.
 
     Args:
         name: the path of the file.
@@ -127,7 +129,7 @@ def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[
         raise InputError(f"{path.name} is empty: it has no rows", "name") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise _ragged(path, how) or _no_table(path, error) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise _no_table(path, error) from error
     notes = []
     if codes:
@@ -141,9 +143,17 @@ def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[
     if not how.has_header:
         frame.columns = [str(j) for j in range(frame.shape[1])]
         notes.append(
-            f"{path.name}: its first line has numbers, so it has no names of columns: they are "
+            f"{path.name}: its first line has values, so it has no names of columns: they are "
             f"called 0 to {frame.shape[1] - 1}"
         )
+    else:
+        first = [field.strip() for field in next(how.rows(path))[1]]
+        repeated = sorted({field for field in first if field and first.count(field) > 1})
+        if repeated:
+            notes.append(
+                f"{path.name} has several columns {listed(repeated)}: numbered, as in "
+                f"{repeated[0]}.1"
+            )
     if how.encoding == "cp1252":
         notes.append(f"{path.name}: the text is not UTF-8: read as Windows-1252")
     if len(frame) and frame.iloc[:, -1].isna().any():  # pandas fills short lines up
@@ -168,7 +178,10 @@ def _ragged(path: Path, how: TextFormat) -> InputError | None:
     """Return the error of a file whose lines differ in their number of fields, if they do."""
     names = {"\t": "tabs", SPACES: "spaces"}
     separator = names.get(how.separator, f"'{how.separator}'")
-    lines = [(number, len(fields)) for number, fields in how.rows(path)]
+    try:
+        lines = [(number, len(fields)) for number, fields in how.rows(path)]
+    except csv.Error:  # a field that does not end
+        return None
     odd = [(number, width) for number, width in lines if width != how.width]
     if not odd:
         return None
@@ -186,7 +199,9 @@ def _ragged(path: Path, how: TextFormat) -> InputError | None:
 
 
 def _no_table(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path.name} is not a table of text ({first_line(error)})", "name")
+    quotes = ": a quote is not closed: close it, or write it twice within quotes"
+    cure = quotes if "inside string" in str(error) else ""
+    return InputError(f"{path.name} is not a table of text ({first_line(error)}){cure}", "name")
 
 
 def _is_index(frame: Any) -> bool:

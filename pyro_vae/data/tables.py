@@ -95,6 +95,8 @@ def _read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
         if inferred == "boolean" and series.nunique() == 2:
             codes = series.astype(object).map({False: 0, True: 1}).fillna(-1)
             return Words(["False", "True"], codes.to_numpy(np.int64), is_binary=True)
+        if inferred == "integer" and not series.isna().any() and abs(series).max() < 2**63:
+            return series.to_numpy(np.int64)  # all digits are kept
         return series.astype(object).where(series.notna(), np.nan).to_numpy(np.float64)
     if any(word in inferred for word in ("date", "time", "period", "interval")):
         raise InputError(

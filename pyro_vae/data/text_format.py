@@ -142,11 +142,20 @@ def _find_separator(lines: list[str], suffix: str) -> str:
 
 
 def _has_header(rows: list[list[str]], decimal: str) -> bool:
-    """Return whether the first row has the columns' names."""
+    """Return whether the first row has the columns' names.
+
+    Text is taken for names. In a table of text alone it is none if each of its fields is a value of
+    its column in other rows, too.
+    """
     first = rows[0]
     numeric = [_is_number(field, decimal) for field in first]
     own = first[1:] if not first[0] else first
-    if not any(numeric) or own == [str(j) for j in range(len(own))]:
+    if not any(numeric):
+        if any(_is_number(field, decimal) for row in rows[1:] for field in row):
+            return True
+        others = [{row[j] for row in rows[1:] if j < len(row)} for j in range(len(first))]
+        return not all(field in values for field, values in zip(first, others, strict=True))
+    if own == [str(j) for j in range(len(own))]:
         return True
     for j, field in enumerate(first):
         if field.strip().lower() in MISSING or numeric[j]:

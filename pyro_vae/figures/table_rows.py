@@ -97,27 +97,28 @@ def column_fits(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) ->
 def column_pairs(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) -> None:
     """Draw pairs of columns in the data and under the model.
 
-    Those pairs come first whose rank correlations differ most.
+    Those pairs come first whose rank correlations differ most. Columns that are constant, in the
+    data or under the model, have none, and are left out.
 
     Args:
         axes: one for each pair; those that are left over are hidden.
         checks: the values of the columns.
         kind: what the rows are.
     """
-    from scipy import stats
-
     names = column_names(kind)
     values = dict(list(checks.by_statistic.items())[:20])
     found = []
     for first, second in combinations(values, 2):
         one, two = values[first], values[second]
-        data = stats.spearmanr(one.data, two.data, nan_policy="omit").statistic
-        model = stats.spearmanr(one.model, two.model).statistic
-        found.append((-abs(data - model), first, second, data, model))
+        data = _rank_correlation(one.data, two.data)
+        model = _rank_correlation(one.model, two.model)
+        if data is not None and model is not None:
+            found.append((-abs(data - model), first, second, data, model))
     for ax, (_, first, second, data, model) in zip(axes, sorted(found), strict=False):
         one, two = values[first], values[second]
         for label, colour, size in (("model", "C0", 2), ("data", "C1", 4)):
-            x, y = (_apart(getattr(check, label)[:POINTS]) for check in (one, two))
+            chosen = np.random.default_rng(0).permutation(len(getattr(one, label)))[:POINTS]
+            x, y = (_apart(getattr(check, label)[chosen]) for check in (one, two))
             ax.plot(x, y, ".", color=colour, ms=size, alpha=0.7, label=label)
         for name, limits, ticks, labels in (
             (first, ax.set_xlim, ax.set_xticks, ax.set_xticklabels),
@@ -135,7 +136,19 @@ def column_pairs(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) -
         ax.set_title(f"rank correlation {data:.2f}, model {model:.2f}", fontsize=8)
     for ax in list(axes)[len(found) :]:
         ax.set_visible(False)
-    axes[0].legend(fontsize=8, markerscale=3)
+    if found:
+        axes[0].legend(fontsize=8, markerscale=3)
+
+
+def _rank_correlation(one: np.ndarray, two: np.ndarray) -> float | None:
+    """Return Spearman's rank correlation of what is known; None if one of both is constant."""
+    from scipy import stats
+
+    both = ~(np.isnan(one) | np.isnan(two))
+    one, two = one[both], two[both]
+    if both.sum() < 2 or np.ptp(one) == 0 or np.ptp(two) == 0:
+        return None
+    return float(stats.spearmanr(one, two).statistic)
 
 
 def _bins(values: np.ndarray) -> list[float]:
@@ -144,7 +157,8 @@ def _bins(values: np.ndarray) -> list[float]:
     They cover the middle of the values, because single ones may be far out.
     """
     low, high = np.quantile(values, [0.005, 0.995])
-    low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
+    margin = 0.1 * (high - low) or 0.5 * abs(low) or 0.5
+    low, high = low - margin, high + margin
     count = int(np.clip(2 * np.sqrt(len(values)), 8, 30))
     if (values == np.rint(values)).all():
         width = max(1, np.ceil((high - low) / count))

@@ -178,8 +178,16 @@ class Run:
     @property
     def evaluated(self) -> Tensor:
         """The indices of the test examples that are evaluated, in a random order that is fixed."""
+        return self._random_order()[: self.options.num_examples]
+
+    @property
+    def mixed(self) -> Tensor:
+        """The test examples in a random order that is fixed: files are often sorted."""
+        return self.test[self._random_order().to(self.device)]
+
+    def _random_order(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.options.data_seed)
-        return torch.randperm(len(self.test), generator=generator)[: self.options.num_examples]
+        return torch.randperm(len(self.test), generator=generator)
 
     @property
     def num_observed(self) -> Tensor:

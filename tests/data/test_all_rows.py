@@ -41,6 +41,7 @@ def test_the_skewness_of_parts_is_that_of_the_whole() -> None:
     assert np.allclose(found, expected, rtol=1e-8, atol=1e-8)
     ((all_values, _),) = skewness_of_rows(values, None)
     assert np.isclose(all_values, scipy.stats.skew(values.reshape(-1)))
+    assert skewness(np.array([1.0, 2, 5]) * 1e300) == skewness(np.array([1.0, 2, 5]) * 1e150) == 0
     assert skewness(np.full(7, 0.1)) == 0 and skewness(np.array([5.0])) == 0
 
 

@@ -103,7 +103,7 @@ def test_genes_whose_names_repeat_are_numbered() -> None:
 
 def test_matrices_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     holes = sparse.csr_matrix(np.where(counts > 9, np.nan, counts))
-    with pytest.raises(InputError, match="has missing values .NaN., and is sparse"):
+    with pytest.raises(InputError, match=r"has missing values .NaN., and is sparse"):
         load(tmp_path, make(holes))
     with pytest.raises(InputError, match="has no matrix X"):
         data.from_object(make(None))

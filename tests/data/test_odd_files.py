@@ -126,6 +126,13 @@ def test_codes_of_missing_values_are_noted(tmp_path: Path) -> None:
         assert not any(note in said for said in load(tmp_path, table(column, counts)).notes)
 
 
+def test_identifiers_of_many_digits_are_refused() -> None:
+    identifiers = pd.Series([2**60 + 999 * i for i in range(N)])
+    for dtype in ("int64", "Int64", "object", "int64[pyarrow]"):
+        with pytest.raises(InputError, match="does not keep all digits"):
+            data.from_object(pd.DataFrame({"a": reals, "b": identifiers.astype(dtype)}))
+
+
 def test_cells_that_hold_several_numbers() -> None:
     for cell in ([1.0, 2.0], (1, 2), np.zeros(3)):
         with pytest.raises(InputError, match="give each number a column of its own"):
@@ -195,3 +202,37 @@ def test_options_that_would_do_nothing(tmp_path: Path) -> None:
             load(tmp_path, text, columns={"b": "real"}, **options)  # type: ignore[arg-type]
         assert caught.value.parameter == "columns"
     assert load(tmp_path, text, columns={"all": "real"}, drop=["b"]).names == ("a",)
+
+
+def test_text_alone_without_names(tmp_path: Path) -> None:
+    """As the mushrooms of the UCI repository are written."""
+    rows = [[["p", "e"][i % 2], ["x", "b", "s"][i % 3], "nt"[i % 7 > 3]] for i in range(N)]
+    text = "\n".join(",".join(row) for row in rows) + "\n"
+    loaded = load(tmp_path, text)
+    assert loaded.names == ("0", "1", "2")
+    assert len(loaded.train) + len(loaded.validation) + len(loaded.test) == N
+    assert "its first line has values, so it has no names of columns" in loaded.notes[0]
+    assert load(tmp_path, "p,shape,n\n" + text).names == ("p", "shape", "n")
+    with pytest.raises(InputError, match=r"column a of t\.csv holds numbers, and text .* 'a'"):
+        load(tmp_path, 2 * table(reals, counts))  # two files, one after the other
+
+
+def test_names_that_repeat_are_numbered(tmp_path: Path) -> None:
+    loaded = load(tmp_path, table(reals, reals, counts, names="a, a,b"))
+    assert loaded.notes[0] == "t.csv has several columns a: numbered, as in a.1"
+    assert len(loaded.names) == 3 and not load(tmp_path, table(reals, counts)).notes
+
+
+def test_a_column_that_is_called_all(tmp_path: Path) -> None:
+    text = table(reals, counts, names="a,all")
+    assert load(tmp_path, text).names == ("a", "all")
+    with pytest.raises(InputError, match="column called all, which stands for all columns"):
+        load(tmp_path, text, columns={"all": "real"})
+
+
+def test_a_quote_that_is_not_closed(tmp_path: Path) -> None:
+    rows = [f"00{i},{i}.5\n" for i in range(40_000)]
+    rows[300] = '"5 inch,1.5\n'
+    with pytest.raises(InputError, match=r"starting at row 301\): a quote is not closed") as caught:
+        load(tmp_path, "a,b\n" + "".join(rows))
+    assert "\n" not in str(caught.value)

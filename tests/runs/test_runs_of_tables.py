@@ -154,3 +154,12 @@ def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             build(tmp_path / "run", "--data", tmp_path / "a.csv", *options)
         assert caught.value.parameter == parameter
+
+
+def test_figures_show_rows_of_all_parts_of_a_sorted_file(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv", rows=400)
+    pd.read_csv(tmp_path / "a.csv").sort_values("age").to_csv(tmp_path / "b.csv", index=False)
+    run = build(tmp_path / "run", "--data", tmp_path / "b.csv")
+    assert run.test[:6, 0].max() < 40 < run.mixed[:6, 0].max()
+    assert sorted(run.mixed[:, 0].tolist()) == run.test[:, 0].tolist()
+    assert (run.mixed[:20] == run.test[run.evaluated[:20]]).all()
