@@ -22,7 +22,7 @@ from pyro_vae.bounds.results import Result
 from pyro_vae.diagnostics import Diagnosis, Smoothness, refinement
 from pyro_vae.diagnostics.predictive import PredictiveChecks, compare_columns, compare_images
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Kind, bits_per_dim
+from pyro_vae.kinds import Conditional, Kind, bits_per_dim
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.runs.options import at_least, check_fields
 from pyro_vae.runs.refined import Refined
@@ -189,7 +189,7 @@ def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
             results["simulated"] = bounds.bidirectional(
                 model,
                 guide,
-                x[:1].expand(plan.simulated, *x.shape[1:]),
+                x[torch.arange(plan.simulated) % len(x)],  # conditions of all of them
                 plan.ais,
                 seed=seed + 1,
                 keep=file("simulated"),
@@ -262,13 +262,14 @@ def _diagnose(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:
 def _draw(run: Run, count: int) -> Tensor:
     """Draw examples from the model, shape [count, *event].
 
-    Where totals of counts are known, they are those of test examples, drawn at random.
+    Where totals of counts are known, or conditions, they are those of test examples, drawn at
+    random.
     """
-    totals = getattr(run.kind, "total_is_known", False)
+    known = isinstance(run.kind, Conditional) or getattr(run.kind, "total_is_known", False)
 
     @torch.no_grad()
     def draw(batch: Arguments, advance: Callable[[int], Any]) -> dict[str, Tensor]:
-        x = _draw_with_totals(run, len(batch)) if totals else run.vae.model(size=len(batch))
+        x = _draw_like_examples(run, len(batch)) if known else run.vae.model(size=len(batch))
         advance(len(batch))
         return {"x": x}
 
@@ -286,7 +287,7 @@ def _draw(run: Run, count: int) -> Tensor:
     )["x"]
 
 
-def _draw_with_totals(run: Run, count: int) -> Tensor:
+def _draw_like_examples(run: Run, count: int) -> Tensor:
     like = run.test[torch.randint(len(run.test), (count,), device=run.device)]
-    drawn: Tensor = run.vae.likelihood.given(run.vae.draw_codes(count), like).sample()
+    drawn: Tensor = run.vae.likelihood.given(run.vae.draw_codes(count, like), like).sample()
     return drawn

@@ -58,7 +58,7 @@ FIGURES = (
         "samples",
         "training",
         (6, 6),
-        lambda ax, run, _: figures.samples(ax, run.vae),
+        lambda ax, run, _: figures.samples(ax, run.vae, like=run.test),
         of="pictures",
     ),
     RunFigure(
@@ -86,7 +86,7 @@ FIGURES = (
         "manifold",
         "training",
         (7, 7),
-        lambda ax, run, _: figures.manifold(ax, run.vae),
+        lambda ax, run, _: figures.manifold(ax, run.vae, like=run.test[0]),
         of="pictures",
         exists=lambda run, _: (
             run.options.latent_dim == 2 and run.vae.posterior.support in ("real", "two layers")
