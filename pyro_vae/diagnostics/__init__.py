@@ -1,9 +1,10 @@
 """What the latent code carries, whether it has collapsed, and how smooth its space is.
 
 `diagnose` answers the first two questions in one verdict; `measure`, `unit_shares`, `kl_per_unit`
-and `probe` are its parts, and can be used alone. `smoothness` answers the third. Two more modules
-are not part of the verdict: `predictive` compares images drawn from the model with the data, and
-`refinement` improves q(z|x) for single examples, which shows the amortisation gap.
+and `probe` are its parts, and can be used alone. `smoothness` answers the third. Three more modules
+are not part of the verdict: `predictive` compares images drawn from the model with the data,
+`refinement` improves q(z|x) for single examples, which shows the amortisation gap; and
+`bayes_rule` classifies with a model of p(x|y).
 
 Results are frozen dataclasses. Those that a run reports, `Diagnosis`, `Smoothness` and
 `predictive.PredictiveChecks`, have `to_dict()`, for a JSON file (None for what is not finite), and
@@ -18,17 +19,21 @@ To add a diagnostic:
 4. Test it on a model whose answer is known; tests/conftest.py has a linear-Gaussian one.
 """
 
+from pyro_vae.diagnostics.bayes_rule import Classification, class_frequencies, classify
 from pyro_vae.diagnostics.collapse import Diagnosis, Probe, diagnose, judge, probe
 from pyro_vae.diagnostics.information import Information, measure
 from pyro_vae.diagnostics.smoothness import Smoothness, smoothness
 from pyro_vae.diagnostics.units import active_units, kl_per_unit, unit_means, unit_shares
 
 __all__ = [
+    "Classification",
     "Diagnosis",
     "Information",
     "Probe",
     "Smoothness",
     "active_units",
+    "class_frequencies",
+    "classify",
     "diagnose",
     "judge",
     "kl_per_unit",
