@@ -241,7 +241,7 @@ def _bits_per_dim(run: Run, results: dict[str, Result]) -> float | None:
     whole = results.get("whole")
     if isinstance(whole, Corrected):  # the mean over all images, by the difference on some
         mean += whole.mean - tightest.mean
-    return bits_per_dim(mean, run.dims)
+    return bits_per_dim(mean, run.kind.dims)
 
 
 def _diagnose(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:

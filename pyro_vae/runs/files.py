@@ -119,7 +119,7 @@ FIGURES = (
         columns=3,
         rows=2,
         of="tables",
-        exists=lambda run, evaluation: evaluation.checks is not None and run.dims > 1,
+        exists=lambda run, evaluation: evaluation.checks is not None and run.kind.dims > 1,
     ),
     RunFigure(
         "bounds",
@@ -193,7 +193,7 @@ def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     content: dict[str, Any] = {
         "support": run.kind.name,
         "base_measure": run.base_measure.name,
-        "dims": run.dims,
+        "dims": run.kind.dims,
     }
     if evaluation.bits_per_dim is not None:
         content["bits_per_dim"] = finite(evaluation.bits_per_dim)
