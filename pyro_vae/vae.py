@@ -178,7 +178,7 @@ def _like(kind: Conditional, size: int, y: Tensor | None) -> Tensor:
     """Return examples with conditions y, whose other values do not matter, [size, *shape].
 
     Raises:
-        InputError: if y does not have the shape of so many conditions.
+        InputError: if y does not have the shape of so many conditions, or has no such categories.
     """
     expected = (size, *kind.given.shape)
     if y is None or tuple(y.shape) != expected:
@@ -186,6 +186,13 @@ def _like(kind: Conditional, size: int, y: Tensor | None) -> Tensor:
         raise InputError(
             f"drawing {size} examples needs their conditions y, of shape {list(expected)}, and "
             f"{found}",
+            "y",
+        )
+    sizes = kind.given.num_categories.to(y.device)
+    is_category = (y >= 0) & (y < sizes) & (y == y.round())
+    if not (y.isfinite() & (is_category | (sizes == 0))).all():
+        raise InputError(
+            "some conditions y are not finite, or are no codes of categories: see the kind of y",
             "y",
         )
     return torch.cat([kind.filler[: kind.size].to(y).expand(size, -1), y], -1)

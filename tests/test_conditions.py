@@ -156,6 +156,25 @@ def test_classes_by_bayes_rule_are_exact(prior: str) -> None:
     assert set(found.to_dict()) == {"num_examples", "accuracy", "log_loss", "unsure", "unknown"}
 
 
+def test_rows_with_holes_are_classified_by_what_is_there() -> None:
+    vae, packed = linear("StandardNormal", 0.4)
+    frequencies = torch.tensor([0.5, 0.3, 0.2])
+    found = diagnostics.classify(vae, packed, frequencies, 3000)
+    exact = (exact_of(vae, packed)[0] + frequencies.double().log()).softmax(1)
+    known = ~found.is_unknown
+    error = (found.probabilities - exact) / (found.mc_se + 1e-3)
+    assert known.float().mean() > 0.8 and error[known].abs().max() < 5
+    assert (exact[0] - frequencies).abs().max() < 1e-6  # nothing is observed
+    assert (found.probabilities[0] - frequencies).abs().max() < 0.05
+
+
+def test_classes_that_do_not_occur_have_no_probability() -> None:
+    vae, packed = linear("StandardNormal", steps=0)
+    found = diagnostics.classify(vae, packed[:9], torch.tensor([0.5, 0.5, 0]), 200)
+    assert (found.probabilities[:, 2] == 0).all()
+    assert found.probabilities.isfinite().all() and not found.mc_se[~found.is_unknown].isnan().any()
+
+
 def test_errors_of_classes_are_those_of_reruns() -> None:
     vae, packed = linear("StandardNormal")
     uniform = torch.full((3,), 1 / 3)
@@ -352,6 +371,9 @@ def test_examples_are_drawn_under_given_conditions() -> None:
     for wrong in (None, y[:5], y.flatten()):
         with pytest.raises(InputError, match=r"needs their conditions y, of shape \[4000, 1\]"):
             vae.model(size=4000, y=wrong)
+    for impossible in (3.0, 0.5, -1.0, math.nan):
+        with pytest.raises(InputError, match="no codes of categories"):
+            vae.model(size=1, y=torch.full((1, 1), impossible))
     with pytest.raises(InputError, match="needs conditions"):
         vae.draw_codes(5)
     with pytest.raises(InputError, match="needs conditions"):

@@ -264,6 +264,16 @@ TABLES |= {
     "Given of columns": conditions(TABLES["Columns"]),
     "Given of columns with holes": conditions(TABLES["ObservedEntries of columns"]),
     "Given of known totals": conditions(TABLES["NegativeBinomial, all"]),
+    "Given of reals, optimal": conditions(
+        table(partial(likelihoods.Gaussian, noise="optimal"), *OF_REALS)
+    ),
+    "Given of one pixel after another": conditions(
+        table(
+            partial(likelihoods.PixelCNN, layers=2, kernel_size=3, channels=6),
+            kinds.Binary([2, 2], levels=2),
+            (DRAWS > 0.4).float().reshape(60, 2, 2),
+        )
+    ),
     "Given of pixels with holes": conditions(TABLES["ObservedEntries of pixels"]),
 }
 NETWORKS: dict[str, Case] = {
