@@ -338,6 +338,27 @@ def test_parts_train_with_conditions_as_channels(prior: Any, objective: Any) -> 
     steps_of(EagerEngine, prior, objective, networks.ConvEncoder)
 
 
+def test_the_upper_layer_of_a_prior_may_have_conditions() -> None:
+    torch.manual_seed(0)
+    likelihood = likelihoods.Given(likelihoods.Bernoulli(2 + 3, [3, 2], networks.Linear), LABEL)
+    prior = priors.Hierarchical(2, partial(priors.ConditionalNormal, network=networks.Linear))
+    posterior = posteriors.Hierarchical(likelihood.kind.feature_shape, 2, top_dim=2)
+    vae = VAE(prior, likelihood, posterior)
+    y = torch.arange(9)[:, None] % 3
+    x = likelihood.kind.packed((torch.rand(9, 3, 2) < 0.5).float(), y)
+    engine = EagerEngine(vae.model, vae.guide, objectives.ELBO(), 1e-2)
+    before = {name: each.clone() for name, each in prior.named_parameters()}
+    assert all(math.isfinite(engine.step(x, lambda batch: batch)) for _ in range(2))
+    assert all((each != before[name]).any() for name, each in prior.named_parameters())
+    vae.eval()
+    trace = pyro.poutine.trace(vae.model).get_trace(size=9, y=y.float())
+    upper = trace.nodes["z_top"]["fn"].mean
+    assert upper[0].equal(upper[3]) and not upper[0].equal(upper[1])
+    assert bounds.evaluate(vae.model, vae.guide, x, 50).bound.values.isfinite().all()
+    with pytest.raises(InputError, match="needs conditions"):
+        vae.draw_codes(3)
+
+
 def test_engines_agree() -> None:
     parts = priors.ConditionalNormal, objectives.ELBO, networks.Linear
     losses = [steps_of(engine, *parts) for engine in (EagerEngine, CompiledEngine)]
