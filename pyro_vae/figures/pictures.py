@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from pyro_vae.diagnostics import unit_means, unit_shares
 from pyro_vae.diagnostics.units import THRESHOLD
+from pyro_vae.kinds import Categories, Conditional
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -117,6 +118,33 @@ def samples(ax: "Axes", vae: VAE, count: int = 64, like: Tensor | None = None) -
     with torch.no_grad():
         decoded = likelihood.picture(vae.draw_codes(count, like))
     return image_grid(ax, decoded, columns=max(1, round(count**0.5)))
+
+
+def samples_by_class(ax: "Axes", vae: VAE, like: Tensor, columns: int = 12) -> "Axes":
+    """Draw decoded codes from the prior for each class: a row for each.
+
+    Args:
+        ax: the axes.
+        vae: a VAE whose condition is one column of categories.
+        like: an example as the likelihood sees it, shape [1, *event].
+        columns: the number of pictures of a class.
+    """
+    kind = vae.likelihood.kind
+    assert isinstance(kind, Conditional)
+    names = kind.given.categories[0] if isinstance(kind.given, Categories) else ("0", "1")
+    classes = torch.arange(len(names), device=like.device).repeat_interleave(columns)[:, None]
+    x = kind.parted(like)[0].expand(len(classes), *kind.of.shape)
+    examples = kind.packed(x, classes.to(like))
+    with torch.no_grad():
+        codes = vae.draw_codes(len(examples), examples)
+        decoded = vae.likelihood.under(examples).picture(codes)
+    image_grid(ax, decoded, columns=columns)
+    if decoded.dim() > 2:
+        height = decoded.shape[-2] + 1
+        ax.set_yticks([(row + 0.5) * height - 1 for row in range(len(names))], names)
+        ax.tick_params(length=0)
+        ax.set_ylabel(kind.given.names[0] if kind.given.names else "class")
+    return ax
 
 
 def interpolation(ax: "Axes", vae: VAE, starts: Tensor, ends: Tensor, steps: int = 9) -> "Axes":

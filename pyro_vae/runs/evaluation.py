@@ -167,7 +167,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
         measured["checks"] = _check(run.kind, run.test, _draw(run, plan.checks))
     if plan.imputations and run.hidden is not None:
         measured["imputation"] = _impute(run, plan.imputations, x)
-    if plan.classify and _has_classes(run.kind):
+    if plan.classify and has_classes(run.kind):
         measured["classes"] = _classify(run, plan.classify, x)
     if plan.draws:
         draws = inference_data(
@@ -200,7 +200,7 @@ def _impute(run: Run, num_samples: int, x: Tensor) -> Scores:
     return score(found, hidden, run.kind, deviations(run.test, run.kind))
 
 
-def _has_classes(kind: Kind) -> bool:
+def has_classes(kind: Kind) -> bool:
     """Return whether the condition is one column of classes."""
     if not isinstance(kind, Conditional):
         return False

@@ -15,7 +15,7 @@ from pyro_vae.bounds import Estimate
 from pyro_vae.bounds.estimates import finite
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.kinds import has_holes
-from pyro_vae.runs.evaluation import UNFINISHED, Evaluation, unfinished_file
+from pyro_vae.runs.evaluation import UNFINISHED, Evaluation, has_classes, unfinished_file
 from pyro_vae.runs.run import Run
 from pyro_vae.training import History
 
@@ -61,6 +61,14 @@ FIGURES = (
         (6, 6),
         lambda ax, run, _: figures.samples(ax, run.vae, like=run.test),
         of="pictures",
+    ),
+    RunFigure(
+        "classes",
+        "training",
+        (6, 6),
+        lambda ax, run, _: figures.samples_by_class(ax, run.vae, run.test[:1]),
+        of="pictures",
+        exists=lambda run, _: has_classes(run.kind),
     ),
     RunFigure(
         "reconstructions",

@@ -132,7 +132,7 @@ def test_figures_that_do_not_exist_are_removed(tmp_path: Path) -> None:
     files.write_training(run, history)
     drawn = {path.stem for path in (run.folder / "figures").iterdir()}
     of_training = {figure.name for figure in files.FIGURES if figure.after == "training"}
-    assert drawn == of_training - {"rows"}  # which is for tables
+    assert drawn == of_training - {"rows", "classes"}  # for tables, and for conditions
     run.options.latent_dim = 3
     files.write_training(run, history)
     assert not (run.folder / "figures/manifold.png").exists()

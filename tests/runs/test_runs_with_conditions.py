@@ -71,7 +71,7 @@ def test_images_given_their_labels(tmp_path: Path) -> None:
     assert measured["classes"]["num_examples"] == 20
     assert "Bayes' rule classifies" in report.report(run, found)
     names = {path.stem for path in (run.folder / "figures").iterdir()}
-    pictures = {"samples", "reconstructions", "interpolation", "manifold", "traversals"}
+    pictures = {"samples", "classes", "reconstructions", "interpolation", "manifold", "traversals"}
     assert {"bounds", "units", *pictures} <= names
     drawn = evaluation._draw(run, 40)
     assert drawn.shape == (40, 65) and len(set(drawn[:, -1].tolist())) > 3
