@@ -45,7 +45,7 @@ class Model(nn.Module):
         Returns:
             x, or the drawn examples, shape [size, *event].
         """
-        _register("model", self)
+        register("model", self)
         with pyro.plate("data", size if x is None else len(x)):
             if x is None:
                 z = pyro.sample("z", self.prior())
@@ -80,7 +80,7 @@ class Guide(nn.Module):
         Returns:
             z, shape [batch, latent_dim].
         """
-        _register("guide", self)
+        register("guide", self)
         with pyro.plate("data", len(x)):
             return pyro.sample("z", self.posterior(self.kind.features(x)))
 
@@ -149,7 +149,7 @@ class VAE(nn.Module):
         self.likelihood.initialize(images)
 
 
-def _register(name: str, module: nn.Module) -> None:
+def register(name: str, module: nn.Module) -> None:
     """Register a module's parameters with Pyro, and replace older entries of the same names.
 
     If the store already has another module's parameters under these names, `pyro.module` would give
