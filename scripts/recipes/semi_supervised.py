@@ -53,7 +53,7 @@ def main() -> None:
 
     mnist = data.load("mnist", chosen.data_root)
     torch.manual_seed(chosen.seed)
-    train, labels = torch.as_tensor(mnist.train), mnist.train_labels
+    train, labels = torch.as_tensor(mnist.train), torch.as_tensor(mnist.train_labels)
     m2 = SemiSupervised(
         priors.StandardNormal(LATENT),
         likelihoods.Bernoulli(LATENT + CLASSES, mnist.kind, NETWORK),
@@ -80,7 +80,7 @@ def main() -> None:
     objective = SemiSupervisedELBO(alpha=0.1 * len(train) / uses)
     engine = training.EagerEngine(m2.model, m2.guide, objective, chosen.lr, chosen.precision)
     validation = kind.observe(mnist.validation)
-    test, y_test = kind.observe(mnist.test), mnist.test_labels
+    test, y_test = kind.observe(mnist.test), torch.as_tensor(mnist.test_labels)
     began = time.perf_counter()
     history = training.fit(
         engine,
@@ -89,7 +89,7 @@ def main() -> None:
         epochs=chosen.epochs,
         batch_size=UNLABELLED,
         seed=chosen.seed,
-        callbacks=[Accuracy(m2, validation, mnist.validation_labels)],
+        callbacks=[Accuracy(m2, validation, torch.as_tensor(mnist.validation_labels))],
         progress=False,
     )
     seconds = time.perf_counter() - began
