@@ -306,6 +306,33 @@ def test_pyros_own_loop(x: Tensor) -> None:
     assert (known > 0.5).all()
 
 
+def test_the_compiled_engine_takes_steps_without_the_sum(x: Tensor) -> None:
+    losses = []
+    for make in (training.EagerEngine, training.CompiledEngine):
+        torch.manual_seed(0)
+        m2 = nonlinear(sum_out=False)
+        engine = make(m2.model, m2.guide, SemiSupervisedELBO(1.0))
+        losses.append([engine.step((x, ALL)) for _ in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    m2 = nonlinear()
+    with pytest.raises(InputError, match="use the eager engine"):
+        training.CompiledEngine(m2.model, m2.guide, SemiSupervisedELBO(1.0)).step((x, ALL))
+
+
+def test_what_would_be_wrong_is_refused() -> None:
+    exact = Exact()
+    with pytest.raises(InputError, match="site 'label' observes something else"):
+        bounds.bidirectional(exact.m2.model, exact.m2.guide, (exact.x, MIXED))
+    m2 = SemiSupervised(
+        priors.StandardNormal(2),
+        likelihoods.Gaussian(5, [4], small, noise="optimal"),  # its scale is that of all classes
+        posteriors.Normal([7], 2, small),
+        small([4], [3]),
+    )
+    with pytest.raises(InputError, match="all values of the sites"):
+        SemiSupervisedELBO(1.0).loss_and_grads(m2.model, m2.guide, exact.x.float(), MIXED)
+
+
 def test_what_does_not_go_together_is_refused(x: Tensor) -> None:
     def make(
         code: int = 5, shape: int = 9, classes: Any = (3,), prior: Any = None, p: Any = None
