@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, TraceEnum_ELBO
+from test_vae import PAIRS
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.nn.functional import cross_entropy
@@ -304,6 +305,25 @@ def test_pyros_own_loop(x: Tensor) -> None:
     assert sum(losses[-10:]) < sum(losses[:10]) - 5
     known = m2.classify(x)[MIXED >= 0].gather(1, MIXED[MIXED >= 0][:, None])
     assert (known > 0.5).all()
+
+
+@pytest.mark.parametrize("name", sorted(PAIRS.keys() - {"Vamp", "Exemplar"}))
+def test_every_prior_of_codes_alone(name: str, x: Tensor) -> None:
+    """All parameters learn, and both ways to integrate over the classes have the same ELBO."""
+    make_prior, make_posterior = PAIRS[name]
+    m2 = SemiSupervised(
+        make_prior(4),
+        likelihoods.Bernoulli(7, [2, 3], small),
+        make_posterior([9], 4),
+        small([2, 3], [3]),
+    )
+    x = x.float()
+    SemiSupervisedELBO(1.0).loss_and_grads(m2.model, m2.guide, x, MIXED)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in m2.parameters())
+    m2.eval()
+    drawn = bounds.evaluate(m2.model, m2.guide, (x, MIXED), 400).elbo.mean
+    summed = -SemiSupervisedELBO(0.0, 400).loss(m2.model, m2.guide, x, MIXED) / 6
+    assert drawn == pytest.approx(summed, rel=0.05)
 
 
 def test_the_compiled_engine_takes_steps_without_the_sum(x: Tensor) -> None:
