@@ -307,7 +307,7 @@ def test_pyros_own_loop(x: Tensor) -> None:
     assert (known > 0.5).all()
 
 
-# In training mode LARS has noise of its own, which the check of enumerated sites takes for an error.
+# In training mode LARS has noise of its own: the check of enumerated sites may refuse it.
 @pytest.mark.parametrize("name", sorted(PAIRS.keys() - {"Vamp", "Exemplar", "LARS"}))
 def test_every_prior_of_codes_alone(name: str, x: Tensor) -> None:
     """All parameters learn, and both ways to integrate over the classes have the same ELBO."""
