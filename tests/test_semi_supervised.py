@@ -252,7 +252,12 @@ def test_classes_by_bayes_rule() -> None:
     probabilities = exact.log_joint.softmax(-1)
     torch.testing.assert_close(found.probabilities, probabilities, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(exact.m2.classify(exact.x), probabilities, rtol=1e-4, atol=1e-4)
-    assert found.khat.shape == (6, 3)
+    assert found.khat.shape == found.mc_variance.shape == (6, 3)
+    wrong = Exact(misfit=True)
+    found = class_evidence(wrong.m2, wrong.x, 2000)
+    error = found.log_p_x_and_y - wrong.log_joint
+    known = found.mc_variance.isfinite()
+    assert known.any() and (error.abs() < 5 * found.mc_variance.sqrt() + 1e-3)[known].all()
 
 
 def test_classes_are_channels_of_pictures() -> None:

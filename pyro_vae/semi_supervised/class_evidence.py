@@ -17,11 +17,13 @@ class ClassEvidence:
 
     Attributes:
         log_p_x_and_y: IWAE_K of log p(x, y), nats, shape [N, classes].
+        mc_variance: the Monte Carlo variance of each, shape [N, classes]; NaN where it is unknown.
         khat: the Pareto k-hat of the weights, shape [N, classes]; above 0.7 IWAE_K may be far below
             log p(x, y), and the probabilities below may be wrong.
     """
 
     log_p_x_and_y: Tensor
+    mc_variance: Tensor
     khat: Tensor
 
     @property
@@ -52,5 +54,6 @@ def class_evidence(
         results.append(bounds.evaluate(m2.model, m2.guide, Arguments(x, y), num_samples, **options))
     return ClassEvidence(
         torch.stack([result.bound.values for result in results], -1),
+        torch.stack([result.bound.mc_variance for result in results], -1),
         torch.stack([result.khat for result in results], -1),
     )
