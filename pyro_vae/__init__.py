@@ -7,6 +7,7 @@
 - `bounds` measures log p(x) for any Pyro model and guide.
 - `diagnostics` examines the latent code; `refinement` improves q(z|x) for given examples.
 - `figures` draws; `runs` is the command line and the folder that a run fills.
+- `semi_supervised` has VAEs with a class y that is known for some of the examples.
 - `compiling` turns a function in which Pyro programs run into a compiled function.
 - `testing` has tests for your own parts.
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         figures,
         objectives,
         runs,
+        semi_supervised,
         testing,
         training,
     )
@@ -62,6 +64,7 @@ __all__ = [
     "priors",
     "refinement",
     "runs",
+    "semi_supervised",
     "svi",
     "testing",
     "training",

@@ -54,7 +54,7 @@ class Model(nn.Module):
         Raises:
             InputError: if y does not fit.
         """
-        _register("model", self)
+        register("model", self)
         if x is None:
             return self._draw(size, y)
         kind = self.likelihood.kind
@@ -98,7 +98,7 @@ class Guide(nn.Module):
         Returns:
             z, shape [batch, latent_dim].
         """
-        _register("guide", self)
+        register("guide", self)
         with pyro.plate("data", len(x)):
             return pyro.sample("z", self.posterior(self.kind.features(x)))
 
@@ -198,7 +198,7 @@ def _like(kind: Conditional, size: int, y: Tensor | None) -> Tensor:
     return torch.cat([kind.filler[: kind.size].to(y).expand(size, -1), y], -1)
 
 
-def _register(name: str, module: nn.Module) -> None:
+def register(name: str, module: nn.Module) -> None:
     """Register a module's parameters with Pyro, and replace older entries of the same names.
 
     If the store already has another module's parameters under these names, `pyro.module` would give
