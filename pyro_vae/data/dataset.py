@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.anndata_files import read_h5ad
-from pyro_vae.data.arrays import source_of_arrays
-from pyro_vae.data.digits import read_digits
+from pyro_vae.data.column_spec import kind_of_values
 from pyro_vae.data.fingerprint import fingerprint, row_hashes, split_by_content
-from pyro_vae.data.image_folders import read_image_folder
-from pyro_vae.data.kind_of_values import kind_of_values
-from pyro_vae.data.numpy_files import read_npy, read_npz
-from pyro_vae.data.objects import source_of_object
 from pyro_vae.data.rows import LARGE, Rows
 from pyro_vae.data.source import ColumnSpec, Part, Reader, ReadOptions, Source
-from pyro_vae.data.table_files import read_parquet, read_text_table
-from pyro_vae.data.torch_files import read_torch, to_array
-from pyro_vae.data.torchvision_sets import TORCHVISION, read_torchvision
+from pyro_vae.data.sources.anndata_files import read_h5ad
+from pyro_vae.data.sources.digits import read_digits
+from pyro_vae.data.sources.image_folders import read_image_folder
+from pyro_vae.data.sources.in_memory import source_of_object
+from pyro_vae.data.sources.numpy_files import read_npy, read_npz
+from pyro_vae.data.sources.table_files import read_parquet, read_text_table
+from pyro_vae.data.sources.torch_files import read_torch, to_array
+from pyro_vae.data.sources.torchvision_sets import TORCHVISION, read_torchvision
+from pyro_vae.data.understanding.arrays import source_of_arrays
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Incomplete, Kind
 

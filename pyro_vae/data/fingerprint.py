@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.data.row_chunks import row_chunks
-from pyro_vae.data.row_reader import RowReader
-from pyro_vae.data.rows import Rows
+from pyro_vae.data.rows import RowReader, Rows
+from pyro_vae.data.rows.row_chunks import row_chunks
 from pyro_vae.errors import InputError
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -45,7 +44,7 @@ def row_hashes(examples: Any, pages: mmap | None = None) -> np.ndarray:
             return known
     elif isinstance(examples, Tensor):
         if examples.is_sparse_csr:
-            from pyro_vae.data.sparse_rows import to_scipy
+            from pyro_vae.data.rows.sparse_rows import to_scipy
 
             examples = to_scipy(examples)
         else:

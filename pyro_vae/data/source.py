@@ -9,9 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from pyro_vae.data.mapped_rows import MappedRows
 from pyro_vae.data.rows import LARGE, Rows
-from pyro_vae.data.sparse_rows import SparseRows
+from pyro_vae.data.rows.mapped_rows import MappedRows
+from pyro_vae.data.rows.sparse_rows import SparseRows
 from pyro_vae.kinds import Kind
 
 KindName = Literal[

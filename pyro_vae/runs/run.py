@@ -14,8 +14,7 @@ from torch import Tensor
 
 from pyro_vae import checkpoint, training
 from pyro_vae.bounds import Estimate
-from pyro_vae.data.dataset import Dataset
-from pyro_vae.data.rows import Rows
+from pyro_vae.data import Dataset, Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Incomplete, Kind
 from pyro_vae.likelihoods import Likelihood, ObservedEntries

@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 from pyro_vae import InputError, data
-from pyro_vae.data.anndata_files import read_h5ad
+from pyro_vae.data.sources.anndata_files import read_h5ad
 
 anndata = pytest.importorskip("anndata")
 draw = np.random.default_rng(5)

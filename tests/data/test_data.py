@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae import InputError, data
 from pyro_vae.data import dataset
-from pyro_vae.data.digits import read_digits
+from pyro_vae.data.sources.digits import read_digits
 from pyro_vae.runs.options import Options
 
 PLACES = [ROOT / "data", ROOT / "../shared/data"]

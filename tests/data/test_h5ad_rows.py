@@ -13,8 +13,8 @@ import torch
 from scipy import sparse
 
 from pyro_vae import InputError, data
-from pyro_vae.data import anndata_files
-from pyro_vae.data.h5ad_rows import H5adRows
+from pyro_vae.data.sources import anndata_files
+from pyro_vae.data.sources.h5ad_rows import H5adRows
 from pyro_vae.runs import config
 from pyro_vae.runs.run import Run
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Size, Tensor
 
-from pyro_vae.data.row_reader import RowReader
-from pyro_vae.data.workers import map_ahead
+from pyro_vae.data.rows.row_reader import RowReader
+from pyro_vae.data.rows.workers import map_ahead
 from pyro_vae.kinds.kind import rows_at_once
 
 LARGE = 2**28  # bytes: smaller data are copied into memory

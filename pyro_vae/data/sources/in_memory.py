@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.data.arrays import source_of_arrays
-from pyro_vae.data.missing_values import hide
-from pyro_vae.data.parts import part_again
 from pyro_vae.data.source import ReadOptions, Source
+from pyro_vae.data.understanding.arrays import source_of_arrays
+from pyro_vae.data.understanding.missing_values import hide
+from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
 
 
@@ -27,24 +27,24 @@ def source_of_object(x: Any, labels: Any, options: ReadOptions) -> Source:
     given = {} if labels is None else {"train": _plain(labels)}
     kind = type(x).__module__.partition(".")[0]
     if kind == "pandas" and hasattr(x, "columns"):
-        from pyro_vae.data.tables import understand_table
+        from pyro_vae.data.understanding.data_frames import understand_table
 
         understood = understand_table(x, options, "the table")
         return part_again(understood, {"train": len(x)}, given, "the labels")
     if kind == "anndata":
-        from pyro_vae.data.anndata_files import source_of_anndata
+        from pyro_vae.data.sources.anndata_files import source_of_anndata
 
         source = source_of_anndata(x, options, "the AnnData")
         if labels is None:
             return source
         raise InputError("give the name of a column of obs as labels with AnnData", "labels")
     if hasattr(x, "tocsr"):
-        from pyro_vae.data.matrices import understand_sparse
+        from pyro_vae.data.understanding.matrices import understand_sparse
 
         understood = understand_sparse(x.tocsr(), options, "the matrix")
         return part_again(understood, {"train": x.shape[0]}, given, "the labels")
     if isinstance(x, Tensor | dict):
-        from pyro_vae.data.torch_files import source_of_tensors, to_array
+        from pyro_vae.data.sources.torch_files import source_of_tensors, to_array
 
         if isinstance(x, Tensor):
             return source_of_arrays({"train": to_array(x)}, given, options, "the tensor")

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.row_chunks import row_chunks
-from pyro_vae.data.row_reader import RowReader
-from pyro_vae.data.rows import Rows
+from pyro_vae.data.rows import RowReader, Rows
+from pyro_vae.data.rows.row_chunks import row_chunks
 from pyro_vae.data.source import ColumnSpec
 
 
@@ -37,7 +36,7 @@ def stored(array: Any, spec: ColumnSpec, has_missing: bool = False) -> Tensor | 
     if isinstance(array, RowReader):
         return Rows(array.stored_as(dtype))
     if not isinstance(array, np.ndarray):
-        from pyro_vae.data.sparse_rows import to_torch
+        from pyro_vae.data.rows.sparse_rows import to_torch
 
         return to_torch(array, dtype)
     if dtype == np.uint8 and array.dtype == np.bool_:

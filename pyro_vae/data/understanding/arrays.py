@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.data.image_arrays import understand_pixels
-from pyro_vae.data.matrices import understand_matrix
-from pyro_vae.data.parts import part_again
-from pyro_vae.data.row_chunks import find_pages
+from pyro_vae.data.rows.row_chunks import find_pages
 from pyro_vae.data.source import ReadOptions, Source
-from pyro_vae.data.tables import understand_table
+from pyro_vae.data.understanding.data_frames import understand_table
+from pyro_vae.data.understanding.image_arrays import understand_pixels
+from pyro_vae.data.understanding.matrices import understand_matrix
+from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
 
 NATIVE = "<" if sys.byteorder == "little" else ">"

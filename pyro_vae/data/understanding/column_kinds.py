@@ -7,20 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pyro_vae.data.given_kinds import ALL, given_numbers, given_strings, number_texts, parse_kind
-from pyro_vae.data.parts import Understood
-from pyro_vae.data.row_reader import RowReader, SomeColumns
 from pyro_vae.data.rows import Rows
-from pyro_vae.data.rules import (
+from pyro_vae.data.rows.row_reader import RowReader, SomeColumns
+from pyro_vae.data.source import ColumnSpec, KindName, listed
+from pyro_vae.data.understanding.given_kinds import (
+    ALL,
+    given_numbers,
+    given_strings,
+    number_texts,
+    parse_kind,
+)
+from pyro_vae.data.understanding.parts import Understood
+from pyro_vae.data.understanding.rules import (
     LARGEST_COUNT,
     has_atom,
     infer_column,
     note_atoms,
     note_codes_of_missing,
 )
-from pyro_vae.data.skewness import skewness_of_rows
-from pyro_vae.data.source import ColumnSpec, KindName, listed
-from pyro_vae.data.summaries import (
+from pyro_vae.data.understanding.skewness import skewness_of_rows
+from pyro_vae.data.understanding.summaries import (
     Column,
     Counted,
     Summary,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pyro_vae.data.source import KIND_NAMES, ColumnSpec, KindName, ReadOptions, listed
-from pyro_vae.data.summaries import MOST_DISTINCT, Column
+from pyro_vae.data.understanding.summaries import MOST_DISTINCT, Column
 from pyro_vae.errors import InputError
 
 ALL = "all"  # stands for all columns or pixels

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.row_reader import RowReader
+from pyro_vae.data.rows.row_reader import RowReader
 
 
 def to_torch(matrix: Any, dtype: np.dtype | None = None) -> Tensor:

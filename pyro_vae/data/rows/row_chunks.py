@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.row_reader import RowReader
-from pyro_vae.data.workers import map_ahead
+from pyro_vae.data.rows.row_reader import RowReader
+from pyro_vae.data.rows.workers import map_ahead
 
 GIVE_BACK = 2**26  # bytes of a mapped file that may be resident during a pass
 BLOCK = 2**24  # bytes that a reader reads at once

@@ -4,14 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from pyro_vae.data.given_kinds import ALL, check_names, given_numbers, parse_kind
-from pyro_vae.data.parts import Understood
-from pyro_vae.data.row_reader import RowReader
-from pyro_vae.data.rules import infer_pixels
-from pyro_vae.data.skewness import skewness_of_rows
+from pyro_vae.data.rows import RowReader
 from pyro_vae.data.source import ColumnSpec, ReadOptions
-from pyro_vae.data.storing import stored
-from pyro_vae.data.summaries import Column, Summary, describe_column, sample_rows, summarise
+from pyro_vae.data.understanding.given_kinds import ALL, check_names, given_numbers, parse_kind
+from pyro_vae.data.understanding.parts import Understood
+from pyro_vae.data.understanding.rules import infer_pixels
+from pyro_vae.data.understanding.skewness import skewness_of_rows
+from pyro_vae.data.understanding.storing import stored
+from pyro_vae.data.understanding.summaries import (
+    Column,
+    Summary,
+    describe_column,
+    sample_rows,
+    summarise,
+)
 from pyro_vae.errors import InputError
 
 PIXELS = 1_000_000  # of a sample

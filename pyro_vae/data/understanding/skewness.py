@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.row_chunks import row_chunks
+from pyro_vae.data.rows.row_chunks import row_chunks
 
 CHUNK = 2**23  # bytes; their cubes and logarithms need memory, too
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.column_kinds import refuse_row_numbers, understand_columns
-from pyro_vae.data.given_kinds import ALL, check_names, given_numbers, parse_kind
-from pyro_vae.data.missing_values import note_missing, refuse_infinite
-from pyro_vae.data.parts import Understood
-from pyro_vae.data.row_reader import RowReader, SomeColumns
-from pyro_vae.data.rules import infer_matrix
+from pyro_vae.data.rows.row_reader import RowReader, SomeColumns
 from pyro_vae.data.source import ReadOptions
-from pyro_vae.data.storing import stored
-from pyro_vae.data.summaries import Summary, describe_column, summarise
+from pyro_vae.data.understanding.column_kinds import refuse_row_numbers, understand_columns
+from pyro_vae.data.understanding.given_kinds import ALL, check_names, given_numbers, parse_kind
+from pyro_vae.data.understanding.missing_values import note_missing, refuse_infinite
+from pyro_vae.data.understanding.parts import Understood
+from pyro_vae.data.understanding.rules import infer_matrix
+from pyro_vae.data.understanding.storing import stored
+from pyro_vae.data.understanding.summaries import Summary, describe_column, summarise
 from pyro_vae.errors import InputError
 
 NUMBERS = ("levels", "unit_interval", "real", "positive", "counts")  # kinds without codes

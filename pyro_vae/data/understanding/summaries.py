@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.row_chunks import find_pages, give_back, row_chunks
-from pyro_vae.data.row_reader import RowReader
-from pyro_vae.data.skewness import skewness
+from pyro_vae.data.rows import RowReader
+from pyro_vae.data.rows.row_chunks import find_pages, give_back, row_chunks
+from pyro_vae.data.understanding.skewness import skewness
 
 MOST_DISTINCT = 20
 SAMPLE = 100_000  # rows in which values that repeat, and values that are frequent, are sought

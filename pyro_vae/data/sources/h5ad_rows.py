@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.row_reader import RowReader
+from pyro_vae.data.rows import RowReader
 from pyro_vae.data.source import first_line
 from pyro_vae.errors import InputError
 

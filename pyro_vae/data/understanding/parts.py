@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.data.labels import read_labels
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.source import ColumnSpec, Part, Source
+from pyro_vae.data.understanding.labels import read_labels
 
 PARTS = ("train", "validation", "test")
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.given_kinds import ALL
-from pyro_vae.data.h5ad_rows import H5adRows, is_by_rows, stored_bytes
-from pyro_vae.data.matrices import understand_matrix
-from pyro_vae.data.parts import part_again
-from pyro_vae.data.row_reader import RowReader
-from pyro_vae.data.rows import LARGE
+from pyro_vae.data.rows import LARGE, RowReader
 from pyro_vae.data.source import ReadOptions, Source, first_line, listed
+from pyro_vae.data.sources.h5ad_rows import H5adRows, is_by_rows, stored_bytes
+from pyro_vae.data.understanding.given_kinds import ALL
+from pyro_vae.data.understanding.matrices import understand_matrix
+from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
 
 COUNT_LAYERS = ("counts", "raw_counts", "count")

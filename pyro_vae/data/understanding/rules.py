@@ -54,7 +54,7 @@ table of text is written is found from its first 200 lines.
 import re
 
 from pyro_vae.data.source import ColumnSpec, KindName, listed
-from pyro_vae.data.summaries import Column, Summary
+from pyro_vae.data.understanding.summaries import Column, Summary
 
 LARGEST_COUNT = 2**24  # single precision has all whole numbers up to here
 FEW_REALS = 10  # distinct values, with which numbers that are not whole are ordered

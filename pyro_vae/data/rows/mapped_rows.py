@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.row_chunks import GIVE_BACK, give_back
-from pyro_vae.data.row_reader import RowReader
+from pyro_vae.data.rows.row_chunks import GIVE_BACK, give_back
+from pyro_vae.data.rows.row_reader import RowReader
 
 FAULT = 2**16  # bytes that are read together: 16 pages or so
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.column_kinds import Words, understand_columns
-from pyro_vae.data.given_kinds import check_names
-from pyro_vae.data.matrices import understand_whole
-from pyro_vae.data.missing_values import note_missing, refuse_infinite
-from pyro_vae.data.parts import Understood
-from pyro_vae.data.rules import WIDE
 from pyro_vae.data.source import ReadOptions, listed
+from pyro_vae.data.understanding.column_kinds import Words, understand_columns
+from pyro_vae.data.understanding.given_kinds import check_names
+from pyro_vae.data.understanding.matrices import understand_whole
+from pyro_vae.data.understanding.missing_values import note_missing, refuse_infinite
+from pyro_vae.data.understanding.parts import Understood
+from pyro_vae.data.understanding.rules import WIDE
 from pyro_vae.errors import InputError
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.fingerprint import row_hashes
-from pyro_vae.data.picture_files import BIT, BYTE, Layout, open_picture
 from pyro_vae.data.rows import LARGE
-from pyro_vae.data.summaries import Summariser, Summary
-from pyro_vae.data.workers import NUM_WORKERS, map_ahead
+from pyro_vae.data.rows.workers import NUM_WORKERS, map_ahead
+from pyro_vae.data.sources.picture_files import BIT, BYTE, Layout, open_picture
+from pyro_vae.data.understanding.summaries import Summariser, Summary
 
 
 @dataclass

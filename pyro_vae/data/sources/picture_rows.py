@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from pyro_vae.data.fingerprint import row_hashes
-from pyro_vae.data.picture_files import Layout, open_picture
-from pyro_vae.data.picture_survey import Survey, stored_alone
-from pyro_vae.data.row_reader import RowReader
-from pyro_vae.data.workers import NUM_WORKERS, map_ahead
+from pyro_vae.data.rows import RowReader
+from pyro_vae.data.rows.workers import NUM_WORKERS, map_ahead
+from pyro_vae.data.sources.picture_files import Layout, open_picture
+from pyro_vae.data.sources.picture_survey import Survey, stored_alone
 from pyro_vae.errors import InputError
 
 BLOCK = 2**24  # values that are read at once

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.given_kinds import ALL, refuse_image_size
-from pyro_vae.data.parts import part_again
 from pyro_vae.data.source import ReadOptions, Source, first_line, listed
-from pyro_vae.data.tables import understand_table
-from pyro_vae.data.text_format import SPACES, TextFormat, sniff
+from pyro_vae.data.sources.text_format import SPACES, TextFormat, sniff
+from pyro_vae.data.understanding.data_frames import understand_table
+from pyro_vae.data.understanding.given_kinds import ALL, refuse_image_size
+from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.arrays import source_of_arrays
-from pyro_vae.data.given_kinds import refuse_image_size
-from pyro_vae.data.numpy_files import source_of_named_arrays
 from pyro_vae.data.source import ReadOptions, Source, listed
+from pyro_vae.data.sources.numpy_files import source_of_named_arrays
+from pyro_vae.data.understanding.arrays import source_of_arrays
+from pyro_vae.data.understanding.given_kinds import refuse_image_size
 from pyro_vae.errors import InputError
 
 

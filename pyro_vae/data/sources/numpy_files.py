@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.array_names import find_roles
-from pyro_vae.data.arrays import source_of_arrays
-from pyro_vae.data.given_kinds import refuse_image_size
-from pyro_vae.data.matrices import understand_sparse
-from pyro_vae.data.missing_values import hide
-from pyro_vae.data.parts import PARTS, part_again
 from pyro_vae.data.source import ReadOptions, Source, first_line, listed
+from pyro_vae.data.sources.named_arrays import find_roles
+from pyro_vae.data.understanding.arrays import source_of_arrays
+from pyro_vae.data.understanding.given_kinds import refuse_image_size
+from pyro_vae.data.understanding.matrices import understand_sparse
+from pyro_vae.data.understanding.missing_values import hide
+from pyro_vae.data.understanding.parts import PARTS, part_again
 from pyro_vae.errors import InputError
 
 SPARSE = {"format", "shape", "data"}  # the arrays in a file of SciPy's save_npz, among others
