@@ -1,10 +1,34 @@
-"""The kind of a data set, from what is known of its columns or pixels."""
+"""What a column can be, and the kind of a data set whose columns or pixels are these."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pyro_vae import kinds
-from pyro_vae.data.source import ColumnSpec
 from pyro_vae.kinds import Kind
+
+KindName = Literal[
+    "binary", "levels", "unit_interval", "real", "positive", "counts", "categories", "ordered"
+]
+KIND_NAMES: tuple[str, ...] = get_args(KindName)
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """What a column is, or what all columns or pixels are if a source has one of these only.
+
+    Attributes:
+        name: the column's name; empty if this describes all columns or pixels.
+        kind: the kind of its values.
+        categories: what the codes 0, 1, .. stand for, of binary, categories and ordered; for values
+            that are stored as they are it is empty.
+        levels: the number of levels, of binary and levels; otherwise 0.
+    """
+
+    name: str
+    kind: KindName
+    categories: tuple[str, ...] = ()
+    levels: int = 0
 
 
 def kind_of_values(

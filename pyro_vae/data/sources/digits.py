@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pyro_vae.data.source import ColumnSpec, Part, ReadOptions, Source
+from pyro_vae.data.column_spec import ColumnSpec
+from pyro_vae.data.source import Part, ReadOptions, Source
 from pyro_vae.kinds import Binary
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.source import ReadOptions, Source, listed
+from pyro_vae.data.source import PARTS, ReadOptions, Source, listed
 from pyro_vae.data.sources.named_arrays import PART_WORDS
 from pyro_vae.data.sources.picture_files import BIT, BYTE, Layout
 from pyro_vae.data.sources.picture_rows import PictureRows
 from pyro_vae.data.sources.picture_survey import Survey, look_through
 from pyro_vae.data.understanding.arrays import source_of_arrays
 from pyro_vae.data.understanding.image_arrays import understand_pixels
-from pyro_vae.data.understanding.parts import PARTS, part_again
+from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
 
 Pictures = list[tuple[Path, str]]  # with the names of their classes

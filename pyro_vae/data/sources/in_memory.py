@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.data.source import ReadOptions, Source
-from pyro_vae.data.understanding.arrays import source_of_arrays
+from pyro_vae.data.understanding.arrays import source_of_arrays, to_array
 from pyro_vae.data.understanding.missing_values import hide
 from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
@@ -44,7 +44,7 @@ def source_of_object(x: Any, labels: Any, options: ReadOptions) -> Source:
         understood = understand_sparse(x.tocsr(), options, "the matrix")
         return part_again(understood, {"train": x.shape[0]}, given, "the labels")
     if isinstance(x, Tensor | dict):
-        from pyro_vae.data.sources.torch_files import source_of_tensors, to_array
+        from pyro_vae.data.sources.torch_files import source_of_tensors
 
         if isinstance(x, Tensor):
             return source_of_arrays({"train": to_array(x)}, given, options, "the tensor")

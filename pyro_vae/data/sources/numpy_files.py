@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.source import ReadOptions, Source, first_line, listed
-from pyro_vae.data.sources.named_arrays import find_roles
+from pyro_vae.data.sources.named_arrays import source_of_named_arrays
 from pyro_vae.data.understanding.arrays import source_of_arrays
 from pyro_vae.data.understanding.given_kinds import refuse_image_size
 from pyro_vae.data.understanding.matrices import understand_sparse
-from pyro_vae.data.understanding.missing_values import hide
-from pyro_vae.data.understanding.parts import PARTS, part_again
+from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
 
 SPARSE = {"format", "shape", "data"}  # the arrays in a file of SciPy's save_npz, among others
@@ -82,59 +81,6 @@ def _read_sparse(path: Path, options: ReadOptions) -> Source:
         raise _broken(path, error) from error
     understood = understand_sparse(matrix, options, path.name)
     return part_again(understood, {"train": matrix.shape[0]}, {}, f"the labels of {path.name}")
-
-
-def source_of_named_arrays(
-    arrays: dict[str, np.ndarray], options: ReadOptions, where: str
-) -> Source:
-    """Return the parts of a data set that comes as several arrays with names.
-
-    Args:
-        arrays: the arrays; see `find_roles` for their names.
-        options: what the user says about the data; `labels` is the name of an array, or of a
-            column.
-        where: the name of the file, for messages.
-
-    Raises:
-        InputError: if the names or the arrays cannot be used.
-    """
-    own_labels = options.labels if options.labels in arrays else None
-    single = len(arrays) == 1
-    shapes = {array.shape for array in arrays.values()}
-    if not single and len(shapes) == 1 and len(next(iter(shapes))) == 1:
-        raise InputError(
-            f"{where} holds columns ({listed(list(arrays))}): join them into one table, as a "
-            "DataFrame or a .csv file",
-            "name",
-        )
-    roles = find_roles(list(arrays), where, None if single else own_labels)
-    if options.labels and own_labels is None and arrays[roles.examples["train"]].ndim != 2:
-        raise InputError(
-            f"{where} has no array {options.labels}: it holds {listed(list(arrays))}", "labels"
-        )
-    names: tuple[str, ...] = ()
-    if roles.names is not None:
-        found = [str(column) for column in arrays[roles.names].reshape(-1)]
-        if arrays[roles.examples["train"]].shape[1:] == (len(found),):
-            names = tuple(found)
-        else:
-            roles.others.append(roles.names)
-    if own_labels is not None and not single:
-        options = replace(options, labels=None)
-    examples = {part: arrays[roles.examples[part]] for part in PARTS if part in roles.examples}
-    for part, name in roles.masks.items():
-        if part in examples:
-            kind = "missing" if "missing" in name.lower() else "observed"
-            examples[part] = hide(examples[part], arrays[name], kind, where)
-    source = source_of_arrays(
-        examples,
-        {part: arrays[name] for part, name in roles.labels.items()},
-        options,
-        where,
-        names,
-    )
-    unused = [f"{where}: {listed(roles.others)} not used"] if roles.others else []
-    return replace(source, notes=(*unused, *source.notes))
 
 
 def _load(path: Path) -> Any:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.source import ReadOptions, Source, listed
-from pyro_vae.data.sources.numpy_files import source_of_named_arrays
-from pyro_vae.data.understanding.arrays import source_of_arrays
+from pyro_vae.data.sources.named_arrays import source_of_named_arrays
+from pyro_vae.data.understanding.arrays import source_of_arrays, to_array
 from pyro_vae.data.understanding.given_kinds import refuse_image_size
 from pyro_vae.errors import InputError
 
@@ -86,16 +86,6 @@ def source_of_tensors(loaded: Any, options: ReadOptions, where: str) -> Source:
         "labels, or a dict of tensors",
         "name",
     )
-
-
-def to_array(tensor: Tensor) -> np.ndarray:
-    """Return a tensor as an array, which shares its memory where NumPy has its type."""
-    tensor = tensor.detach().cpu()
-    if tensor.layout != torch.strided:
-        tensor = tensor.to_dense()
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.float()
-    return tensor.resolve_conj().resolve_neg().numpy()
 
 
 def _is_pickle(path: Path) -> bool:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pyro_vae.data.source import ColumnSpec, Part, ReadOptions, Source, first_line
+from pyro_vae.data.column_spec import ColumnSpec
+from pyro_vae.data.source import Part, ReadOptions, Source, first_line
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Binary
 

@@ -1,10 +1,11 @@
-"""Arrays of NumPy: what can be used, and what it is."""
+"""Arrays of NumPy, and tensors: what can be used, and what it is."""
 
 import sys
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pyro_vae.data.rows.row_chunks import find_pages
@@ -54,6 +55,16 @@ def source_of_arrays(
     lengths = {part: len(array) for part, array in arrays.items()}
     label_name = f"the labels of {where}"
     return part_again(understood, lengths, labels, label_name)
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as an array, which shares its memory where NumPy has its type."""
+    tensor = tensor.detach().cpu()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return tensor.resolve_conj().resolve_neg().numpy()
 
 
 def _numbers(array: np.ndarray, where: str) -> np.ndarray:

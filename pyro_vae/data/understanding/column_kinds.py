@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pyro_vae.data.column_spec import ColumnSpec, KindName
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.rows.row_reader import RowReader, SomeColumns
-from pyro_vae.data.source import ColumnSpec, KindName, listed
+from pyro_vae.data.source import listed
 from pyro_vae.data.understanding.given_kinds import (
     ALL,
     given_numbers,

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pyro_vae.data.source import KIND_NAMES, ColumnSpec, KindName, ReadOptions, listed
+from pyro_vae.data.column_spec import KIND_NAMES, ColumnSpec, KindName
+from pyro_vae.data.source import ReadOptions, listed
 from pyro_vae.data.understanding.summaries import MOST_DISTINCT, Column
 from pyro_vae.errors import InputError
 

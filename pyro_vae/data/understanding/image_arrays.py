@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from pyro_vae.data.column_spec import ColumnSpec
 from pyro_vae.data.rows import RowReader
-from pyro_vae.data.source import ColumnSpec, ReadOptions
+from pyro_vae.data.source import ReadOptions
 from pyro_vae.data.understanding.given_kinds import ALL, check_names, given_numbers, parse_kind
 from pyro_vae.data.understanding.parts import Understood
 from pyro_vae.data.understanding.rules import infer_pixels

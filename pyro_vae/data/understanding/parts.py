@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pyro_vae.data.column_spec import ColumnSpec
 from pyro_vae.data.rows import Rows
-from pyro_vae.data.source import ColumnSpec, Part, Source
+from pyro_vae.data.source import Part, Source
 from pyro_vae.data.understanding.labels import read_labels
-
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ table of text is written is found from its first 200 lines.
 
 import re
 
-from pyro_vae.data.source import ColumnSpec, KindName, listed
+from pyro_vae.data.column_spec import ColumnSpec, KindName
+from pyro_vae.data.source import listed
 from pyro_vae.data.understanding.summaries import Column, Summary
 
 LARGEST_COUNT = 2**24  # single precision has all whole numbers up to here

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.column_spec import ColumnSpec
 from pyro_vae.data.rows import RowReader, Rows
 from pyro_vae.data.rows.row_chunks import row_chunks
-from pyro_vae.data.source import ColumnSpec
 
 
 def stored(array: Any, spec: ColumnSpec, has_missing: bool = False) -> Tensor | Rows:
