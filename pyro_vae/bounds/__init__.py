@@ -7,7 +7,7 @@
 | `importance`, `importance_results`, `streaming` | ELBO, IWAE and the jackknife: `evaluate` |
 | `annealing`, and `annealing_*` | annealed importance sampling, from both sides: `anneal` |
 | `densities` | log q(z given x) and log p(x, z) with gradients, in coordinates |
-| `coordinates`, `finite_values` | coordinates of lines, circles, spheres and discrete sites |
+| `coordinates`, `discrete_values` | coordinates of lines, circles, spheres and discrete sites |
 | `discrete_moves` | proposals for discrete variables |
 | `simulation` | data drawn from a model, for the upper bound from backward chains |
 | `exact`, `grid` | exact log p(x), where it can be computed |

@@ -10,10 +10,10 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from pyro_vae.runs import memory
+from pyro_vae.runs import malloc
 
 if sys.argv[1] == "kept":
-    memory.keep_freed()
+    malloc.keep_freed()
 for _ in range(2):
     torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
