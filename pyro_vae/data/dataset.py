@@ -38,6 +38,13 @@ SOURCES: dict[str, Reader] = {
     "/": read_image_folder,
 }
 
+# What to do with files of other types, by their suffix.
+CURES = {
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".tar"), "unpack it"),
+    **dict.fromkeys((".txt", ".dat", ".data"), "if it is a table of text, call it .csv"),
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "save the sheet as .csv"),
+}
+
 
 def describe_sources() -> str:
     """Return what `load` accepts as a name, for help and error messages."""
@@ -122,9 +129,12 @@ def load(
             "folders",
             "columns" if columns else "drop" if drop else "labels" if labels else "image_size",
         )
-    read = SOURCES.get(name) or SOURCES.get(Path(name).suffix.lower())
-    if read is None and Path(name).is_dir():
+    path, suffix = Path(name), Path(name).suffix.lower()
+    read = SOURCES.get(name) or SOURCES.get(suffix)
+    if path.is_dir() and name not in SOURCES and suffix != ".parquet":  # that may be a folder
         read = SOURCES["/"]
+    if read is None and suffix in CURES and path.exists():
+        raise InputError(f"{name} cannot be read: {CURES[suffix]}", "name")
     if read is None:
         raise InputError(f"no data set '{name}': choose {describe_sources()}", "name")
     options = ReadOptions(dict(columns or {}), tuple(drop or ()), labels, image_size)

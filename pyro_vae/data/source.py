@@ -111,9 +111,10 @@ class ReadOptions:
 Reader = Callable[[str, Path, ReadOptions], Source]
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error, at most 120 characters of it."""
-    return str(error).strip().split("\n")[0][:120] or type(error).__name__
+def first_line(error: Exception, path: Path | None = None) -> str:
+    """Return the first line of an error, at most 120 characters of it, without the file's path."""
+    text = str(error) if path is None else str(error).replace(repr(str(path)), "")
+    return text.strip(" :\n").split("\n")[0][:120] or type(error).__name__
 
 
 def listed(items: list[str], most: int = 8) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from pyro_vae.data.rows import LARGE, RowReader
 from pyro_vae.data.source import ReadOptions, Source, first_line, listed
 from pyro_vae.data.sources.h5ad_rows import H5adRows, is_by_rows, stored_bytes
-from pyro_vae.data.understanding.given_kinds import ALL
+from pyro_vae.data.understanding.given_kinds import ALL, refuse_image_size
 from pyro_vae.data.understanding.matrices import understand_matrix
 from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
@@ -27,6 +27,7 @@ class Cells:
         matrix: numbers [N, D]: an array, a sparse matrix, or what reads rows; or None.
         layer: the name of the layer that it is; None for X.
         has_x: whether there is an X.
+        has_raw: whether there is a raw matrix beside X.
         obs: the DataFrame of the rows.
         var_names: the names of the columns.
     """
@@ -34,6 +35,7 @@ class Cells:
     matrix: Any
     layer: str | None
     has_x: bool
+    has_raw: bool
     obs: Any
     var_names: Sequence[Any]
 
@@ -53,6 +55,7 @@ def read_h5ad(name: str, root: Path, options: ReadOptions) -> Source:
         InputError: if there is no such file, anndata is not installed, or the matrix cannot be
             used.
     """
+    refuse_image_size(options, name)
     path = Path(name)
     if not path.exists():
         raise InputError(f"there is no file {path}", "name")
@@ -98,7 +101,8 @@ def _cells_of(loaded: Any) -> Cells:
     """Return what is used of an AnnData object."""
     layer = _find_layer(loaded.layers)
     matrix = loaded.X if layer is None else loaded.layers[layer]
-    return Cells(matrix, layer, loaded.X is not None, loaded.obs, loaded.var_names)
+    has_x, has_raw = loaded.X is not None, loaded.raw is not None
+    return Cells(matrix, layer, has_x, has_raw, loaded.obs, loaded.var_names)
 
 
 def _open_large(path: Path) -> tuple[Cells | None, list[str]]:
@@ -119,7 +123,8 @@ def _open_large(path: Path) -> tuple[Cells | None, list[str]]:
     is_large = is_new and node is not None and stored_bytes(node) > LARGE
     if is_large and is_by_rows(node):
         obs, var = read_elem(file["obs"]), read_elem(file["var"])
-        return Cells(H5adRows(path, node), layer, "X" in file, obs, var.index), []
+        has_x, has_raw = "X" in file, "raw" in file
+        return Cells(H5adRows(path, node), layer, has_x, has_raw, obs, var.index), []
     file.close()
     note = (
         f"{path.name}: its matrix is not stored by rows (CSR), so it is read whole: store it by "
@@ -165,9 +170,12 @@ def _understand(cells: Cells, options: ReadOptions, where: str) -> Source:
     inner = replace(options, labels=None)
     if not options.columns and not _is_whole(matrix):
         inner = replace(inner, columns={ALL: "real"})
+        found = (
+            "raw.X, if it holds counts of these variables," if cells.has_raw else "the raw counts"
+        )
         notes.append(
-            f"{where}: X holds no counts (it may be normalised or scaled): put the raw counts into "
-            "the layer counts to have them modelled as counts"
+            f"{where}: X holds no counts (it may be normalised or scaled): put {found} into the "
+            "layer counts to have them modelled as counts"
         )
     matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else matrix
     understood = understand_matrix(matrix, inner, where, names)

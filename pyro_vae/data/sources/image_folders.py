@@ -93,7 +93,8 @@ def _find(folder: Path, notes: list[str]) -> dict[str, Pictures]:
         if not pictures:
             place = f"{folder}/{named[part].name}" if part in named else str(folder)
             raise InputError(
-                f"there are no pictures in {place}: put them there, or in a folder for each class",
+                f"there are no pictures in {place}: put them there, or in a folder for each class "
+                f"({', '.join(_picture_types())} are read)",
                 "name",
             )
     if skipped:
@@ -122,9 +123,13 @@ def _find_classes(folder: Path, skipped: list[str]) -> Pictures:
 
 
 def _is_picture(path: Path) -> bool:
+    return path.name[0] != "." and path.suffix.lower() in _picture_types() and path.is_file()
+
+
+def _picture_types() -> tuple[str, ...]:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    return path.name[0] != "." and path.suffix.lower() in IMG_EXTENSIONS and path.is_file()
+    return tuple(IMG_EXTENSIONS)
 
 
 def _check(survey: Survey, folder: Path) -> None:
