@@ -8,13 +8,17 @@ negative. Its two terms are the reconstruction and the cost of the code.
 A few parts behave differently in training mode and in evaluation mode (`vae.eval()`). In
 training mode only, discrete codes are relaxed, an example's own exemplar is left out, and a scale
 is fitted to the batch. Reported numbers are for evaluation mode.
+
+With conditions y (see `kinds.Conditional`) all of this is given y: x stands for [x, y], and bounds
+are on log p(x|y).
 """
 
 import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.kinds import Kind, UnitInterval
+from pyro_vae.errors import InputError
+from pyro_vae.kinds import Conditional, Kind, UnitInterval
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior, check_support
@@ -35,26 +39,40 @@ class Model(nn.Module):
         self.prior = prior
         self.likelihood = likelihood
 
-    def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+    def forward(self, x: Tensor | None = None, size: int = 1, y: Tensor | None = None) -> Tensor:
         """Run the program.
 
         Args:
             x: the observed data, shape [batch, *event]; without it examples are drawn.
             size: the number of examples to draw.
+            y: their conditions, shape [size, Dy], as the likelihood sees them; only for data with
+                conditions, which need them.
 
         Returns:
-            x, or the drawn examples, shape [size, *event].
+            x, or the drawn examples, shape [size, *event]; with their conditions, if they have any.
+
+        Raises:
+            InputError: if y does not fit.
         """
         _register("model", self)
-        with pyro.plate("data", size if x is None else len(x)):
-            if x is None:
-                z = pyro.sample("z", self.prior())
-                return pyro.sample("x", self.likelihood(self.prior.code(z)))
-            if self.training:
-                z = pyro.sample("z", self.prior.leave_out(x, self.likelihood.kind))
-            else:
-                z = pyro.sample("z", self.prior())
+        if x is None:
+            return self._draw(size, y)
+        kind = self.likelihood.kind
+        with pyro.plate("data", len(x)):
+            prior = self.prior.under(x, kind)
+            z = pyro.sample("z", prior.leave_out(x, kind) if self.training else prior())
             return pyro.sample("x", self.likelihood.given(self.prior.code(z), x), obs=x)
+
+    def _draw(self, size: int, y: Tensor | None) -> Tensor:
+        prior, likelihood = self.prior, self.likelihood
+        if isinstance(likelihood.kind, Conditional):
+            like = _like(likelihood.kind, size, y)
+            prior, likelihood = prior.under(like, likelihood.kind), likelihood.under(like)
+        elif y is not None:
+            raise InputError("this model has no conditions: leave y out", "y")
+        with pyro.plate("data", size):
+            z = pyro.sample("z", prior())
+            return pyro.sample("x", likelihood(self.prior.code(z)))
 
 
 class Guide(nn.Module):
@@ -112,6 +130,7 @@ class VAE(nn.Module):
         super().__init__()
         check_support(prior, posterior)
         prior.build(posterior)
+        prior.build_for(likelihood.kind)
         self.model = Model(prior, likelihood)
         self.guide = Guide(posterior, likelihood.kind)
 
@@ -130,13 +149,19 @@ class VAE(nn.Module):
         """q(z|x)."""
         return self.guide.posterior
 
-    def draw_codes(self, count: int) -> Tensor:
+    def draw_codes(self, count: int, like: Tensor | None = None) -> Tensor:
         """Draw codes from the prior, as the likelihood gets them, shape [count, latent_dim].
 
         It is the model without its site "x": drawing pixels can take far longer.
+
+        Args:
+            count: the number of codes.
+            like: examples with the conditions that codes are drawn for, shape [count, *event]; only
+                a prior p(z|y) needs them.
         """
+        prior = self.prior if like is None else self.prior.under(like, self.likelihood.kind)
         with torch.no_grad(), pyro.plate("data", count):
-            return self.prior.code(pyro.sample("z", self.prior()))
+            return self.prior.code(pyro.sample("z", prior()))
 
     def initialize(self, images: Tensor) -> None:
         """Set first values from the data: output biases, scales, pseudo-inputs, exemplars.
@@ -147,6 +172,30 @@ class VAE(nn.Module):
         """
         self.prior.initialize(images)
         self.likelihood.initialize(images)
+
+
+def _like(kind: Conditional, size: int, y: Tensor | None) -> Tensor:
+    """Return examples with conditions y, whose other values do not matter, [size, *shape].
+
+    Raises:
+        InputError: if y does not have the shape of so many conditions, or has no such categories.
+    """
+    expected = (size, *kind.given.shape)
+    if y is None or tuple(y.shape) != expected:
+        found = "none are given" if y is None else f"these have the shape {list(y.shape)}"
+        raise InputError(
+            f"drawing {size} examples needs their conditions y, of shape {list(expected)}, and "
+            f"{found}",
+            "y",
+        )
+    sizes = kind.given.num_categories.to(y.device)
+    is_category = (y >= 0) & (y < sizes) & (y == y.round())
+    if not (y.isfinite() & (is_category | (sizes == 0))).all():
+        raise InputError(
+            "some conditions y are not finite, or are no codes of categories: see the kind of y",
+            "y",
+        )
+    return torch.cat([kind.filler[: kind.size].to(y).expand(size, -1), y], -1)
 
 
 def _register(name: str, module: nn.Module) -> None:

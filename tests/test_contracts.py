@@ -28,6 +28,17 @@ IAF = q(posteriors.IAF, layers=1, hidden=4, context=2)
 ONE_HOT = q(posteriors.Categorical, categories=2)
 VAMP = partial(priors.Vamp, components=3)
 
+LABEL = kinds.Categories([1], ["label"], [["cat", "dog", "fox"]])
+
+
+def of_the_second_class(latent_dim: int) -> priors.Prior:
+    """p(z | y) for one y."""
+    kind = kinds.Conditional(kinds.Real([2]), LABEL)
+    prior = priors.ConditionalNormal(latent_dim, network=SMALL)
+    prior.build_for(kind)
+    return prior.under(torch.tensor([0.0, 0.0, 1.0]), kind)
+
+
 PRIORS: dict[str, Case] = {
     "StandardNormal": (priors.StandardNormal, {}),
     "LearnedNormal": (priors.LearnedNormal, {"latent_dim": 1}),
@@ -45,6 +56,7 @@ PRIORS: dict[str, Case] = {
     "Vamp, binary": (VAMP, {"posterior": q(posteriors.Bernoulli)}),
     "Vamp, one-hot": (VAMP, {"posterior": ONE_HOT, "latent_dim": 4}),
     "Exemplar": (partial(priors.Exemplar, components=3), {}),
+    "ConditionalNormal": (of_the_second_class, {}),
     "Flow": (partial(priors.Flow, layers=2, hidden=8), {}),
     "Flow, masked": (
         partial(priors.Flow, transform="masked_autoregressive", layers=2, hidden=8),
@@ -231,6 +243,38 @@ TABLES |= {
     "ObservedEntries of pixels": holes(
         likelihoods.Binomial, kinds.Levels([2, 2], levels=17), CODES.reshape(60, 2, 2)
     ),
+}
+
+
+def conditions(case: Case, given: kinds.Kind = LABEL) -> Case:
+    """The likelihood of another case, of data with labels."""
+    make, options = case
+    stored = options["stored"]
+    labels = torch.arange(len(stored))[:, None] % 3
+    kind = kinds.Conditional(make(2, ()).kind, given)
+
+    def made(latent_dim: int, event_shape: Any) -> likelihoods.Likelihood:
+        size = latent_dim + given.feature_shape[0]
+        return likelihoods.Given(make(size, kind.of.shape), given)
+
+    return made, {"event_shape": kind.shape, "stored": kind.packed(stored, labels)}
+
+
+TABLES |= {
+    "Given of columns": conditions(TABLES["Columns"]),
+    "Given of columns with holes": conditions(TABLES["ObservedEntries of columns"]),
+    "Given of known totals": conditions(TABLES["NegativeBinomial, all"]),
+    "Given of reals, optimal": conditions(
+        table(partial(likelihoods.Gaussian, noise="optimal"), *OF_REALS)
+    ),
+    "Given of one pixel after another": conditions(
+        table(
+            partial(likelihoods.PixelCNN, layers=2, kernel_size=3, channels=6),
+            kinds.Binary([2, 2], levels=2),
+            (DRAWS > 0.4).float().reshape(60, 2, 2),
+        )
+    ),
+    "Given of pixels with holes": conditions(TABLES["ObservedEntries of pixels"]),
 }
 NETWORKS: dict[str, Case] = {
     "MLP": (partial(MLP, widths=[7, 6]), {}),

@@ -50,7 +50,9 @@ PAIRS: dict[str, tuple[Callable[[int], Prior], Callable[..., Posterior]]] = {
 PAIRS |= {
     name: (cls, posteriors.Normal)
     for name, cls in vars(priors).items()
-    if inspect.isclass(cls) and issubclass(cls, Prior) and name not in {*PAIRS, "Prior"}
+    if inspect.isclass(cls)
+    and issubclass(cls, Prior)
+    and name not in {*PAIRS, "Prior", "ConditionalNormal"}  # which needs conditions
 }
 EVERY_LIKELIHOOD = [  # of pixels
     name

@@ -125,10 +125,15 @@ class Diagnosis:
     def _information_lines(self) -> list[str]:
         information = self.information
         below = information.mutual_information
-        # The KL is an upper bound on I too, and for a code of many nats it is the tighter one.
-        above = min(
-            information.mutual_information_above, information.rate, key=lambda v: v.mean().item()
-        )
+        above = information.mutual_information_above
+        kl = f"the KL from q(z|x) to p(z|y) is {mean_as_text(information.rate)} nats"
+        if not information.prior_is_conditional:
+            # The KL is an upper bound on I too, and for a code of many nats it is the tighter one.
+            above = min(above, information.rate, key=lambda v: v.mean().item())
+            kl = (
+                f"{mean_as_text(information.marginal_kl)} of the KL's "
+                f"{mean_as_text(information.rate)} nats are KL(q(z) || p(z))"
+            )
         limit = math.log(len(information.rate))
         near_limit = (
             f" (the first cannot be above log {len(information.rate)} = {limit:.2f})"
@@ -137,8 +142,7 @@ class Diagnosis:
         )
         return [
             f"I(x; z) is between {mean_as_text(below)} and {mean_as_text(above)} nats{near_limit}",
-            f"{mean_as_text(information.marginal_kl)} of the KL's "
-            f"{mean_as_text(information.rate)} nats are KL(q(z) || p(z))",
+            kl,
             f"z from q(z|x) raises log p(x|z) by {mean_as_text(information.gain)} nats, compared "
             "with z from the prior",
         ]

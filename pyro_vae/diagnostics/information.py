@@ -13,6 +13,9 @@ at the code of one of them, and both are biased (Poole et al. 2019):
 - The mean over the N - 1 others is too small there. On average I comes out too large.
 
 In expectation the truth is between the two. Both come from the same draws. R is above I, too.
+
+With conditions y, x stands for x and y together. If the prior is p(z | y), then R is the mean KL to
+it, which may be below I, and R - I is no KL: it is unknown.
 """
 
 import math
@@ -58,6 +61,7 @@ class Information:
             told nothing about x. If it is no more than D, the decoder does not use z.
         mutual_information: I(x; z), estimated from below; at most log N.
         mutual_information_above: I(x; z), estimated from above.
+        prior_is_conditional: whether p(z) differs between examples.
     """
 
     rate: Tensor
@@ -65,11 +69,16 @@ class Information:
     prior_distortion: Tensor
     mutual_information: Tensor
     mutual_information_above: Tensor
+    prior_is_conditional: bool = False
 
     @property
     def marginal_kl(self) -> Tensor:
-        """KL(q(z) || p(z)), estimated from above: R minus the mutual information from below."""
-        return self.rate - self.mutual_information
+        """KL(q(z) || p(z)), estimated from above: R minus the mutual information from below.
+
+        NaN if the prior is conditional.
+        """
+        kl = self.rate - self.mutual_information
+        return torch.full_like(kl, math.nan) if self.prior_is_conditional else kl
 
     @property
     def gain(self) -> Tensor:
@@ -143,7 +152,23 @@ def measure_pair(pair: Pair, arguments: Arguments, seed: int) -> Information:
             prior_distortion=-log_likelihood_of_prior,
             mutual_information=pairs.diagonal() - mean_of_all,
             mutual_information_above=pairs.diagonal() - mean_of_others,
+            prior_is_conditional=_prior_is_conditional(pair, arguments),
         )
+
+
+def _prior_is_conditional(pair: Pair, arguments: Arguments) -> bool:
+    """Return whether some code has another log p(z) with the next example."""
+    places = torch.arange(len(arguments))
+    for start in range(0, len(arguments), pair.batch_size):
+        own = places[start : start + pair.batch_size]
+        part, following = (arguments.take(at % len(places)) for at in (own, own + 1))
+        draws = pair.draw(part, 1, always_a_dimension=False)
+        model = poutine.replay(pair.model, trace=draws.runs[0][0])
+        trace = following.call(poutine.trace(model).get_trace)
+        other = log_prob_per_example(trace, pair.plate, 0, is_latent)
+        if not torch.allclose(other, draws.log_p(is_latent)[0], rtol=1e-4, atol=1e-4):
+            return True
+    return False
 
 
 def _measure_part(pair: Pair, part: Arguments, arguments: Arguments) -> tuple[Tensor, ...]:

@@ -91,7 +91,8 @@ def smoothness(
     """Measure the smoothness of a latent space.
 
     An example's code is its posterior mean, estimated from draws. On the unit sphere the mean is
-    scaled back to length 1, and the path between two codes is the great circle.
+    scaled back to length 1, and the path between two codes is the great circle. Conditions stay
+    those of the first example along a path.
 
     Args:
         vae: a VAE whose codes are real vectors or on the sphere, in evaluation mode.
@@ -132,7 +133,7 @@ def smoothness(
             moved = normalize(moved, dim=-1) if on_sphere else moved
             costs[scale] = reference - _log_likelihood(vae, moved, x)
         return Smoothness(
-            *_measure_paths(vae, z, steps, on_sphere),
+            *_measure_paths(vae, z, x, steps, on_sphere),
             neighbours=_shared_neighbours(
                 z, vae.likelihood.kind.features(x).flatten(1), neighbours
             ),
@@ -152,17 +153,16 @@ def _paths(start: Tensor, end: Tensor, steps: int, on_sphere: bool) -> Tensor:
 
 
 def _measure_paths(
-    vae: VAE, z: Tensor, steps: int, on_sphere: bool
+    vae: VAE, z: Tensor, x: Tensor, steps: int, on_sphere: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the detour, the longest step and the mean turn of the paths between codes."""
     pairs = min(len(z) // 2, PAIRS)
     codes = _paths(z[:pairs], z[-pairs:], steps, on_sphere)
+    likelihood = vae.likelihood.under(x[:pairs])
     try:
         decoded = torch.stack(
             [
-                vae.likelihood.kind.features(vae.likelihood.typical(vae.prior.code(code))).flatten(
-                    1
-                )
+                likelihood.kind.features(likelihood.typical(vae.prior.code(code))).flatten(1)
                 for code in codes
             ]
         )

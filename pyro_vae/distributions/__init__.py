@@ -21,6 +21,7 @@ from pyro_vae.distributions.poisson import Poisson
 from pyro_vae.distributions.relaxed import LogitRelaxedBernoulli, LogRelaxedOneHot
 from pyro_vae.distributions.resampled import Resampled
 from pyro_vae.distributions.side_by_side import SideBySide
+from pyro_vae.distributions.with_conditions import WithConditions
 from pyro_vae.distributions.zero_inflated import ZeroInflated
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Resampled",
     "SideBySide",
     "UniformSphere",
+    "WithConditions",
     "ZeroInflated",
     "mixture",
 ]

@@ -19,6 +19,7 @@ from pyro_vae.figures.pictures import (
     manifold,
     reconstructions,
     samples,
+    samples_by_class,
     traversals,
 )
 from pyro_vae.figures.table_rows import column_fits, column_pairs, reconstructed_rows
@@ -36,6 +37,7 @@ __all__ = [
     "reconstructed_rows",
     "reconstructions",
     "samples",
+    "samples_by_class",
     "tightness",
     "training_curves",
     "traversals",

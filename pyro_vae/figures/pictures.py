@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from pyro_vae.diagnostics import unit_means, unit_shares
 from pyro_vae.diagnostics.units import THRESHOLD
+from pyro_vae.kinds import Categories, Conditional
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -90,28 +91,68 @@ def reconstructions(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
         x: images as the likelihood sees them, shape [N, *event].
     """
     with torch.no_grad():
-        decoded = vae.likelihood.picture(vae.prior.code(vae.guide(x)))
+        decoded = vae.likelihood.under(x).picture(vae.prior.code(vae.guide(x)))
     shown = vae.likelihood.kind.intensities(x)
     image_grid(ax, torch.cat([shown, decoded]), columns=len(x))
-    if x.dim() > 2:
-        height = x.shape[-2] + 1
+    if shown.dim() > 2:
+        height = shown.shape[-2] + 1
         ax.set_yticks([height / 2 - 1, 1.5 * height - 1], ["data", "reconstruction"])
         ax.tick_params(length=0)
     return ax
 
 
-def samples(ax: "Axes", vae: VAE, count: int = 64) -> "Axes":
-    """Draw decoded codes from the prior."""
+def samples(ax: "Axes", vae: VAE, count: int = 64, like: Tensor | None = None) -> "Axes":
+    """Draw decoded codes from the prior.
+
+    Args:
+        ax: the axes.
+        vae: the VAE that decodes.
+        count: the number of codes.
+        like: examples as the likelihood sees them, one or more, shape [N, *event]. A VAE with
+            conditions draws under those of these examples, again and again in this order.
+    """
+    likelihood = vae.likelihood
+    if like is not None:
+        like = like[torch.arange(count, device=like.device) % len(like)]
+        likelihood = likelihood.under(like)
     with torch.no_grad():
-        decoded = vae.likelihood.picture(vae.draw_codes(count))
+        decoded = likelihood.picture(vae.draw_codes(count, like))
     return image_grid(ax, decoded, columns=max(1, round(count**0.5)))
+
+
+def samples_by_class(ax: "Axes", vae: VAE, like: Tensor, columns: int = 12) -> "Axes":
+    """Draw decoded codes from the prior for each class: a row for each.
+
+    Args:
+        ax: the axes.
+        vae: a VAE whose condition is one column of categories.
+        like: an example as the likelihood sees it, shape [1, *event].
+        columns: the number of pictures of a class.
+    """
+    kind = vae.likelihood.kind
+    assert isinstance(kind, Conditional)
+    names = kind.given.categories[0] if isinstance(kind.given, Categories) else ("0", "1")
+    classes = torch.arange(len(names), device=like.device).repeat_interleave(columns)[:, None]
+    x = kind.parted(like)[0].expand(len(classes), *kind.of.shape)
+    examples = kind.packed(x, classes.to(like))
+    with torch.no_grad():
+        codes = vae.draw_codes(len(examples), examples)
+        decoded = vae.likelihood.under(examples).picture(codes)
+    image_grid(ax, decoded, columns=columns)
+    if decoded.dim() > 2:
+        height = decoded.shape[-2] + 1
+        ax.set_yticks([(row + 0.5) * height - 1 for row in range(len(names))], names)
+        ax.tick_params(length=0)
+        ax.set_ylabel(kind.given.names[0] if kind.given.names else "class")
+    return ax
 
 
 def interpolation(ax: "Axes", vae: VAE, starts: Tensor, ends: Tensor, steps: int = 9) -> "Axes":
     """Draw decoded codes along the straight line between the codes of two images, for each pair.
 
     An image's code is one draw from q(z|x), because not every posterior has a known mean. If codes
-    lie on the unit sphere, the path follows the great circle.
+    lie on the unit sphere, the path follows the great circle. Conditions are those of the first
+    image.
 
     Args:
         ax: the axes.
@@ -126,10 +167,10 @@ def interpolation(ax: "Axes", vae: VAE, starts: Tensor, ends: Tensor, steps: int
         codes = first[:, None] * (1 - share) + last[:, None] * share
         if vae.posterior.support == "sphere":
             codes = normalize(codes, dim=-1)
-        decoded = vae.likelihood.picture(vae.prior.code(codes))
+        decoded = vae.likelihood.under(starts[:, None]).picture(vae.prior.code(codes))
     image_grid(ax, decoded.flatten(0, 1), columns=steps)
-    if starts.dim() > 2:
-        width = starts.shape[-1] + 1
+    if decoded.dim() > 3:
+        width = decoded.shape[-1] + 1
         ax.set_xticks([width / 2 - 1, (steps - 0.5) * width - 1], ["image A", "image B"])
         ax.tick_params(length=0)
     return ax
@@ -156,7 +197,7 @@ def traversals(ax: "Axes", vae: VAE, x: Tensor, most: int = 12, steps: int = 9) 
     for row, unit in enumerate(shown):
         codes[row, :, unit] += offsets * means[:, unit].std()
     with torch.no_grad():
-        decoded = vae.likelihood.picture(vae.prior.code(codes))
+        decoded = vae.likelihood.under(x[0]).picture(vae.prior.code(codes))
     image_grid(ax, decoded.flatten(0, 1), columns=steps)
     if decoded.dim() > 3:
         height = decoded.shape[-2] + 1
@@ -166,7 +207,7 @@ def traversals(ax: "Axes", vae: VAE, x: Tensor, most: int = 12, steps: int = 9) 
     return ax
 
 
-def manifold(ax: "Axes", vae: VAE, side: int = 20) -> "Axes":
+def manifold(ax: "Axes", vae: VAE, side: int = 20, like: Tensor | None = None) -> "Axes":
     """Draw decoded codes of a grid over a two-dimensional real latent space.
 
     The grid points are evenly spaced quantiles of N(0, 1) in each dimension. So under the prior
@@ -176,16 +217,20 @@ def manifold(ax: "Axes", vae: VAE, side: int = 20) -> "Axes":
         ax: the axes.
         vae: a VAE with two latent dimensions.
         side: the number of images in a row, and in a column.
+        like: an example whose conditions all images have, shape [*event]; only a VAE with
+            conditions needs it.
     """
     from scipy import special
 
     line = torch.tensor(special.ndtri((np.arange(side) + 0.5) / side), dtype=torch.float32)
     first, second = torch.meshgrid(line, line.flip(0), indexing="xy")
     z = torch.stack([first, second], -1).reshape(-1, 2).to(next(vae.parameters()).device)
+    likelihood = vae.likelihood if like is None else vae.likelihood.under(like)
     with torch.no_grad():
-        image_grid(ax, vae.likelihood.picture(z), columns=side)
-    if len(vae.likelihood.event_shape) > 1:
-        height, width = (length + 1 for length in vae.likelihood.event_shape[-2:])
+        decoded = likelihood.picture(z)
+    image_grid(ax, decoded, columns=side)
+    if decoded.dim() > 2:
+        height, width = (length + 1 for length in decoded.shape[-2:])
         ticks = range(0, side, max(1, side // 5))
         ax.set_xticks([(i + 0.5) * width - 1 for i in ticks], [f"{line[i]:.1f}" for i in ticks])
         ax.set_yticks([(i + 0.5) * height - 1 for i in ticks], [f"{-line[i]:.1f}" for i in ticks])

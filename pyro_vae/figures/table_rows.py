@@ -32,7 +32,7 @@ def reconstructed_rows(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
     """
     kind = vae.likelihood.kind
     with torch.no_grad():
-        decoded = vae.likelihood.typical(vae.prior.code(vae.guide(x)))
+        decoded = vae.likelihood.under(x).typical(vae.prior.code(vae.guide(x)))
     names = [_short(name, 18) for name in column_names(kind)[:SHOWN]]
     text = [
         [kind.text(place, row[place].item()) for place in range(len(names))]

@@ -12,6 +12,7 @@
 | `Ordered` | the same, in an order | x / (K - 1) | a probability |
 | `Columns` | a table of columns of these kinds | all of that | the sum over the columns |
 | `Incomplete` | x of another kind with holes, NaN | that, and what is there | of what is there |
+| `Conditional` | x and its conditions y | the features of both | that of x, given y |
 
 A data set has a kind, and a likelihood names the kinds that it models. Loaders, encoders, figures
 and reports ask the kind, and never look at the type of a tensor.
@@ -26,6 +27,7 @@ from pyro_vae.kinds.base_measure import BaseMeasure, bits_per_dim
 from pyro_vae.kinds.binary import Binary
 from pyro_vae.kinds.categories import Categories, Ordered
 from pyro_vae.kinds.columns import Columns
+from pyro_vae.kinds.conditional import Conditional, has_holes
 from pyro_vae.kinds.counts import Counts
 from pyro_vae.kinds.incomplete import Incomplete
 from pyro_vae.kinds.kind import Binarization, Kind, Stored
@@ -42,6 +44,7 @@ __all__ = [
     "Binary",
     "Categories",
     "Columns",
+    "Conditional",
     "Counts",
     "Incomplete",
     "Kind",
@@ -54,4 +57,5 @@ __all__ = [
     "UnitInterval",
     "bits_per_dim",
     "column_names",
+    "has_holes",
 ]

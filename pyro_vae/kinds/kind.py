@@ -107,6 +107,11 @@ class Kind(ABC):
         return torch.zeros(())
 
     @property
+    def dims(self) -> int:
+        """The number of values in an example that p(x|z) is the probability of."""
+        return self.shape.numel()
+
+    @property
     def is_picture(self) -> bool:
         """Whether a person sees an example as a picture, and not as the row of a table."""
         return len(self.shape) > 1
@@ -238,7 +243,8 @@ class Kind(ABC):
     def intensities(self, x: Tensor) -> Tensor:
         """Return x as figures and image statistics see it, of the same shape.
 
-        0 is black and 1 is white. Figures cut values outside of [0, 1] off.
+        0 is black and 1 is white. Figures cut values outside of [0, 1] off. Conditions that come
+        with x are left out.
         """
 
     def could_show(self, x: Tensor, features: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from pyro_vae.likelihoods.by_kind import ByKind
 from pyro_vae.likelihoods.category_columns import Categories, CumulativeLogit
 from pyro_vae.likelihoods.count_values import Multinomial, NegativeBinomial, Poisson
 from pyro_vae.likelihoods.discretized import Binomial, Categorical, DiscretizedLogistic
+from pyro_vae.likelihoods.given_conditions import Given
 from pyro_vae.likelihoods.likelihood import Decoder, Likelihood, Shape
 from pyro_vae.likelihoods.logistic_mixture import LogisticMixture
 from pyro_vae.likelihoods.pixel_by_pixel import PixelCNN, PixelCNNLevels
@@ -43,6 +44,7 @@ __all__ = [
     "DiscretizedLogistic",
     "Gamma",
     "Gaussian",
+    "Given",
     "Laplace",
     "Likelihood",
     "LogNormal",

@@ -133,6 +133,17 @@ class Likelihood(nn.Module, ABC):
         """
         return self.for_training(z, x) if self.training else self(z)
 
+    def under(self, x: Tensor) -> "Likelihood":
+        """Return the likelihood with the conditions y of some examples fixed; by default itself.
+
+        What decodes codes alone calls it first, so that it works for p(x|z, y) too.
+
+        Args:
+            x: examples whose conditions are meant, of a shape [..., *event_shape] whose first
+                dimensions are those of the codes, or expand to them; one example is for all codes.
+        """
+        return self
+
     def decode(self, z: Tensor) -> tuple[Tensor, ...]:
         """Return the parameters of the pixels, `outputs` tensors of shape [..., *event_shape]."""
         parameters = self.decoder(z).reshape(*z.shape[:-1], self.outputs, *self.event_shape)
@@ -166,7 +177,7 @@ class Likelihood(nn.Module, ABC):
             z: codes, shape [..., latent_dim].
 
         Returns:
-            Intensities in [0, 1], shape [..., *event_shape].
+            Intensities in [0, 1], shape [..., *event_shape]; without conditions that x comes with.
         """
         return self.kind.intensities(self.typical(z)).clamp(0, 1)
 

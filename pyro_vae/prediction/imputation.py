@@ -28,7 +28,7 @@ from pyro_vae.bounds.estimates import finite, said
 from pyro_vae.bounds.khat import good_k, pareto_k
 from pyro_vae.bounds.weighted_draws import weighted_draws
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Incomplete
+from pyro_vae.kinds import Conditional, Incomplete, Kind
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.vae import VAE
 
@@ -84,7 +84,8 @@ def impute(
     """Impute missing values.
 
     Args:
-        vae: a trained VAE whose likelihood is `likelihoods.ObservedEntries`, in evaluation mode.
+        vae: a trained VAE whose likelihood is `likelihoods.ObservedEntries`, or one given
+            conditions by `likelihoods.Given`, in evaluation mode.
         x: examples as the likelihood sees them, NaN where a value is missing, shape [N, *event].
         num_samples: the number of draws of z from q(z|x) for each example.
         draws: the number of multiple imputations.
@@ -102,7 +103,8 @@ def impute(
             range.
     """
     kind = vae.likelihood.kind
-    if not isinstance(kind, Incomplete):
+    of = kind.of if isinstance(kind, Conditional) else kind
+    if not isinstance(of, Incomplete):
         raise InputError(
             "this model has seen no data with missing values, and imputes none: train it on data "
             "that have some, or hide some with hold_out_entries"
@@ -147,8 +149,8 @@ class _OfFirst(nn.Module):
 
 
 def _impute_batch(
-    p: distributions.ObservedEntries,
-    kind: Incomplete,
+    p: distributions.ObservedEntries | distributions.WithConditions,
+    kind: Kind,
     log_w: Tensor,
     draws: int,
     level: float,
@@ -220,7 +222,12 @@ def _quantile(drawn: Tensor, weights: Tensor, probability: float) -> Tensor:
     return ordered.gather(0, first)[0]
 
 
-def _most_probable(p: distributions.ObservedEntries, w: Tensor, sizes: Tensor, x: Tensor) -> Tensor:
+def _most_probable(
+    p: distributions.ObservedEntries | distributions.WithConditions,
+    w: Tensor,
+    sizes: Tensor,
+    x: Tensor,
+) -> Tensor:
     """Return the most probable category of each value that is one, `float64`."""
     shares = []
     for code in range(int(sizes.max())):
@@ -288,7 +295,7 @@ class Scores:
         }
 
 
-def score(imputation: Imputation, hidden: Tensor, kind: Incomplete, scale: Tensor) -> Scores:
+def score(imputation: Imputation, hidden: Tensor, kind: Kind, scale: Tensor) -> Scores:
     """Score imputed values by known ones that were hidden.
 
     Args:
@@ -326,13 +333,16 @@ def score(imputation: Imputation, hidden: Tensor, kind: Incomplete, scale: Tenso
     )
 
 
-def deviations(x: Tensor, kind: Incomplete) -> Tensor:
+def deviations(x: Tensor, kind: Kind) -> Tensor:
     """Return the standard deviations of observed numbers: of each column, or of all pixels.
 
     Args:
         x: examples, shape [N, *event].
-        kind: what they are.
+        kind: what they are. Conditions have a deviation of one.
     """
+    if isinstance(kind, Conditional):
+        own = deviations(kind.parted(x)[0], kind.of).expand(kind.of.shape).reshape(-1)
+        return torch.cat([own, own.new_ones(kind.given.shape)])
     values = x.double() if len(kind.shape) == 1 else x.double().reshape(-1, 1)
     there = ~values.isnan()
     count = there.sum(0).clamp(min=2)

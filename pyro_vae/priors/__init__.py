@@ -13,6 +13,7 @@ steps.
 
 from pyro_vae.posteriors.codes import check_support
 from pyro_vae.priors.committed import AR1
+from pyro_vae.priors.conditional_normal import ConditionalNormal
 from pyro_vae.priors.factorial import (
     Bernoulli,
     Categorical,
@@ -33,6 +34,7 @@ __all__ = [
     "LARS",
     "Bernoulli",
     "Categorical",
+    "ConditionalNormal",
     "Exemplar",
     "Flow",
     "Hierarchical",

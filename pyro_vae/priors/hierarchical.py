@@ -59,6 +59,19 @@ class Hierarchical(Prior):
         self.top.build(posterior.top)
         self.network = self._make_network((top_dim,), (2, self.latent_dim))
 
+    def build_for(self, kind: Kind) -> None:
+        """Make the parts of the upper layer that depend on the kind of the data."""
+        self.top.build_for(kind)
+
+    def under(self, x: Tensor, kind: Kind) -> Prior:
+        """Return p(z | z_top) p(z_top | y); by default the top is p(z_top), and this is itself."""
+        top = self.top.under(x, kind)
+        if top is self.top:
+            return self
+        fixed = Hierarchical(self.latent_dim)
+        fixed.top, fixed.network, fixed.training = top, self.network, self.training
+        return fixed
+
     def initialize(self, images: Tensor) -> None:
         """Initialise the upper layer."""
         self.top.initialize(images)

@@ -22,8 +22,9 @@ class Prior(nn.Module, ABC):
     A prior is made in three steps:
 
     1. the constructor takes the latent dimension and the options;
-    2. `build` makes the parts that depend on the posterior. `VAE` calls it, once. A prior without
-       such parts is complete after the constructor;
+    2. `build` makes the parts that depend on the posterior, and `build_for` those that depend on
+       the kind of the data. `VAE` calls both, once. A prior without such parts is complete after
+       the constructor;
     3. `initialize` sets parameters from the training data, once, before training. It may be left
        out: the parameters then keep their first values.
 
@@ -53,6 +54,15 @@ class Prior(nn.Module, ABC):
         """
         return self()
 
+    def under(self, x: Tensor, kind: Kind) -> "Prior":
+        """Return p(z | y) for the conditions y of some examples; by default p(z), this prior.
+
+        Args:
+            x: examples as the likelihood sees them, shape [..., *event].
+            kind: what x is.
+        """
+        return self
+
     def code(self, z: Tensor) -> Tensor:
         """Return the input of the decoder for z, shape [..., latent_dim]; for most priors, z."""
         return z
@@ -62,6 +72,13 @@ class Prior(nn.Module, ABC):
 
         Raises:
             InputError: if the prior cannot be used with this posterior.
+        """
+
+    def build_for(self, kind: Kind) -> None:
+        """Make the parts that depend on the kind of the data.
+
+        Raises:
+            InputError: if the prior cannot be used with such data.
         """
 
     def initialize(self, images: Tensor) -> None:

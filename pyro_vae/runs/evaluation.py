@@ -22,8 +22,16 @@ from pyro_vae.bounds.results import Result
 from pyro_vae.diagnostics import Diagnosis, Smoothness, refinement
 from pyro_vae.diagnostics.predictive import PredictiveChecks, compare_columns, compare_images
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Incomplete, Kind, bits_per_dim
-from pyro_vae.prediction import Scores, deviations, impute, score
+from pyro_vae.kinds import Conditional, Kind, bits_per_dim, has_holes
+from pyro_vae.prediction import (
+    Classification,
+    Scores,
+    class_frequencies,
+    classify,
+    deviations,
+    impute,
+    score,
+)
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.runs.options import at_least, check_fields
 from pyro_vae.runs.refined import Refined
@@ -49,6 +57,8 @@ class Plan:
             amortisation gap; 0 leaves it out.
         checks: The number of examples to draw from the model for predictive checks; 0 leaves
             them out. Autoregressive likelihoods are slow to draw from, pixel by pixel.
+        classify: The number of draws of z for each class, to classify the test examples by Bayes'
+            rule if the condition is one column of classes; 0 leaves it out.
         imputations: The number of draws of z for each test example, to impute values that
             hold_out_entries has hidden; 0 leaves it out.
         draws: The number of draws for each of 50 test examples, in each of 4 chains, in bounds.nc;
@@ -61,6 +71,7 @@ class Plan:
     simulated: int = at_least(0, 100)
     refine: int = at_least(0, 0)
     checks: int = at_least(0, 1000)
+    classify: int = at_least(0, 100)
     imputations: int = at_least(0, 1000)
     draws: int = at_least(0, 10)
 
@@ -92,8 +103,9 @@ class Evaluation:
             in order, from the loosest to the tightest: what is looser than IWAE comes before it.
         diagnostics: what else was measured, by its name, in the order in which it is reported:
             `checks`, statistics of examples drawn from the model and of the data; `imputation`, how
-            well hidden values are imputed; `code`, the diagnosis of the latent code; `smoothness`,
-            of the latent space, if codes are real vectors or on the sphere.
+            well hidden values are imputed; `classes`, classification by Bayes' rule; `code`, the
+            diagnosis of the latent code; `smoothness`, of the latent space, if codes are real
+            vectors or on the sphere.
         draws: draws from model and guide, for ArviZ.
         bits_per_dim: an upper bound on the bits per dimension, from the tightest bound; None if the
             base measure is not a counting measure.
@@ -155,6 +167,8 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
         measured["checks"] = _check(run.kind, run.test, _draw(run, plan.checks))
     if plan.imputations and run.hidden is not None:
         measured["imputation"] = _impute(run, plan.imputations, x)
+    if plan.classify and has_classes(run.kind):
+        measured["classes"] = _classify(run, plan.classify, x)
     if plan.draws:
         draws = inference_data(
             run.vae.model,
@@ -171,7 +185,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
 
 def _impute(run: Run, num_samples: int, x: Tensor) -> Scores:
     """Impute the hidden values of the evaluated examples, and score them."""
-    assert run.hidden is not None and isinstance(run.kind, Incomplete)
+    assert run.hidden is not None
     hidden = run.hidden[run.evaluated].to(run.device)
     found = impute(
         run.vae,
@@ -186,11 +200,34 @@ def _impute(run: Run, num_samples: int, x: Tensor) -> Scores:
     return score(found, hidden, run.kind, deviations(run.test, run.kind))
 
 
+def has_classes(kind: Kind) -> bool:
+    """Return whether the condition is one column of classes."""
+    if not isinstance(kind, Conditional):
+        return False
+    sizes = kind.given.num_categories.reshape(-1)
+    return kind.given.shape.numel() == 1 and bool(sizes[0] > 1)
+
+
+def _classify(run: Run, num_samples: int, x: Tensor) -> Classification:
+    """Classify the evaluated examples by Bayes' rule, with the frequencies of training data."""
+    assert isinstance(run.kind, Conditional) and isinstance(run.train, Tensor)
+    classes = run.train[:, -1]
+    return classify(
+        run.vae,
+        x,
+        class_frequencies(classes, int(run.kind.given.num_categories.reshape(-1)[0])),
+        num_samples,
+        seed=run.options.seed,
+        keep=unfinished_file(run, "classes"),
+        progress=True,
+    )
+
+
 def _check(kind: Kind, data: Tensor, drawn: Tensor) -> PredictiveChecks:
     """Compare test examples with drawn ones: statistics of pictures, or columns of a table."""
     if not kind.is_picture:
         return compare_columns(data, drawn, kind)
-    if isinstance(kind, Incomplete):  # with the holes of test examples
+    if has_holes(kind):  # with the holes of test examples
         like = data[torch.randint(len(data), (len(drawn),), device=data.device)]
         drawn = torch.where(like.isnan(), torch.nan, drawn)
     return compare_images(kind.intensities(data), kind.intensities(drawn))
@@ -230,7 +267,7 @@ def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
             tighter["simulated"] = bounds.bidirectional(
                 model,
                 guide,
-                x[:1].expand(plan.simulated, *x.shape[1:]),
+                x[torch.arange(plan.simulated) % len(x)],  # conditions of all of them
                 plan.ais,
                 seed=seed + 1,
                 keep=file("simulated"),
@@ -303,13 +340,14 @@ def _diagnose(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:
 def _draw(run: Run, count: int) -> Tensor:
     """Draw examples from the model, shape [count, *event].
 
-    Where totals of counts are known, they are those of test examples, drawn at random.
+    Where totals of counts are known, or conditions, they are those of test examples, drawn at
+    random.
     """
-    totals = getattr(run.kind, "total_is_known", False)
+    known = isinstance(run.kind, Conditional) or getattr(run.kind, "total_is_known", False)
 
     @torch.no_grad()
     def draw(batch: Arguments, advance: Callable[[int], Any]) -> dict[str, Tensor]:
-        x = _draw_with_totals(run, len(batch)) if totals else run.vae.model(size=len(batch))
+        x = _draw_like_examples(run, len(batch)) if known else run.vae.model(size=len(batch))
         advance(len(batch))
         return {"x": x}
 
@@ -327,7 +365,7 @@ def _draw(run: Run, count: int) -> Tensor:
     )["x"]
 
 
-def _draw_with_totals(run: Run, count: int) -> Tensor:
+def _draw_like_examples(run: Run, count: int) -> Tensor:
     like = run.test[torch.randint(len(run.test), (count,), device=run.device)]
-    drawn: Tensor = run.vae.likelihood.given(run.vae.draw_codes(count), like).sample()
+    drawn: Tensor = run.vae.likelihood.given(run.vae.draw_codes(count, like), like).sample()
     return drawn

@@ -14,8 +14,8 @@ from pyro_vae import checkpoint, figures
 from pyro_vae.bounds import Estimate
 from pyro_vae.bounds.estimates import finite
 from pyro_vae.bounds.for_arviz import save
-from pyro_vae.kinds import Incomplete
-from pyro_vae.runs.evaluation import UNFINISHED, Evaluation, unfinished_file
+from pyro_vae.kinds import has_holes
+from pyro_vae.runs.evaluation import UNFINISHED, Evaluation, has_classes, unfinished_file
 from pyro_vae.runs.run import Run
 from pyro_vae.training import History
 
@@ -59,8 +59,16 @@ FIGURES = (
         "samples",
         "training",
         (6, 6),
-        lambda ax, run, _: figures.samples(ax, run.vae),
+        lambda ax, run, _: figures.samples(ax, run.vae, like=run.test),
         of="pictures",
+    ),
+    RunFigure(
+        "classes",
+        "training",
+        (6, 6),
+        lambda ax, run, _: figures.samples_by_class(ax, run.vae, run.test[:1]),
+        of="pictures",
+        exists=lambda run, _: has_classes(run.kind),
     ),
     RunFigure(
         "reconstructions",
@@ -87,7 +95,7 @@ FIGURES = (
         "manifold",
         "training",
         (7, 7),
-        lambda ax, run, _: figures.manifold(ax, run.vae),
+        lambda ax, run, _: figures.manifold(ax, run.vae, like=run.test[0]),
         of="pictures",
         exists=lambda run, _: (
             run.options.latent_dim == 2 and run.vae.posterior.support in ("real", "two layers")
@@ -120,7 +128,7 @@ FIGURES = (
         columns=3,
         rows=2,
         of="tables",
-        exists=lambda run, evaluation: evaluation.checks is not None and run.dims > 1,
+        exists=lambda run, evaluation: evaluation.checks is not None and run.kind.dims > 1,
     ),
     RunFigure(
         "bounds",
@@ -194,9 +202,9 @@ def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     content: dict[str, Any] = {
         "support": run.kind.name,
         "base_measure": run.base_measure.name,
-        "dims": run.dims,
+        "dims": run.kind.dims,
     }
-    if isinstance(run.kind, Incomplete):
+    if has_holes(run.kind):
         content["observed_values"] = run.num_observed.tolist()
     if evaluation.bits_per_dim is not None:
         content["bits_per_dim"] = finite(evaluation.bits_per_dim)

@@ -9,16 +9,14 @@ from pyro_vae.data import Dataset
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Incomplete, Kind
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.run_data import noise_seeds
 
 
-def hide_entries(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Tensor | None]:
+def hide_entries(dataset: Dataset, options: Options) -> tuple[Dataset, Tensor | None]:
     """Hide a share of the values of all examples, to see how well they are imputed.
 
     Args:
         dataset: the data set.
-        share: the probability with which each value is hidden, below one; 0 hides none.
-        seed: the seed of the choice.
+        options: the options of the run, with the share and the seed of the choice.
 
     Returns:
         The data set with the hidden values missing, and the test examples as they were, as stored;
@@ -27,6 +25,7 @@ def hide_entries(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Te
     Raises:
         InputError: if the data are larger than memory.
     """
+    share = options.hold_out_entries
     if share == 0:
         return dataset, None
     if not isinstance(dataset.train, Tensor):
@@ -34,7 +33,7 @@ def hide_entries(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Te
             "values of data that are larger than memory are not hidden: leave hold_out_entries out",
             "hold_out_entries",
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(options.data_seed)
     parts = []
     for part in (dataset.train, dataset.validation, dataset.test):
         hidden = torch.rand(part.shape, generator=generator) < share
@@ -56,6 +55,6 @@ def hidden_values(kind: Kind, whole: Tensor, test: Tensor, options: Options) -> 
         options: the options of the run, with the seed of the noise in `test`.
     """
     numbers = whole if whole.is_floating_point() else whole.float()
-    _, _, seed = noise_seeds(options)
+    seed = options.noise_seeds[2]
     known = kind.observe_once(kind.binarize(numbers, options.binarization, seed), seed)
     return torch.where(test.isnan(), known, torch.nan)

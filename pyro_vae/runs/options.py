@@ -73,6 +73,9 @@ class Options:
             test examples.
         validation_fraction: The share of the training examples that is set aside for validation.
         test_fraction: The share set aside for testing, if the data have no test set.
+        condition: Names of columns that are given, with commas between them: the model is p(x|z, y)
+            of the other columns x, the guide q(z|x, y), and bounds are on log p(x|y). `labels`
+            stands for the labels of images.
         hold_out_entries: The share of known values that are hidden from training and from the
             bounds, at random, to see how well they are imputed.
         binarization: How grey pixels become binary ones for a binary likelihood: drawn again in
@@ -111,6 +114,7 @@ class Options:
     data_seed: int = random_seed(0)
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
+    condition: str | None = None
     hold_out_entries: float = share(0.0)
     binarization: Binarization = "dynamic"
     latent_dim: int = positive(8)
@@ -133,6 +137,12 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def noise_seeds(self) -> tuple[int, int, int]:
+        """Seeds of independent noise in training, validation and test examples."""
+        first, second, third = (3 * self.data_seed + i for i in range(3))
+        return first, second, third
 
 
 # The help of --data lists the sources that there are.

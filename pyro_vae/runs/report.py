@@ -2,7 +2,7 @@
 
 from pyro_vae.bounds.estimates import table
 from pyro_vae.bounds.results import Result
-from pyro_vae.kinds import Incomplete
+from pyro_vae.kinds import has_holes
 from pyro_vae.runs.evaluation import Evaluation, label
 from pyro_vae.runs.run import Run
 
@@ -17,7 +17,7 @@ TITLES = {  # of results by which runs are not compared; others are titled by th
 def report(run: Run, evaluation: Evaluation) -> str:
     """Format the results of an evaluation, as the scripts print them."""
     sections = [_format_result(run, evaluation, name) for name in evaluation.results]
-    if isinstance(run.kind, Incomplete):
+    if has_holes(run.kind):
         sections.append(_format_observed(run, evaluation))
     if evaluation.bits_per_dim is not None:
         sections.append(

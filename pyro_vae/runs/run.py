@@ -14,19 +14,14 @@ from torch import Tensor
 
 from pyro_vae import checkpoint, training
 from pyro_vae.bounds import Estimate
-from pyro_vae.data import Dataset, Rows
+from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import BaseMeasure, Incomplete, Kind
-from pyro_vae.likelihoods import Likelihood, ObservedEntries
+from pyro_vae.kinds import BaseMeasure, Kind, has_holes
 from pyro_vae.runs import config
-from pyro_vae.runs.hidden_entries import hidden_values, hide_entries
+from pyro_vae.runs.hidden_entries import hidden_values
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.run_data import (
-    check_fingerprint,
-    load_and_split,
-    sample,
-    show,
-)
+from pyro_vae.runs.parts_of_vae import make_vae, named_likelihood
+from pyro_vae.runs.run_data import check_fingerprint, prepare, sample, show
 from pyro_vae.training import CompiledEngine, EagerEngine, Engine, History
 from pyro_vae.vae import VAE
 
@@ -88,15 +83,13 @@ class Run:
         """
         options = config.instantiate(namespace)
         device = _find_device(options.device)
-        dataset, whole = hide_entries(
-            load_and_split(options), options.hold_out_entries, options.data_seed
-        )
+        dataset, whole = prepare(options)
         torch.manual_seed(options.seed)
-        vae = _make_vae(options, dataset)
+        vae = make_vae(options, dataset)
         namespace = namespace.clone()
         namespace.fingerprint = dataset.fingerprint
         if namespace.likelihood.class_path == config.BY_KIND:
-            name = type(_named(vae.likelihood)).__name__
+            name = type(named_likelihood(vae.likelihood)).__name__
             namespace.likelihood.class_path = f"pyro_vae.likelihoods.{name}"
         kind = vae.likelihood.kind
         train, validation, test, measured = show(dataset, kind, options)
@@ -158,8 +151,8 @@ class Run:
             f"{len(self.test)} test examples of {shape}, on {self.device} by the {engine}, into "
             f"{self.folder}",
             f"The data are {self.data_kind}{seen}; the likelihood is "
-            f"{type(_named(self.vae.likelihood)).__name__}"
-            + (", of the observed values." if isinstance(self.kind, Incomplete) else "."),
+            f"{type(named_likelihood(self.vae.likelihood)).__name__}"
+            + (", of the observed values." if has_holes(self.kind) else "."),
             *self.notes,
         ]
         return "\n".join(lines)
@@ -172,7 +165,7 @@ class Run:
     @property
     def dims(self) -> int:
         """The number of values in an example: pixels times channels."""
-        return self.vae.likelihood.event_shape.numel()
+        return self.kind.dims
 
     @property
     def evaluated(self) -> Tensor:
@@ -191,7 +184,8 @@ class Run:
     @property
     def num_observed(self) -> Tensor:
         """How many values of each evaluated example are observed, shape [N]."""
-        return (~self.test[self.evaluated.to(self.device)].isnan()).flatten(1).sum(1).cpu()
+        x = self.test[self.evaluated.to(self.device)]
+        return self.dims - x.isnan().flatten(1).sum(1).cpu()
 
     def on_base_measure(self, bound: Estimate) -> Estimate:
         """Return a bound on log p(x) as a bound on its logarithm on the run's base measure.
@@ -348,33 +342,6 @@ def _make_engine(
     if name == "eager":
         return EagerEngine(*parts)
     return CompiledEngine(*parts, fall_back=may_fall_back)
-
-
-def _named(likelihood: Likelihood) -> Likelihood:
-    """Return the likelihood that the options name: that of whole examples."""
-    return likelihood.whole if isinstance(likelihood, ObservedEntries) else likelihood
-
-
-def _make_vae(options: Options, dataset: Dataset) -> VAE:
-    """Make the parts that the options name, for the data."""
-    try:
-        prior = options.prior(options.latent_dim)
-        if isinstance(dataset.kind, Incomplete):
-            likelihood: Likelihood = ObservedEntries(
-                options.likelihood(options.latent_dim, dataset.kind.whole)
-            )
-        else:
-            likelihood = options.likelihood(options.latent_dim, dataset.kind)
-        likelihood.kind.check(dataset.train)
-        likelihood.fit_kind(dataset.train)
-        posterior = options.posterior(likelihood.kind.feature_shape, options.latent_dim)
-        return VAE(prior, likelihood, posterior)
-    except TypeError as error:
-        if "abstract class" not in str(error):  # a mistake in a user's own class
-            raise
-        raise InputError(
-            f"{error}: choose a subclass that implements them, see the help"
-        ) from error
 
 
 def _find_device(name: str) -> torch.device:

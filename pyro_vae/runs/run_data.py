@@ -10,8 +10,31 @@ from pyro_vae import data
 from pyro_vae.data import Dataset
 from pyro_vae.data.rows import LARGE, Rows
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Kind
+from pyro_vae.kinds import Conditional, Kind
+from pyro_vae.runs.conditions import put_back, take_out
+from pyro_vae.runs.hidden_entries import hide_entries
 from pyro_vae.runs.options import Options
+
+
+def prepare(options: Options) -> tuple[Dataset, Tensor | None]:
+    """Load and split the data, hide values, and put conditions beside the examples.
+
+    Returns:
+        The data set, and its test examples as they were before values were hidden; None if none
+        was.
+
+    Raises:
+        InputError: if the options do not fit the data.
+    """
+    dataset = load_and_split(options)
+    names = split_names(options.condition or "")
+    if not names:
+        return hide_entries(dataset, options)
+    dataset, given, conditions = take_out(dataset, names)
+    dataset, whole = hide_entries(dataset, options)
+    dataset = put_back(dataset, given, conditions)
+    assert isinstance(dataset.kind, Conditional)
+    return dataset, None if whole is None else dataset.kind.packed(whole, conditions[2])
 
 
 def load_and_split(options: Options) -> Dataset:
@@ -90,7 +113,7 @@ def show(
         The stored training examples; validation and test examples as the likelihood sees them; and
         the test examples in the form that log p(x) on the base measure refers to.
     """
-    seeds = noise_seeds(options)
+    seeds = options.noise_seeds
     held_out = dataset.validation, dataset.test
     for part in held_out:  # the training examples have been checked already
         kind.check(part)
@@ -112,9 +135,3 @@ def show(
         shown_test,
         kind.measured(test, shown_test),
     )
-
-
-def noise_seeds(options: Options) -> tuple[int, int, int]:
-    """Return seeds of independent noise in training, validation and test examples."""
-    first, second, third = (3 * options.data_seed + i for i in range(3))
-    return first, second, third

@@ -120,6 +120,7 @@ def _check_kind(subject: Subject, likelihood: Likelihood, event_shape: Sequence[
 def _check_shapes(subject: Subject, likelihood: Likelihood, x: Tensor) -> None:
     event, batch = tuple(likelihood.event_shape), len(x)
     z = torch.randn(7, batch, LATENT_DIM)
+    first = x[:1].expand(batch, *event)  # with the conditions of the first example, if any
     for training in (True, False):
         p = likelihood.train(training).given(z, x)
         shapes = (tuple(p.batch_shape), tuple(p.event_shape))
@@ -137,9 +138,9 @@ def _check_shapes(subject: Subject, likelihood: Likelihood, x: Tensor) -> None:
             log_p.shape == (7, batch) and log_p.isfinite().all(),
             f"log p(x|z) of x of the kind {likelihood.kind.name} is not a finite number for each x",
         )
-        one = likelihood(torch.zeros(LATENT_DIM))
+        one = likelihood.under(x[0])(torch.zeros(LATENT_DIM))
         subject.require(
-            tuple(one.batch_shape) == () and one.log_prob(x).shape == (batch,),
+            tuple(one.batch_shape) == () and one.log_prob(first).shape == (batch,),
             "for a single z, p(x|z) does not have batch shape []",
         )
         drawn = one.sample((5,))
@@ -148,14 +149,14 @@ def _check_shapes(subject: Subject, likelihood: Likelihood, x: Tensor) -> None:
             drawn.shape == (5, *event) and again.log_prob(drawn).isfinite().all(),
             "samples do not have the shape of x, or have no finite log p(x|z)",
         )
-    picture = likelihood.picture(z[:2, :3])
+    picture = likelihood.under(x[:3]).picture(z[:2, :3])
+    shown = tuple(likelihood.kind.intensities(x[:1]).shape[1:])
     subject.require(
-        picture.shape == (2, 3, *event) and ((picture >= 0) & (picture <= 1)).all(),
-        f"`picture` does not give numbers in [0, 1] of shape {[2, 3, *event]} for z of shape "
+        picture.shape == (2, 3, *shown) and ((picture >= 0) & (picture <= 1)).all(),
+        f"`picture` does not give numbers in [0, 1] of shape {[2, 3, *shown]} for z of shape "
         f"[2, 3, {LATENT_DIM}]",
     )
     # The same x for each z: the likelihood is in evaluation mode.
-    first = x[:1].expand(6, *event)
     check_independence(
         subject, lambda z: likelihood.given(z, first[: len(z)]).log_prob(x[0]), z[0, :6], "p(x|z)"
     )

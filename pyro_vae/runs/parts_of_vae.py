@@ -1,0 +1,44 @@
+"""The VAE of a run, from the parts that its options name."""
+
+from pyro_vae.data import Dataset
+from pyro_vae.errors import InputError
+from pyro_vae.kinds import Conditional, Incomplete, Kind
+from pyro_vae.likelihoods import Given, Likelihood, ObservedEntries
+from pyro_vae.runs.options import Options
+from pyro_vae.vae import VAE
+
+
+def named_likelihood(likelihood: Likelihood) -> Likelihood:
+    """Return the likelihood that the options name: that of whole examples, without conditions."""
+    while isinstance(likelihood, Given | ObservedEntries):
+        likelihood = likelihood.whole
+    return likelihood
+
+
+def _make_likelihood(options: Options, kind: Kind) -> Likelihood:
+    """Make the likelihood that the options name, of data that may have holes and conditions."""
+    given = kind.given if isinstance(kind, Conditional) else None
+    of = kind.of if isinstance(kind, Conditional) else kind
+    whole = of.whole if isinstance(of, Incomplete) else of
+    conditions = 0 if given is None else given.feature_shape[0]
+    likelihood = options.likelihood(options.latent_dim + conditions, whole)
+    if isinstance(of, Incomplete):
+        likelihood = ObservedEntries(likelihood)
+    return likelihood if given is None else Given(likelihood, given)
+
+
+def make_vae(options: Options, dataset: Dataset) -> VAE:
+    """Make the parts that the options name, for the data."""
+    try:
+        prior = options.prior(options.latent_dim)
+        likelihood = _make_likelihood(options, dataset.kind)
+        likelihood.kind.check(dataset.train)
+        likelihood.fit_kind(dataset.train)
+        posterior = options.posterior(likelihood.kind.feature_shape, options.latent_dim)
+        return VAE(prior, likelihood, posterior)
+    except TypeError as error:
+        if "abstract class" not in str(error):  # a mistake in a user's own class
+            raise
+        raise InputError(
+            f"{error}: choose a subclass that implements them, see the help"
+        ) from error
