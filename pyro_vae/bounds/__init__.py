@@ -11,6 +11,7 @@
 | `discrete_moves` | proposals for discrete variables |
 | `simulation` | data drawn from a model, for the upper bound from backward chains |
 | `exact`, `grid` | exact log p(x), where it can be computed |
+| `given_values` | models that run with many given values of their latent sites |
 | `elbo_gaps` | log p(x) - ELBO, split into approximation and amortisation gap |
 | `estimates`, `khat` | means with their errors; the Pareto k-hat of weights |
 | `known_errors` | when a Monte Carlo error can be stated |
