@@ -105,6 +105,20 @@ def test_a_layer_of_counts_is_read_by_rows_too(
         monkeypatch.undo()
 
 
+def test_counts_in_raw_are_pointed_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The note is the same, whether the file is read whole or by rows, and only if raw is there."""
+    for has_raw in (False, True):
+        loaded = anndata.AnnData(logs)
+        if has_raw:
+            loaded.raw = anndata.AnnData(counts)
+        path = tmp_path / f"{has_raw}.h5ad"
+        loaded.write_h5ad(path)
+        whole, lazy = load_both(monkeypatch, str(path))
+        assert isinstance(lazy.train, data.Rows) and whole.notes[0] == lazy.notes[0]
+        assert ("put raw.X" in lazy.notes[0]) == has_raw
+        monkeypatch.undo()
+
+
 def test_what_is_read_whole_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = write(tmp_path / "a.h5ad", sparse.csc_matrix(counts))
     whole, loaded = load_both(monkeypatch, name)
