@@ -31,8 +31,6 @@ class Conditional(Kind):
         InputError: if y is no vector, or may have missing values.
     """
 
-    name = "conditional"
-
     def __init__(self, of: Kind, given: Kind) -> None:
         if isinstance(given, Incomplete):
             raise InputError(
@@ -52,6 +50,7 @@ class Conditional(Kind):
         self.size = of.shape.numel()
         super().__init__([self.size + given.shape[0]], names)
         self.of, self.given = of, given
+        self.name = f"{of.name} given {self._conditions}"
 
     def __str__(self) -> str:
         return f"{self.of}, given {self._conditions}"

@@ -2,7 +2,7 @@
 
 from pyro_vae.bounds.estimates import table
 from pyro_vae.bounds.results import Result
-from pyro_vae.kinds import has_holes
+from pyro_vae.kinds import Conditional, has_holes
 from pyro_vae.runs.evaluation import Evaluation, label
 from pyro_vae.runs.run import Run
 
@@ -64,5 +64,6 @@ def _title(run: Run, name: str, result: Result) -> str:
         return f"{TITLES.get(name, name)}:"
     count = len(result.bound.values)
     if name == "iwae":
-        return f"Lower bounds on log p(x) of {count} test examples ({run.kind.name}):"
+        what = "log p(x|y)" if isinstance(run.kind, Conditional) else "log p(x)"
+        return f"Lower bounds on {what} of {count} test examples ({run.kind.name}):"
     return f"{label(name, result.conditions)} of {count} of these examples:"

@@ -16,7 +16,7 @@ from pyro_vae import checkpoint, training
 from pyro_vae.bounds import Estimate
 from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import BaseMeasure, Kind, has_holes
+from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
 from pyro_vae.runs import config
 from pyro_vae.runs.hidden_entries import hidden_values
 from pyro_vae.runs.options import Options
@@ -141,7 +141,8 @@ class Run:
         return run
 
     def __str__(self) -> str:
-        shape = " x ".join(map(str, self.train.shape[1:]))
+        of = self.kind.of if isinstance(self.kind, Conditional) else self.kind
+        shape = " x ".join(map(str, of.shape))
         engine = f"{self.namespace.engine} engine"
         if self.options.engine == "auto":
             engine += f" ({_num_steps(self.options, len(self.train))} steps)"
