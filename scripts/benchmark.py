@@ -23,7 +23,7 @@ import contenders
 import torch
 from torch import Tensor
 
-from pyro_vae.runs import memory
+from pyro_vae.runs import malloc
 
 Run = Callable[[], Any]
 CURVES = {  # one size is changed at a time: batch size, K, pixels, units of a layer, latent_dim
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file for all times")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    memory.keep_freed()  # as in svi_train.py and evaluate.py; all contenders profit from it
+    malloc.keep_freed()  # as in svi_train.py and evaluate.py; all contenders profit from it
     about = f"{platform.processor()}, {chosen.threads} threads, torch {torch.__version__}"
     report = {"machine": about, "options": vars(chosen) | {"out": str(chosen.out)}}
     report |= {
@@ -133,7 +133,7 @@ def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def _peak(draws: int) -> float:
-    memory.keep_freed()
+    malloc.keep_freed()
     contenders.ours_evaluates(_images(20), draws)()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -1,12 +1,12 @@
 """Evaluate a trained run again: bounds on log p(x) of its test examples, and diagnostics."""
 
-from pyro_vae.runs import command_line, evaluation, files, memory, report
+from pyro_vae.runs import command_line, evaluation, files, malloc, report
 from pyro_vae.runs.run import Run
 
 
 def main() -> None:
     """Evaluate, write the files, and print the results."""
-    memory.keep_freed()
+    malloc.keep_freed()
     with command_line.one_line_errors():
         options = command_line.parse_evaluation()
     with command_line.one_line_errors(options, "- the same command continues where it stopped"):

@@ -4,13 +4,13 @@ import datetime
 import sys
 from pathlib import Path
 
-from pyro_vae.runs import command_line, evaluation, files, memory, report
+from pyro_vae.runs import command_line, evaluation, files, malloc, report
 from pyro_vae.runs.run import Run
 
 
 def main() -> None:
     """Train, evaluate, draw figures, and print the results."""
-    memory.keep_freed()
+    malloc.keep_freed()
     with command_line.one_line_errors():
         options = command_line.parse_training()
     with command_line.one_line_errors(options):

@@ -2,15 +2,16 @@
 
 | file | content |
 |---|---|
-| `weights` | the log-weights, from which every bound is computed |
+| `weights` | the log-weights as one tensor, for users; `evaluate` streams them |
 | `weighted_draws` | draws with their weights, for what follows from x, such as imputation |
 | `importance`, `importance_results`, `streaming` | ELBO, IWAE and the jackknife: `evaluate` |
 | `annealing`, and `annealing_*` | annealed importance sampling, from both sides: `anneal` |
 | `densities` | log q(z given x) and log p(x, z) with gradients, in coordinates |
-| `coordinates`, `finite_values` | coordinates of lines, circles, spheres and discrete sites |
+| `coordinates`, `discrete_values` | coordinates of lines, circles, spheres and discrete sites |
 | `discrete_moves` | proposals for discrete variables |
 | `simulation` | data drawn from a model, for the upper bound from backward chains |
 | `exact`, `grid` | exact log p(x), where it can be computed |
+| `given_values` | models that run with many given values of their latent sites |
 | `elbo_gaps` | log p(x) - ELBO, split into approximation and amortisation gap |
 | `estimates`, `khat` | means with their errors; the Pareto k-hat of weights |
 | `known_errors` | when a Monte Carlo error can be stated |
@@ -25,8 +26,19 @@ To add an estimator:
    Give this class the members of `results.Result`: `rows`, `verdict`, `bound`, `conditions` and
    `to_dict`. Let the function work through `batches.in_batches`, with its own `work_name`: then it
    has its own noise and a progress bar, and can be continued after an interruption.
-2. Add one line to `runs/evaluation.py` that calls the function. The report, `bounds.json` and the
+2. Call the function in `_estimate` in `runs/evaluation.py`. The report, `bounds.json` and the
    comparison of runs loop over results.
+
+To add a bound that is another reduction of the log-weights which `evaluate` draws:
+
+1. Compute it in `streaming.Stream.results`, from the sums that the stream has, or from a new one;
+   put its name, its variance (`NAME_variance`) and the limit of that (`NAME_limit`) beside it. An
+   error that is stated must not be much too small: `known_errors` has the rule, and
+   `variance_limit` applies it. A variance that is unknown is NaN.
+2. Add a field to `importance_results.Bounds`, an entry to its `rows` and its `to_dict`, and a line
+   to `importance._bounds`.
+3. Test it in `tests/bounds/test_bounds.py` against the exact value and by brute force, and its
+   error in `tests/bounds/test_known_errors.py`.
 """
 
 from pyro_vae.bounds.annealing import anneal, bidirectional

@@ -5,7 +5,7 @@
 | a line, an interval, a simplex, .. | real numbers, by PyTorch's registered bijections | HMC |
 | a circle | the angle, between -pi and pi | HMC, around the circle |
 | a unit sphere of R^d | a point of R^d, z = u / |u| | HMC |
-| finitely many values | one weight for each value, see `finite_values` | proposals from gradients |
+| finitely many values | a weight for each value: `discrete_values` | proposals from gradients |
 
 **Spheres.** The radius |u| is an auxiliary variable with a density r of its own: the one that |u|
 has if u ~ N(0, I). In R^d, where du = |u|^(d-1) d|u| dz, the density is
@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import Transform
 
-from pyro_vae.bounds import finite_values
+from pyro_vae.bounds import discrete_values
 from pyro_vae.errors import InputError
 from pyro_vae.programs.sites import base
 
@@ -129,15 +129,15 @@ class Values(Coordinates):
 
     def of(self, fn: Any, value: Tensor) -> Tensor:
         """Return the weights, shape [*variables, V]."""
-        return finite_values.to_weights(self.name, fn, value, self.values)
+        return discrete_values.to_weights(self.name, fn, value, self.values)
 
     def value(self, fn: Any, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value that has the weight one; its probability does not change."""
-        return finite_values.from_weights(fn, u, self.values), u.new_zeros(())
+        return discrete_values.from_weights(fn, u, self.values), u.new_zeros(())
 
     def log_prob(self, fn: Any, value: Tensor, u: Tensor) -> Tensor:
         """Return the log-probability, with gradients by the weights."""
-        return finite_values.log_prob(self.name, fn, value, u, len(self.values))
+        return discrete_values.log_prob(self.name, fn, value, u, len(self.values))
 
 
 def coordinates(name: str, fn: Any, value: Tensor) -> Coordinates:
@@ -151,7 +151,7 @@ def coordinates(name: str, fn: Any, value: Tensor) -> Coordinates:
     Raises:
         InputError: if there are no coordinates.
     """
-    values = finite_values.finite_values(name, fn)
+    values = discrete_values.finite_values(name, fn)
     if values is not None:
         return Values(name, values)
     if _entry(_support(fn)) is sphere:
@@ -230,7 +230,7 @@ def is_circle(name: str, fn: Any, value: Tensor) -> bool:
         InputError: if the density has this period, and angles are not between -pi and pi.
     """
     if (
-        finite_values.finite_values(name, fn) is not None
+        discrete_values.finite_values(name, fn) is not None
         or _entry(_support(fn)) is not constraints.real
     ):
         return False

@@ -2,7 +2,8 @@
 
     log_w[k, i] = log p(x_i, z_ki) - log q(z_ki | x_i),    z_ki ~ q(z | x_i)
 
-They are computed from the traces of any Pyro model and guide.
+They are computed from the traces of any Pyro model and guide. The function is for users, who want
+the tensor as a whole; `evaluate` streams the log-weights through `streaming.Stream` instead.
 """
 
 from typing import Any

@@ -5,27 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from pyro_vae.data.anndata_files import read_h5ad
-from pyro_vae.data.arrays import source_of_arrays
-from pyro_vae.data.digits import read_digits
-from pyro_vae.data.fingerprint import fingerprint, row_hashes, split_by_content
-from pyro_vae.data.image_folders import read_image_folder
-from pyro_vae.data.kind_of_values import kind_of_values
-from pyro_vae.data.numpy_files import read_npy, read_npz
-from pyro_vae.data.objects import source_of_object
+from pyro_vae.data.column_spec import ColumnSpec, kind_of_values
+from pyro_vae.data.fingerprint import fingerprint, row_hashes
 from pyro_vae.data.rows import LARGE, Rows
-from pyro_vae.data.source import ColumnSpec, Part, Reader, ReadOptions, Source
-from pyro_vae.data.table_files import read_parquet, read_text_table
-from pyro_vae.data.torch_files import read_torch, to_array
-from pyro_vae.data.torchvision_sets import TORCHVISION, read_torchvision
+from pyro_vae.data.source import PARTS, Part, Reader, ReadOptions, Source
+from pyro_vae.data.sources.anndata_files import read_h5ad
+from pyro_vae.data.sources.digits import read_digits
+from pyro_vae.data.sources.image_folders import read_image_folder
+from pyro_vae.data.sources.in_memory import source_of_object
+from pyro_vae.data.sources.numpy_files import read_npy, read_npz
+from pyro_vae.data.sources.table_files import read_parquet, read_text_table
+from pyro_vae.data.sources.torch_files import read_torch
+from pyro_vae.data.sources.torchvision_sets import TORCHVISION, read_torchvision
+from pyro_vae.data.splitting import check_alike, note_repeats, split
+from pyro_vae.data.understanding.arrays import source_of_arrays, to_array
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Incomplete, Kind
-
-HELD_OUT_BYTES = 2**27  # of the examples that are set aside: they are read into memory
-FEWEST_HELD_OUT = 100  # however large they are
 
 # By the name of a data set, or by the suffix of a file, with its dot; "/" stands for a folder.
 SOURCES: dict[str, Reader] = {
@@ -39,6 +36,13 @@ SOURCES: dict[str, Reader] = {
     ".pt": read_torch,
     ".h5ad": read_h5ad,
     "/": read_image_folder,
+}
+
+# What to do with files of other types, by their suffix.
+CURES = {
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".tar"), "unpack it"),
+    **dict.fromkeys((".txt", ".dat", ".data"), "if it is a table of text, call it .csv"),
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "save the sheet as .csv"),
 }
 
 
@@ -110,8 +114,8 @@ def load(
         validation_fraction: the share of the training examples that is set aside for validation.
         test_fraction: the share of the examples that is set aside for testing.
         seed: the seed of the split.
-        columns: kinds of columns by name, instead of those that the rules in `rules.py` infer; see
-            `ReadOptions`.
+        columns: kinds of columns by name, instead of those that the rules infer
+            (`understanding/rules.py`); see `ReadOptions`.
         drop: names of columns to leave out.
         labels: the name of the column or array that holds labels; it is left out of the examples.
         image_size: the height and width of pictures in a folder, in pixels.
@@ -125,15 +129,18 @@ def load(
             "folders",
             "columns" if columns else "drop" if drop else "labels" if labels else "image_size",
         )
-    read = SOURCES.get(name) or SOURCES.get(Path(name).suffix.lower())
-    if read is None and Path(name).is_dir():
+    path, suffix = Path(name), Path(name).suffix.lower()
+    read = SOURCES.get(name) or SOURCES.get(suffix)
+    if path.is_dir() and name not in SOURCES and suffix != ".parquet":  # that may be a folder
         read = SOURCES["/"]
+    if read is None and suffix in CURES and path.exists():
+        raise InputError(f"{name} cannot be read: {CURES[suffix]}", "name")
     if read is None:
         raise InputError(f"no data set '{name}': choose {describe_sources()}", "name")
     options = ReadOptions(dict(columns or {}), tuple(drop or ()), labels, image_size)
     source = _infer(read(name, Path(root), options), options, name)
     fractions = (validation_fraction, test_fraction)
-    return _split(name, source, fractions, seed, by_content=name not in SOURCES)
+    return _dataset(name, source, fractions, seed, by_content=name not in SOURCES)
 
 
 def from_object(
@@ -167,41 +174,22 @@ def from_object(
     try:
         source = source_of_object(x, None if column else labels, options)
         fractions = (validation_fraction, test_fraction)
-        return _split("the data", source, fractions, seed, by_content=True)
+        return _dataset("the data", source, fractions, seed, by_content=True)
     except InputError as error:
         parameter = {"name": "x"}.get(error.parameter or "", error.parameter)
         raise InputError(str(error), parameter) from error
 
 
-def _split(
+def _dataset(
     name: str, source: Source, fractions: tuple[float, float], seed: int, by_content: bool
 ) -> Dataset:
     """Return a data set from a source, split by the shares for validation and for testing."""
-    train, validation, test = source.train, source.validation, source.test
-    _check_alike(name, train, validation, test)
-    parts = {"train": train, "validation": validation, "test": test}
-    hashes = {
-        key: row_hashes(part.examples, part.pages)
-        for key, part in parts.items()
-        if part is not None
-    }
-    notes = [*source.notes, *_note_repeats(hashes)]
-    parts_alone = [(key, len(own), int(own.sum(dtype=np.uint64))) for key, own in hashes.items()]
-    about = repr((source.columns, source.names, parts_alone))
-    if by_content and train.examples.shape.numel() * 4 > LARGE:  # a run of an older version, which
-        about += "2"  # split such data in another way, is refused as one of other data
-    mark = fingerprint(train.examples, np.concatenate(list(hashes.values())), about)
-    generator = torch.Generator().manual_seed(seed)
-    own = hashes["train"]
-    if test is None:
-        share = _share(train, fractions[1]) if by_content else fractions[1]
-        chosen = _choose(own, share, seed, generator, by_content, "test_fraction")
-        train, test, own = _take(train, chosen, own)
-    if validation is None:
-        share = _share(train, fractions[0]) if by_content else fractions[0]
-        chosen = _choose(own, share, seed, generator, by_content, "validation_fraction")
-        train, validation, own = _take(train, chosen, own)
-    _check_filled(name, train, validation, test)
+    parts = _parts(source)
+    check_alike(name, parts)
+    hashes = {key: row_hashes(part.examples, part.pages) for key, part in parts.items()}
+    notes = (*source.notes, *note_repeats(hashes))
+    mark = _fingerprint(source, hashes, by_content)
+    train, validation, test = split(name, source, hashes["train"], fractions, seed, by_content)
     validation, test = validation.read(), test.read()
     assert isinstance(validation.examples, Tensor) and isinstance(test.examples, Tensor)
     kind = kind_of_values(source.columns, train.examples.shape[1:], source.names)
@@ -219,110 +207,59 @@ def _split(
         source.columns,
         source.names,
         source.label_names,
-        tuple(notes),
+        notes,
         mark,
     )
 
 
+def _parts(source: Source) -> dict[str, Part]:
+    """Return the parts that a source has, by their names."""
+    found = {part: getattr(source, part) for part in PARTS}
+    return {name: part for name, part in found.items() if part is not None}
+
+
+def _fingerprint(source: Source, hashes: dict[str, np.ndarray], by_content: bool) -> str:
+    """Return what identifies all examples, what they are, and which part each is in."""
+    parts_alone = [(key, len(own), int(own.sum(dtype=np.uint64))) for key, own in hashes.items()]
+    about = repr((source.columns, source.names, parts_alone))
+    examples = source.train.examples
+    if by_content and examples.shape.numel() * 4 > LARGE:  # a run of an older version, which
+        about += "2"  # split such data in another way, is refused as one of other data
+    return fingerprint(examples, np.concatenate(list(hashes.values())), about)
+
+
 def _infer(source: Source, options: ReadOptions, name: str) -> Source:
-    """Return a source that says what its values are, by the rules if its reader did not."""
+    """Return a source that says what its values are, by the rules if its reader did not.
+
+    Raises:
+        InputError: if the values cannot be used, or are not all there to be looked at.
+    """
     if source.columns:
         return source
-    parts = {"train": source.train, "validation": source.validation, "test": source.test}
+    parts = _parts(source)
     arrays = {
         key: to_array(part.examples)
         for key, part in parts.items()
-        if part is not None and isinstance(part.examples, Tensor)
+        if isinstance(part.examples, Tensor) and not part.examples.is_sparse_csr
     }
-    inferred = source_of_arrays(arrays, {}, options, name)
+    if len(arrays) < len(parts):
+        raise InputError(
+            f"{name}: rows that are read when they are needed, and sparse matrices, are used as "
+            "their source describes them: let it give Source.columns",
+            "name",
+        )
+    inferred = source_of_arrays(arrays, {}, options, name, source.names)
+    own_labels = source.train.labels is not None and options.labels is None
     labelled: dict[str, Any] = {
         key: replace(getattr(inferred, key), labels=part.labels)
         for key, part in parts.items()
-        if part is not None
+        if own_labels
     }
-    notes = (*source.notes, *inferred.notes)
-    return replace(inferred, **labelled, label_names=source.label_names, notes=notes)
-
-
-def _share(part: Part, fraction: float) -> float:
-    """Return the share of examples to hold out: no more than memory holds as dense `float32`.
-
-    It is the same in whatever way the examples are stored.
-    """
-    row_bytes = 4 * part.examples.shape[1:].numel()
-    most = max(FEWEST_HELD_OUT, HELD_OUT_BYTES // row_bytes)
-    return min(fraction, most / len(part.examples))
-
-
-def _choose(
-    hashes: np.ndarray,
-    fraction: float,
-    seed: int,
-    generator: torch.Generator,
-    by_content: bool,
-    argument: str,
-) -> tuple[Tensor, Tensor]:
-    """Return the indices of the examples that stay, and of the share that is set aside."""
-    if not 0 < fraction < 1:
-        raise InputError(
-            f"a fraction of {fraction:g} cannot be split off: choose one between 0 and 1", argument
-        )
-    if by_content:
-        chosen = torch.from_numpy(split_by_content(hashes, fraction, seed))
-        return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
-    order = torch.randperm(len(hashes), generator=generator)
-    count = int(fraction * len(hashes))
-    return order[count:], order[:count]
-
-
-def _take(
-    part: Part, chosen: tuple[Tensor, Tensor], hashes: np.ndarray
-) -> tuple[Part, Part, np.ndarray]:
-    """Return the rest and what is set aside, and the hashes of the rest."""
-    rest, aside = chosen
-    return part[rest], part[aside], hashes[rest.numpy()]
-
-
-def _check_alike(name: str, train: Part, *others: Part | None) -> None:
-    """Refuse parts that differ in type or shape."""
-    like = train.examples
-    for part_name, part in zip(("validation", "test"), others, strict=True):
-        if part is None:
-            continue
-        examples = part.examples
-        if examples.shape[1:] != like.shape[1:] or examples.dtype != like.dtype:
-            raise InputError(
-                f"{name}: the {part_name} set holds {examples.dtype} {list(examples.shape[1:])}, "
-                f"the training set {like.dtype} {list(like.shape[1:])}: make them alike",
-                "name",
-            )
-
-
-def _check_filled(name: str, train: Part, validation: Part, test: Part) -> None:
-    """Refuse parts that are empty."""
-    for part_name, part in (("training", train), ("validation", validation), ("test", test)):
-        if len(part.examples) == 0:
-            raise InputError(
-                f"the {part_name} set of {name} is empty: give more data, or change "
-                "validation_fraction or test_fraction",
-                "test_fraction" if part is test else "validation_fraction",
-            )
-
-
-def _note_repeats(hashes: dict[str, np.ndarray]) -> list[str]:
-    """Return sentences about examples that repeat others, within a part and between parts."""
-    notes = []
-    joined = np.concatenate(list(hashes.values()))
-    repeats = len(joined) - len(np.unique(joined))
-    if repeats:
-        notes.append(
-            f"duplicates: {repeats:,} of {len(joined):,} examples repeat another one; they are kept"
-        )
-    for name, own in hashes.items():
-        shared = int(np.isin(own, hashes["train"]).sum()) if name != "train" else 0
-        if shared:
-            notes.append(
-                f"{shared:,} of {len(own):,} {name} examples are training examples, too: what is "
-                "measured on them looks better than it is"
-            )
-    return notes
+    return replace(
+        inferred,
+        **labelled,
+        label_names=source.label_names if own_labels else inferred.label_names,
+        notes=(*source.notes, *inferred.notes),
+        usual=source.usual,
+        has_missing=source.has_missing or inferred.has_missing,
+    )

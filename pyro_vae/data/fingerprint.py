@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.data.row_chunks import row_chunks
-from pyro_vae.data.row_reader import RowReader
-from pyro_vae.data.rows import Rows
-from pyro_vae.errors import InputError
+from pyro_vae.data.rows import RowReader, Rows
+from pyro_vae.data.rows.row_chunks import row_chunks
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 CHUNK = 2**17  # bytes; it and its copies stay in the processor's cache
@@ -45,7 +43,7 @@ def row_hashes(examples: Any, pages: mmap | None = None) -> np.ndarray:
             return known
     elif isinstance(examples, Tensor):
         if examples.is_sparse_csr:
-            from pyro_vae.data.sparse_rows import to_scipy
+            from pyro_vae.data.rows.sparse_rows import to_scipy
 
             examples = to_scipy(examples)
         else:
@@ -63,9 +61,9 @@ def row_hashes(examples: Any, pages: mmap | None = None) -> np.ndarray:
             )
         words, work = (buffer[: len(chunk)] for buffer in spare)
         np.add(_words(chunk, num_bytes, width), keys, out=words)
-        _mix(words, work)
+        mix(words, work)
         np.add.reduce(words, axis=1, out=hashes[start : start + len(chunk)])
-    _mix(hashes, np.empty_like(hashes))
+    mix(hashes, np.empty_like(hashes))
     return hashes
 
 
@@ -87,47 +85,10 @@ def fingerprint(examples: Any, hashes: np.ndarray | None = None, about: str = ""
     words = np.array([*start, np.add.reduce(hashes, dtype=np.uint64)], np.uint64)
     total = words[:1] * GAMMA
     for word in words[1:]:
-        _mix(total, np.empty_like(total))
+        mix(total, np.empty_like(total))
         total += word
-    _mix(total, np.empty_like(total))
+    mix(total, np.empty_like(total))
     return f"{total[0]:016x}{len(hashes):08x}"
-
-
-def split_by_content(hashes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Choose rows by a keyed hash of their content.
-
-    The same rows are chosen in whatever order they come. Rows of the same content are chosen one by
-    one, like different rows: kept together, frequent rows would never be among a few chosen ones.
-
-    Args:
-        hashes: the rows' hashes, `uint64`, shape [N]; see `row_hashes`.
-        fraction: the share of the rows to choose, between 0 and 1.
-        seed: the key: another one chooses other rows.
-
-    Returns:
-        Whether each row is chosen, shape [N]; true for exactly `round(fraction * N)` rows.
-
-    Raises:
-        InputError: if the fraction is not between 0 and 1.
-    """
-    if not 0 <= fraction <= 1:
-        raise InputError(
-            f"a fraction of {fraction:g} cannot be split off: choose one between 0 and 1",
-            "fraction",
-        )
-    order = np.argsort(hashes, kind="stable")
-    in_order = hashes[order]
-    at = np.arange(len(hashes))
-    starts = np.maximum.accumulate(np.where(np.r_[True, in_order[1:] != in_order[:-1]], at, 0))
-    key = np.array([seed % 2**64], np.uint64) + GAMMA
-    _mix(key, np.empty_like(key))
-    keyed = in_order ^ key
-    _mix(keyed, np.empty_like(keyed))
-    keyed += (at - starts).astype(np.uint64) * GAMMA  # the first, second, .. row of its content
-    _mix(keyed, np.empty_like(keyed))
-    chosen = np.zeros(len(hashes), bool)
-    chosen[order[np.argsort(keyed, kind="stable")[: round(fraction * len(hashes))]]] = True
-    return chosen
 
 
 def _words(chunk: np.ndarray, num_bytes: int, width: int) -> np.ndarray:
@@ -142,7 +103,7 @@ def _words(chunk: np.ndarray, num_bytes: int, width: int) -> np.ndarray:
     return filled.view(np.uint64)
 
 
-def _mix(words: np.ndarray, work: np.ndarray) -> None:
+def mix(words: np.ndarray, work: np.ndarray) -> None:
     """Replace words by SplitMix64's finaliser of them. `work` is memory of the same shape."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, None)):
         np.right_shift(words, np.uint64(shift), out=work)

@@ -4,38 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from mmap import mmap
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from pyro_vae.data.mapped_rows import MappedRows
+from pyro_vae.data.column_spec import ColumnSpec
 from pyro_vae.data.rows import LARGE, Rows
-from pyro_vae.data.sparse_rows import SparseRows
+from pyro_vae.data.rows.mapped_rows import MappedRows
+from pyro_vae.data.rows.sparse_rows import SparseRows
 from pyro_vae.kinds import Kind
 
-KindName = Literal[
-    "binary", "levels", "unit_interval", "real", "positive", "counts", "categories", "ordered"
-]
-KIND_NAMES: tuple[str, ...] = get_args(KindName)
-
-
-@dataclass(frozen=True)
-class ColumnSpec:
-    """What a column is, or what all columns or pixels are if a source has one of these only.
-
-    Attributes:
-        name: the column's name; empty if this describes all columns or pixels.
-        kind: the kind of its values.
-        categories: what the codes 0, 1, .. stand for, of binary, categories and ordered; for values
-            that are stored as they are it is empty.
-        levels: the number of levels, of binary and levels; otherwise 0.
-    """
-
-    name: str
-    kind: KindName
-    categories: tuple[str, ...] = ()
-    levels: int = 0
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -89,7 +68,7 @@ class Source:
         validation: the validation examples, or None: they are then split off from `train`.
         test: the test examples, or None: they are then split off from `train`, too.
         columns: what the values are: one for each column of a table, or one for all columns or
-            pixels. If it is empty, `load` infers it by the rules in `rules.py`.
+            pixels. If it is empty, `load` infers it by the rules in `understanding/rules.py`.
         names: the names of the columns of a vector, if they have names.
         label_names: what the labels 0, 1, .. stand for, if they have names.
         notes: sentences to print: what was done to the data, and what may be wrong with them.
@@ -132,9 +111,10 @@ class ReadOptions:
 Reader = Callable[[str, Path, ReadOptions], Source]
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error, at most 120 characters of it."""
-    return str(error).strip().split("\n")[0][:120] or type(error).__name__
+def first_line(error: Exception, path: Path | None = None) -> str:
+    """Return the first line of an error, at most 120 characters of it, without the file's path."""
+    text = str(error) if path is None else str(error).replace(repr(str(path)), "")
+    return text.strip(" :\n").split("\n")[0][:120] or type(error).__name__
 
 
 def listed(items: list[str], most: int = 8) -> str:

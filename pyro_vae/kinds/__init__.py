@@ -18,8 +18,9 @@ A data set has a kind, and a likelihood names the kinds that it models. Loaders,
 and reports ask the kind, and never look at the type of a tensor.
 
 To add a kind, write a subclass of `Kind` in a new file of this folder (of `Pixels`, if a person
-sees it as grey or coloured pixels), and import it here. No other file changes. A likelihood for it
-is one more file, in `likelihoods`.
+sees it as grey or coloured pixels), and import it here. A likelihood for it is one more file, in
+`likelihoods`. `docs/extending.md` says what else changes if users should be able to name the kind
+in `--columns`, or if it should be inferred.
 """
 
 from pyro_vae.kinds.base_measure import BaseMeasure, bits_per_dim

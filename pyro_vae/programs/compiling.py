@@ -32,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments, Shared
-from pyro_vae.programs.kernels import CPU_DECOMPOSITIONS
+from pyro_vae.programs.decompositions import CPU_DECOMPOSITIONS
 
 
 class CannotCompile(Exception):

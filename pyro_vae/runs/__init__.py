@@ -1,4 +1,22 @@
-"""Runs: folders with a configuration, a trained model, and the results of its evaluation."""
+"""Runs: folders with a configuration, a trained model, and the results of its evaluation.
+
+In the order of the work:
+
+| file | content |
+|---|---|
+| `command_line` | the command lines of the scripts, and errors that are one line |
+| `options` | `Options`: the options of a run, which `config.yaml` holds |
+| `parser`, `config` | options as text: parsed, read from `config.yaml`, and written to it |
+| `run` | `Run`: what the options describe, built: data, VAE, engine |
+| `run_data` | the data of a run: loaded, split, checked against its fingerprint, and shown |
+| `conditions`, `hidden_entries` | columns that are given; values that are hidden, to be imputed |
+| `parts_of_vae` | the VAE, from the parts that the options name |
+| `evaluation`, `refined` | what is measured of a run: bounds and diagnostics |
+| `report` | the results as text |
+| `files` | the results as files and figures; the list of figures |
+| `comparison` | runs, compared with each other from what is in their folders |
+| `malloc` | how the process reuses the memory that it frees |
+"""
 
 from pyro_vae.runs.run import Run
 

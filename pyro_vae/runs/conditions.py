@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_vae import kinds
 from pyro_vae.data import Dataset
-from pyro_vae.data.kind_of_values import kind_of_values
+from pyro_vae.data.column_spec import kind_of_values
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind
 

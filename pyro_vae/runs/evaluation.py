@@ -1,9 +1,9 @@
 """What is measured of a run: bounds on log p(x) of its test examples, and diagnostics of the model.
 
 To add an estimator of log p(x), write it in a file of `bounds`, with a result like those there
-(see `Result`). Then add a field to `Plan`, which makes its option, and a line to `_estimate`, in
-its place among the bounds, from the loosest to the tightest. The report, `bounds.json` and
-`compare.py` take it from there.
+(see `Result`). Then add a field to `Plan`, which makes its option, and lines to `_estimate`, which
+put the result into `looser` or `tighter`: bounds are in order, from the loosest to the tightest,
+and IWAE is between the two. The report, `bounds.json` and `compare.py` take it from there.
 """
 
 from collections.abc import Callable
@@ -258,12 +258,13 @@ def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
     model, guide, seed = run.vae.model, run.vae.guide, run.options.seed
     file = partial(unfinished_file, run)
     importance = partial(bounds.evaluate, model, guide, x, run.options.num_samples, progress=True)
-    results: dict[str, Result] = {}
+    looser: dict[str, Result] = {}  # bounds that are looser than IWAE, in order
+    tighter: dict[str, Result] = {}  # bounds that are tighter, in order, and what is no bound
     if plan.method == "ais":  # first, because not all models can be annealed
         anneal = partial(bounds.anneal, model, guide, settings=plan.ais, progress=True)
-        results["ais"] = anneal(x[: plan.subset], seed=seed, keep=file("ais"))
+        tighter["ais"] = anneal(x[: plan.subset], seed=seed, keep=file("ais"))
         if plan.simulated:
-            results["simulated"] = bounds.bidirectional(
+            tighter["simulated"] = bounds.bidirectional(
                 model,
                 guide,
                 x[torch.arange(plan.simulated) % len(x)],  # conditions of all of them
@@ -275,8 +276,8 @@ def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
     if plan.refine:
         adapt = partial(refinement.refine, model, guide, steps=plan.refine)
         # Another seed, so that the two evaluations are independent.
-        results["refined"] = Refined(importance(seed=seed + 1, adapt=adapt, keep=file("refined")))
-    return {"iwae": importance(seed=seed, keep=file("iwae")), **results}
+        tighter["refined"] = Refined(importance(seed=seed + 1, adapt=adapt, keep=file("refined")))
+    return {**looser, "iwae": importance(seed=seed, keep=file("iwae")), **tighter}
 
 
 def _derive(results: dict[str, Result]) -> dict[str, Result]:

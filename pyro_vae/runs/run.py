@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_vae import checkpoint, training
 from pyro_vae.bounds import Estimate
-from pyro_vae.data.rows import Rows
+from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
 from pyro_vae.runs import config

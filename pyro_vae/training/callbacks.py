@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import diagnostics
-from pyro_vae.data.rows import Rows
+from pyro_vae.data import Rows
 from pyro_vae.errors import DivergenceError, InputError, check_range
 from pyro_vae.programs.parameters import OwnParameters
 from pyro_vae.programs.random_streams import stream_seed

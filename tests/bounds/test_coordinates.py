@@ -14,7 +14,7 @@ from pyro.distributions import transforms
 from torch import Tensor
 
 from pyro_vae import InputError, bounds, distributions
-from pyro_vae.bounds import Settings, finite_values
+from pyro_vae.bounds import Settings, discrete_values
 from pyro_vae.bounds.coordinates import Circle, Line, Sphere, Values, coordinates, is_circle
 from pyro_vae.distributions import relaxed
 
@@ -125,7 +125,7 @@ def test_values_that_depend_on_another_site_are_refused() -> None:
     with pytest.raises(InputError, match="depend on another site"):
         found.log_prob(four, z, found.of(three, z))
     with pytest.raises(InputError, match="not among its possible values"):
-        finite_values.to_weights("z", three, torch.tensor(3), found.values)
+        discrete_values.to_weights("z", three, torch.tensor(3), found.values)
 
 
 def normal(x: Tensor) -> Any:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from pyro_vae import InputError, data
-from pyro_vae.data import summaries
-from pyro_vae.data.skewness import skewness, skewness_of_rows
+from pyro_vae.data.understanding import summaries
+from pyro_vae.data.understanding.skewness import skewness, skewness_of_rows
 
 N = 400
 draw = np.random.default_rng(0)
@@ -23,7 +23,7 @@ def test_rows_beside_the_sample_count(monkeypatch: pytest.MonkeyPatch, shape: tu
     """Few rows are far from the others, and in one order all of them are beside the sample."""
     skewed = 100 + draw.normal(size=shape)
     skewed[1:40:2] += 30 * draw.exponential(size=(20, *shape[1:]))
-    monkeypatch.setattr("pyro_vae.data.image_arrays.PIXELS", skewed.size // 2)
+    monkeypatch.setattr("pyro_vae.data.understanding.image_arrays.PIXELS", skewed.size // 2)
     monkeypatch.setattr(summaries.sample_rows, "__defaults__", (N // 2,))
     assert skewness(skewed[::2].reshape(-1)) < 1
     found = {tuple(kinds(array)) for array in (skewed, skewed[::-1].copy(), np.roll(skewed, 1, 0))}

@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 from pyro_vae import InputError, data
-from pyro_vae.data.anndata_files import read_h5ad
+from pyro_vae.data.sources.anndata_files import read_h5ad
 
 anndata = pytest.importorskip("anndata")
 draw = np.random.default_rng(5)
@@ -90,6 +90,10 @@ def test_a_matrix_without_counts_is_real_and_said_to_be(tmp_path: Path, make_spa
     assert {column.kind for column in loaded.columns} == {"real"} and len(loaded.columns) == 30
     assert "X holds no counts" in loaded.notes[0] and "layer counts" in loaded.notes[0]
     assert "one value is frequent in gene0" in loaded.notes[1]
+    cells = make(logs)
+    cells.raw = make(counts)
+    for with_raw in (load(tmp_path, cells), data.from_object(cells)):
+        assert "put raw.X, if it holds counts of these variables, into" in with_raw.notes[0]
     scaled = load(tmp_path, make(logs - logs.mean(0)))
     assert {column.kind for column in scaled.columns} == {"real"}
 
@@ -180,3 +184,8 @@ def test_tables_that_packages_ship_are_read_as_they_are(tmp_path: Path, name: st
     bunch.frame.to_csv(tmp_path / "a.csv")
     from_file = data.load(str(tmp_path / "a.csv"), labels=label)
     assert from_file.columns == loaded.columns and from_file.fingerprint == loaded.fingerprint
+
+
+def test_image_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="image_size is for a folder of pictures"):
+        load(tmp_path, make(counts), image_size=8)

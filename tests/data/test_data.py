@@ -1,5 +1,6 @@
 """Data sets, splits, and what is said of arrays that cannot be used."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from pyro_vae import InputError, data
 from pyro_vae.data import dataset
-from pyro_vae.data.digits import read_digits
+from pyro_vae.data.sources.digits import read_digits
+from pyro_vae.kinds import Binary, Incomplete, Levels
 from pyro_vae.runs.options import Options
 
 PLACES = [ROOT / "data", ROOT / "../shared/data"]
@@ -165,6 +167,61 @@ def test_a_new_source_is_a_function_and_a_line(
         InputError, match=r"mnist, .* or the path of a .npy or .npz .* or .txt file, or of a folder"
     ):
         data.load("cifar")
+
+
+def test_what_a_source_says_stays_where_kinds_are_inferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names, labels, the usual kind and missing values, of a source that gives no columns."""
+    draw = np.random.default_rng(0)
+    pixels = torch.from_numpy(draw.integers(0, 256, (40, 4)).astype(np.uint8))
+    weights = torch.from_numpy(draw.normal(size=(40, 2)).astype(np.float32))
+    weights[3, 1] = torch.nan
+
+    def read(name: str, root: Path, options: data.ReadOptions) -> data.Source:
+        labels = torch.arange(40) % 2
+        examples, names = (pixels, "abcd") if "pixels" in name else (weights, ("height", "weight"))
+        return data.Source(
+            data.Part(examples, labels),
+            names=tuple(names),
+            label_names=("no", "yes"),
+            usual=Binary if "pixels" in name else None,
+        )
+
+    monkeypatch.setitem(dataset.SOURCES, ".own", read)
+    loaded = data.load(str(tmp_path / "pixels.own"))
+    assert isinstance(loaded.kind, Levels) and loaded.kind.usual is Binary
+    assert loaded.names == ("a", "b", "c", "d") and loaded.label_names == ("no", "yes")
+    assert loaded.train_labels is not None
+    loaded = data.load(str(tmp_path / "weights.own"), columns={"weight": "real"})
+    assert loaded.names == ("height", "weight") and isinstance(loaded.kind, Incomplete)
+    loaded = data.load(str(tmp_path / "weights.own"), labels="height", columns={"weight": "real"})
+    assert loaded.names == ("weight",) and loaded.train.shape[1:] == (1,)
+
+
+class Halves(data.RowReader):
+    """Row i holds i / 2."""
+
+    def __init__(self) -> None:
+        super().__init__((50, 1), np.dtype(np.float32))
+
+    def read(self, index: np.ndarray) -> np.ndarray:
+        return (index[:, None] / 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("layout", ["rows", "sparse"])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_kinds_of_rows_that_are_not_in_memory_are_not_inferred(
+    monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    examples = data.Rows(Halves()) if layout == "rows" else torch.eye(50).to_sparse_csr()
+    source = data.Source(data.Part(examples))
+    monkeypatch.setitem(dataset.SOURCES, "own", lambda name, root, options: source)
+    with pytest.raises(InputError, match=r"own: rows .* let it give Source\.columns"):
+        data.load("own")
+    given = replace(source, columns=(data.ColumnSpec("", "real"),))
+    monkeypatch.setitem(dataset.SOURCES, "own", lambda name, root, options: given)
+    assert len(data.load("own").train) == 41
 
 
 def test_help_names_every_source() -> None:

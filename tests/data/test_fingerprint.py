@@ -10,8 +10,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 from pyro_vae import InputError, data
-from pyro_vae.data.fingerprint import fingerprint, row_hashes, split_by_content
-from pyro_vae.data.sparse_rows import to_torch
+from pyro_vae.data import fingerprint, row_hashes, split_by_content
+from pyro_vae.data.rows.sparse_rows import to_torch
 
 draw = np.random.default_rng(0)
 MASK = 2**64 - 1

@@ -13,8 +13,8 @@ import torch
 from scipy import sparse
 
 from pyro_vae import InputError, data
-from pyro_vae.data import anndata_files
-from pyro_vae.data.h5ad_rows import H5adRows
+from pyro_vae.data.sources import anndata_files
+from pyro_vae.data.sources.h5ad_rows import H5adRows
 from pyro_vae.runs import config
 from pyro_vae.runs.run import Run
 
@@ -102,6 +102,20 @@ def test_a_layer_of_counts_is_read_by_rows_too(
         assert lazy.notes == (
             () if x is None else ("False.h5ad: the layer counts is used, and X is not",)
         )
+        monkeypatch.undo()
+
+
+def test_counts_in_raw_are_pointed_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The note is the same, whether the file is read whole or by rows, and only if raw is there."""
+    for has_raw in (False, True):
+        loaded = anndata.AnnData(logs)
+        if has_raw:
+            loaded.raw = anndata.AnnData(counts)
+        path = tmp_path / f"{has_raw}.h5ad"
+        loaded.write_h5ad(path)
+        whole, lazy = load_both(monkeypatch, str(path))
+        assert isinstance(lazy.train, data.Rows) and whole.notes[0] == lazy.notes[0]
+        assert ("put raw.X" in lazy.notes[0]) == has_raw
         monkeypatch.undo()
 
 

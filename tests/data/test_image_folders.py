@@ -181,7 +181,11 @@ def test_the_path_and_the_names_do_not_matter(tmp_path: Path) -> None:
         ({"notes.txt": "text"}, "there are no pictures in .*: put them there, or in a folder"),
         ({"train/a/0.png": grey[0], "test/a.txt": "-"}, "there are no pictures in .*/test"),
         ({"0.png": grey[0], "a/1.png": grey[1]}, "has pictures and folders with pictures"),
-        ({**flat(grey), "a.png": "no picture"}, r"a\.png cannot be read .*: mend or remove it"),
+        ({"a.gif": "text"}, r"no pictures in .* for each class \(\.jpg, .*\.png, .* are read\)"),
+        (
+            {**flat(grey), "a.png": "no picture"},
+            r"/a\.png cannot be read \(cannot identify image file\): mend or remove it",
+        ),
         (
             {"0.png": grey[0].astype(np.uint16), "1.png": colour[0]},
             "some pictures have colours and others more than 256 greys",

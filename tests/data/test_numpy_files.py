@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pyro_vae import InputError, data
-from pyro_vae.data.numpy_files import read_npy
-from pyro_vae.data.row_chunks import row_chunks
+from pyro_vae.data.rows.row_chunks import row_chunks
+from pyro_vae.data.sources.numpy_files import read_npy
 from pyro_vae.kinds import Categories
 
 draw = np.random.default_rng(2)

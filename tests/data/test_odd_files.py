@@ -236,3 +236,21 @@ def test_a_quote_that_is_not_closed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"starting at row 301\): a quote is not closed") as caught:
         load(tmp_path, "a,b\n" + "".join(rows))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("t.csv.gz", "cannot be read: unpack it"),
+        ("t.TXT", "cannot be read: if it is a table of text, call it .csv"),
+        ("t.xlsx", "cannot be read: save the sheet as .csv"),
+        ("gone.txt", "no data set .*gone.txt': choose digits, mnist"),
+        ("folder.csv", "there are no pictures in .*folder.csv: put them there"),
+    ],
+)
+def test_other_files_are_refused_with_a_cure(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    for file in ("t.csv.gz", "t.TXT", "t.xlsx"):
+        (tmp_path / file).write_text("-")
+    with pytest.raises(InputError, match=said):
+        data.load(str(tmp_path / name))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pyro_vae import InputError, data
-from pyro_vae.data import picture_survey
+from pyro_vae.data.sources import picture_survey
 from pyro_vae.runs import config
 from pyro_vae.runs.run import Run
 

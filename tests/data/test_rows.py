@@ -10,8 +10,7 @@ from scipy import sparse
 
 from pyro_vae import InputError, data
 from pyro_vae.data import Rows, source
-from pyro_vae.data.row_reader import RowReader
-from pyro_vae.data.rows import batches
+from pyro_vae.data.rows import RowReader, batches
 from pyro_vae.kinds import Counts, Real
 
 

@@ -57,7 +57,7 @@ def test_a_matrix_is_the_same_data_in_every_file(tmp_path: Path, matrix: np.ndar
 
 def test_what_is_set_aside_depends_on_its_bytes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """120 rows of 24 columns are 11,520 bytes of single precision."""
-    monkeypatch.setattr(data.dataset, "HELD_OUT_BYTES", 120 * 24 * 4)
+    monkeypatch.setattr(data.splitting, "HELD_OUT_BYTES", 120 * 24 * 4)
     for x in (counts, counts.astype("f8"), sparse.csr_matrix(counts), counts > 0):
         loaded = data.from_object(x, test_fraction=0.6, validation_fraction=0.9)
         assert [len(part) for part in parts_of(loaded)] == [12, 108, 120]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pyro_vae import InputError, data
-from pyro_vae.data.text_format import sniff
+from pyro_vae.data.sources.text_format import sniff
 
 N = 60
 

@@ -1,0 +1,222 @@
+"""Users' own tables, from text files and Parquet."""
+
+import csv
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_vae.data.source import ReadOptions, Source, first_line, listed
+from pyro_vae.data.sources.text_format import SPACES, TextFormat, sniff
+from pyro_vae.data.understanding.data_frames import understand_table
+from pyro_vae.data.understanding.given_kinds import ALL, refuse_image_size
+from pyro_vae.data.understanding.parts import part_again
+from pyro_vae.errors import InputError
+
+
+def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
+    """Read a `.csv` or `.tsv` file.
+
+    The separator (comma, semicolon, tab, bar, spaces), the decimal point or comma, and whether the
+    first line has the columns' names are found from the first lines. It has names if none of its
+    fields is a number (but not if the table is text alone, and all of them are values in other
+    lines, too), if text stands above numbers in a column, or if it is 0, 1, 2, ... Comments (#)
+    before the table are not read.
+
+    Args:
+        name: the path of the file.
+        root: not used.
+        options: what the user says about the data.
+
+    Raises:
+        InputError: if there is no such file, or its columns cannot be used.
+    """
+    import pandas as pd
+
+    refuse_image_size(options, name)
+    path = Path(name)
+    how = sniff(path)
+    frame, notes = _read(path, how, options)
+    while _is_index(frame) and frame.columns[0] not in (
+        options.labels,
+        *options.drop,
+        *options.columns,
+    ):
+        index = frame.pop(frame.columns[0])
+        counts = pd.api.types.is_integer_dtype(index) and index.max() - index.min() < len(index)
+        what = "counts the rows" if counts else "differs in all rows"
+        notes.append(f"{path.name}: the first column has no name and {what}: left out")
+    missing = ", as empty cells, or as words such as NA, None and null"
+    return _source(frame, options, path.name, notes, missing)
+
+
+def read_parquet(name: str, root: Path, options: ReadOptions) -> Source:
+    """Read a `.parquet` file.
+
+    Args:
+        name: the path of the file.
+        root: not used.
+        options: what the user says about the data.
+
+    Raises:
+        InputError: if there is no such file, or its columns cannot be used.
+    """
+    import pandas as pd
+
+    refuse_image_size(options, name)
+    path = Path(name)
+    try:
+        frame = pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}", "name") from error
+    except ImportError as error:
+        raise InputError(
+            f"{path.name} cannot be read without pyarrow: install it (pip install pyarrow), or "
+            "save the table as .csv",
+            "name",
+        ) from error
+    except Exception as error:  # Arrow's readers raise many types of errors
+        raise InputError(
+            f"{path.name} is not a Parquet file ({first_line(error)})", "name"
+        ) from error
+    return _source(frame, options, path.name, [])
+
+
+def _name(frame: Any, place: int) -> str:
+    return str(frame.columns[place]).strip()
+
+
+def _is_free(name: str, options: ReadOptions) -> bool:
+    """Return whether the kind that the user gives to a column, if any, leaves it text."""
+    kind = options.columns.get(name, options.columns.get(ALL, "categories"))
+    return kind.strip().startswith(("categories", "ordered", "binary"))
+
+
+def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[str]]:
+    """Return the table as a DataFrame, and notes."""
+    import pandas as pd
+
+    def read(**more: Any) -> Any:
+        return pd.read_csv(
+            path,
+            sep=r"\s+" if how.separator == SPACES else how.separator,
+            skiprows=how.skipped,
+            decimal=how.decimal,
+            encoding=how.encoding,
+            header=0 if how.has_header else None,
+            index_col=False,
+            skipinitialspace=True,
+            low_memory=False,
+            float_precision="round_trip",  # the digits that repr wrote are the same number
+            **more,
+        )
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            warnings.filterwarnings("ignore", ".*float_precision.* is deprecated")  # pandas 3.1
+            frame = read()
+            codes = [j for j in how.find_codes(path) if _is_free(_name(frame, j), options)]
+            if codes:
+                text = read(usecols=codes, dtype=str)
+                for place, j in enumerate(codes):
+                    frame.isetitem(j, text.iloc[:, place])
+    except UnicodeDecodeError:  # it is found late in the file
+        return _read(path, replace(how, encoding="cp1252"), options)
+    except pd.errors.EmptyDataError as error:
+        raise InputError(f"{path.name} is empty: it has no rows", "name") from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        raise _ragged(path, how) or _no_table(path, error) from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise _no_table(path, error) from error
+    notes = []
+    if codes:
+        names = listed([_name(frame, j) for j in codes])
+        notes.append(
+            f"{path.name}: numbers with leading zeros in {names}: taken as text; to have numbers, "
+            "give the kind of the column"
+        )
+    if how.skipped:
+        notes.append(f"{path.name}: {how.skipped} lines before the table are not read")
+    if not how.has_header:
+        frame.columns = [str(j) for j in range(frame.shape[1])]
+        notes.append(
+            f"{path.name}: its first line has values, so it has no names of columns: they are "
+            f"called 0 to {frame.shape[1] - 1}"
+        )
+    else:
+        first = [field.strip() for field in next(how.rows(path))[1]]
+        repeated = sorted({field for field in first if field and first.count(field) > 1})
+        if repeated:
+            notes.append(
+                f"{path.name} has several columns {listed(repeated)}: numbered, as in "
+                f"{repeated[0]}.1"
+            )
+    if how.encoding == "cp1252":
+        notes.append(f"{path.name}: the text is not UTF-8: read as Windows-1252")
+    if len(frame) and frame.iloc[:, -1].isna().any():  # pandas fills short lines up
+        short = _ragged(path, how)
+        if short is not None:
+            raise short
+        nameless = [str(column).startswith("Unnamed: ") for column in frame.columns]
+        frame = frame.loc[:, ~(np.array(nameless) & frame.isna().all().to_numpy())].copy()
+    if frame.shape[1] > 1 and frame.iloc[:, 0].isna().any():
+        blank = frame.isna().all(axis=1)  # lines of separators alone, as Excel writes them
+        if blank.any():
+            frame = frame[~blank].reset_index(drop=True)
+            notes.append(f"{path.name}: {blank.sum():,} rows are empty: left out")
+    for column in frame.columns:
+        if pd.api.types.infer_dtype(frame[column], skipna=True) == "string":
+            frame[column] = frame[column].str.strip()
+    frame.columns = [str(column).strip() for column in frame.columns]
+    return frame, notes
+
+
+def _ragged(path: Path, how: TextFormat) -> InputError | None:
+    """Return the error of a file whose lines differ in their number of fields, if they do."""
+    names = {"\t": "tabs", SPACES: "spaces"}
+    separator = names.get(how.separator, f"'{how.separator}'")
+    try:
+        lines = [(number, len(fields)) for number, fields in how.rows(path)]
+    except csv.Error:  # a field that does not end
+        return None
+    odd = [(number, width) for number, width in lines if width != how.width]
+    if not odd:
+        return None
+    first, found = odd[0]
+    cure = "give all lines the same number of fields"
+    if how.width == 1:
+        cure = "remove the lines before the table, or give all lines the same number of fields"
+    elif len(odd) == len(lines) - 1 > 1 and {width for _, width in odd} == {how.width + 1}:
+        cure = "the first column has no name, as R writes names of rows: give it one"
+    return InputError(
+        f"{path.name}: line {first} has {found} fields, and the first line has {how.width} "
+        f"(separated by {separator}): {cure}",
+        "name",
+    )
+
+
+def _no_table(path: Path, error: Exception) -> InputError:
+    quotes = ": a quote is not closed: close it, or write it twice within quotes"
+    cure = quotes if "inside string" in str(error) else ""
+    return InputError(f"{path.name} is not a table of text ({first_line(error)}){cure}", "name")
+
+
+def _is_index(frame: Any) -> bool:
+    """Return whether the first column has no name, and identifies the rows.
+
+    Programs write the index or the names of the rows so: whole numbers or strings, all different.
+    """
+    if not str(frame.columns[0]).startswith("Unnamed: 0") or len(frame) < 2:
+        return False
+    return frame.shape[1] > 1 and frame.dtypes.iloc[0].kind in "iuO" and frame.iloc[:, 0].is_unique
+
+
+def _source(
+    frame: Any, options: ReadOptions, where: str, notes: list[str], missing: str = ""
+) -> Source:
+    understood = understand_table(frame, options, where, missing)
+    source = part_again(understood, {"train": len(frame)}, {}, f"the labels of {where}")
+    return replace(source, notes=(*notes, *source.notes))
