@@ -16,6 +16,7 @@ from pyro_vae.kinds import (
     Binary,
     Kind,
     Levels,
+    Real,
     UnitInterval,
     bits_per_dim,
     random_bits,
@@ -330,3 +331,16 @@ def test_a_kind_of_ones_own_trains_is_evaluated_and_drawn(
     assert caught.value.parameter == "data"
     with pytest.raises(InputError, match="of the kind angles"):
         Angles().binarize(expected, "static", seed=0)
+
+
+def test_moments_leave_missing_values_out() -> None:
+    torch.manual_seed(0)
+    stored = 5 + 3 * torch.randn(9000, 3, dtype=torch.float64)  # of more than two chunks
+    stored[torch.rand(stored.shape) < torch.tensor([0.0, 0.3, 0.9])] = torch.nan
+    kind = Real([3]).fitted(stored)
+    values = stored.numpy()
+    assert kind.loc.numpy() == pytest.approx(np.nanmean(values, 0), rel=1e-6)
+    assert kind.scale.numpy() == pytest.approx(np.nanstd(values, 0, ddof=1), rel=1e-6)
+    stored[:, 1] = torch.nan
+    with pytest.raises(InputError, match="column 1 has no value in the training examples"):
+        Real([3]).fitted(stored)

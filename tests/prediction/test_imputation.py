@@ -10,7 +10,7 @@ from factor_analysis import correlated, factor_analysis, joint_moments, with_hol
 from scipy import stats
 from torch import Tensor
 
-from pyro_vae import VAE, kinds, likelihoods, networks, posteriors, priors
+from pyro_vae import VAE, distributions, kinds, likelihoods, networks, posteriors, priors
 from pyro_vae.bounds import Settings
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import ObservedEntries
@@ -198,3 +198,38 @@ def test_errors_of_means_are_those_of_rows() -> None:
     assert once is not None and twice is not None
     assert twice == pytest.approx(once)
     assert once[1] == pytest.approx(values.std().item() / 20)
+
+
+def impute_by_hand(log_w: Tensor, draws: int = 0) -> dict[str, Tensor]:
+    """Impute one value, N(k / K, 1e-3) given draw k of K, with given log-weights [K]."""
+    count = len(log_w)
+    loc = (torch.arange(count) / count).view(count, 1, 1)
+    whole = pyro.distributions.Normal(loc, 1e-3).to_event(1)
+    p = distributions.ObservedEntries(whole, torch.zeros(()))
+    kind = kinds.Incomplete(kinds.Real([1]))
+    x = torch.full((1, 1), torch.nan)
+    return imputation._impute_batch(p, kind, log_w.double().view(count, 1), draws, 0.9, x)
+
+
+def test_draws_means_and_intervals_follow_the_weights() -> None:
+    torch.manual_seed(0)
+    weights = torch.arange(1.0, 1001)  # a triangle: its mean is 2/3, P(below t) = t^2
+    found = impute_by_hand(weights.log(), draws=4000)
+    assert found["means"].item() == pytest.approx(2 / 3, abs=0.002)
+    assert found["lower"].item() == pytest.approx(math.sqrt(0.05), abs=0.005)
+    assert found["upper"].item() == pytest.approx(math.sqrt(0.95), abs=0.005)
+    drawn = found["draws"].flatten()
+    assert drawn.mean().item() == pytest.approx(2 / 3, abs=4 * drawn.std().item() / 4000**0.5)
+    assert drawn.std().item() == pytest.approx(math.sqrt(1 / 18), rel=0.06)
+
+
+def test_an_interval_needs_a_good_khat_and_enough_effective_draws() -> None:
+    torch.manual_seed(0)
+    heavy = 1 + 0.05 / torch.rand(5000)  # a tail of Pareto's shape 1
+    found = impute_by_hand(heavy.log())
+    assert found["ess"].item() > 100 and found["khat"].item() > 0.75
+    assert found["lower"].isnan().all() and found["mc_se"].isnan().all()
+    for count, is_enough in ((99, False), (101, True)):
+        found = impute_by_hand(torch.zeros(count))
+        assert found["khat"].item() == 0 and found["ess"].item() == pytest.approx(count)
+        assert found["lower"].isfinite().all().item() is is_enough
