@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_vae import kinds
 from pyro_vae.data import Dataset
-from pyro_vae.data.column_spec import kind_of_values
+from pyro_vae.data.column_spec import ColumnSpec, kind_of_values
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind
 
@@ -34,7 +34,9 @@ def take_out(dataset: Dataset, names: list[str]) -> tuple[Dataset, Kind, Conditi
     if not isinstance(dataset.train, Tensor):
         raise InputError("data that are larger than memory cannot have conditions yet", "condition")
     if names == [LABELS]:
-        return dataset, *_labels(dataset)
+        kind, classes = _labels(dataset)
+        spec = ColumnSpec("label", "categories", kind.categories[0])
+        return replace(dataset, conditions=(spec,)), kind, classes
     shown = dataset.names
     unknown = [name for name in names if name not in shown]
     if unknown:
@@ -72,6 +74,10 @@ def take_out(dataset: Dataset, names: list[str]) -> tuple[Dataset, Kind, Conditi
         test=test,
         columns=tuple(columns[place] for place in rest) if len(columns) > 1 else columns,
         names=tuple(shown[place] for place in rest),
+        conditions=tuple(
+            columns[at] if len(columns) > 1 else replace(columns[0], name=shown[at])
+            for at in chosen
+        ),
     )
     train, validation, test = (part[:, chosen] for part in parts)
     return changed, given, (train, validation, test)
@@ -92,7 +98,7 @@ def put_back(dataset: Dataset, given: Kind, conditions: Conditions) -> Dataset:
     return replace(dataset, kind=kind, train=train, validation=validation, test=test)
 
 
-def _labels(dataset: Dataset) -> tuple[Kind, Conditions]:
+def _labels(dataset: Dataset) -> tuple[kinds.Categories, Conditions]:
     """Return the labels as one column of categories."""
     found = [getattr(dataset, f"{part}_labels") for part in PARTS]
     labels = [each for each in found if isinstance(each, Tensor)]

@@ -1,0 +1,15 @@
+"""Putting a trained run to work on new data, in Python, without the data that it was trained on.
+
+| file | content |
+|---|---|
+| `trained` | `load` and `Trained`: score, encode, reconstruct, sample, impute |
+| `new_rows` | new data as a run stores its examples, or an error that says what does not fit |
+| `new_columns` | the columns of new tables: found by name, and read as in training |
+| `own_form` | examples in the form that the data had: tables with names of categories, or arrays |
+| `answers` | what `Trained` returns |
+"""
+
+from pyro_vae.runs.applying.answers import Codes, Imputed, RowScores
+from pyro_vae.runs.applying.trained import Trained, load
+
+__all__ = ["Codes", "Imputed", "RowScores", "Trained", "load"]
