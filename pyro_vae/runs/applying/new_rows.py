@@ -109,6 +109,11 @@ def _names(form: DataForm) -> list[str]:
     return [spec.name for spec in form.conditions]
 
 
+def are_positions(names: Sequence[str] | None) -> bool:
+    """Return whether columns have their places in an array as names."""
+    return names is not None and all(name.isdecimal() for name in names)
+
+
 def _each(kind: Kind, columns: Sequence[ColumnSpec]) -> list[ColumnSpec]:
     """Return what each column of vectors is."""
     if len(columns) == 1 and not columns[0].name:
@@ -132,6 +137,10 @@ def _values(
             return torch.from_numpy(read_frame(x, _each(kind, columns), ignored))
         x = x.to_numpy()
     array = _numbers(x, kind)
+    if array.ndim == 2 and are_positions(kind.names) and array.shape[1] > kind.shape[0]:
+        import pandas as pd  # columns that were left out in training are there
+
+        return torch.from_numpy(read_frame(pd.DataFrame(array), _each(kind, columns), ignored))
     array = _fit_shape(array, kind)
     specs = _each(kind, columns) if is_vector else []
     if any(spec.categories for spec in specs):

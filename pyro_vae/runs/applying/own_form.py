@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import ColumnSpec
+from pyro_vae.data.understanding.given_kinds import number_texts
 from pyro_vae.kinds import Binary, Conditional, Incomplete, Kind, Pixels, UnitInterval
+from pyro_vae.runs.applying.new_rows import are_positions
 from pyro_vae.runs.data_form import DataForm
 
 
@@ -23,8 +25,8 @@ def in_own_form(form: DataForm, x: Tensor, are_means: bool = False) -> Any:
             counts.
 
     Returns:
-        A DataFrame of a table whose columns have names, with its conditions; otherwise an array,
-        without conditions.
+        A DataFrame of a table whose columns have names, with its conditions; otherwise an array. Of
+        pictures and of labels as conditions it is x alone.
     """
     return from_stored(form, as_stored(form, x.cpu(), are_means), are_means)
 
@@ -50,7 +52,10 @@ def from_stored(form: DataForm, stored: Tensor, are_means: bool = False) -> Any:
         columns = [replace(columns[0], name=name) for name in names]
     if isinstance(kind, Conditional) and not form.labels_are_given:
         own, columns = stored, [*columns, *form.conditions]
-    return _table(own.double().numpy(), columns)
+    table = _table(own.double().numpy(), columns)
+    if are_positions(list(table.columns)) and all(dtype.kind in "bif" for dtype in table.dtypes):
+        return table.to_numpy(np.float64)  # it came as an array
+    return table
 
 
 def _type_of_x(form: DataForm) -> torch.dtype:
@@ -83,11 +88,26 @@ def _table(values: np.ndarray, columns: Sequence[ColumnSpec]) -> Any:
 def _column(values: np.ndarray, spec: ColumnSpec) -> Any:
     """Return the values of a column: names of the nearest categories, or numbers."""
     if spec.categories:
-        names = np.array([*spec.categories, None], object)
-        last = len(spec.categories) - 1
-        codes = np.where(np.isnan(values), last + 1, np.rint(values).clip(0, last))
-        return names[codes.astype(np.int64)]
+        words, last = _meanings(spec.categories), len(spec.categories) - 1
+        codes = np.rint(np.nan_to_num(values)).clip(0, last).astype(np.int64)
+        if not np.isnan(values).any():
+            return words[codes]
+        return np.where(np.isnan(values), None, words[codes].astype(object))
     is_whole = spec.kind in ("binary", "levels", "counts") and not np.isnan(values).any()
     if is_whole and (values == np.rint(values)).all():
         return values.astype(np.int64)
     return values
+
+
+def _meanings(categories: Sequence[str]) -> np.ndarray:
+    """Return what codes stand for: booleans, numbers if the names are such, or the names."""
+    if tuple(categories) == ("False", "True"):
+        return np.array([False, True])
+    try:
+        numbers = np.array([float(name) for name in categories])
+    except ValueError:
+        return np.array(categories, object)
+    if number_texts(numbers) != list(categories):  # with leading zeros, for example
+        return np.array(categories, object)
+    whole = all(number.is_integer() for number in numbers.tolist())
+    return numbers.astype(np.int64) if whole else numbers
