@@ -153,11 +153,11 @@ def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[
     except (OSError, ValueError, csv.Error) as error:
         raise _no_table(path, error) from error
     notes = []
-    if codes:
-        names = listed([_name(frame, j) for j in codes])
+    unasked = [name for j in codes if (name := _name(frame, j)) not in options.columns]
+    if unasked and ALL not in options.columns:
         notes.append(
-            f"{path.name}: numbers with leading zeros in {names}: taken as text; to have numbers, "
-            "give the kind of the column"
+            f"{path.name}: numbers with leading zeros in {listed(unasked)}: taken as text; to have "
+            "numbers, give the kind of the column"
         )
     if how.skipped:
         notes.append(f"{path.name}: {how.skipped} lines before the table are not read")

@@ -13,6 +13,10 @@ from pyro_vae.data.understanding.data_frames import column_name, read_column
 from pyro_vae.errors import InputError
 
 
+class IgnoredColumnsWarning(UserWarning):
+    """A table has columns that the model was not trained on."""
+
+
 def read_frame(frame: Any, specs: Sequence[ColumnSpec], ignored: Sequence[str] = ()) -> np.ndarray:
     """Return columns of a DataFrame as numbers and codes, `float64` [N, D]; NaN where missing.
 
@@ -42,6 +46,7 @@ def read_frame(frame: Any, specs: Sequence[ColumnSpec], ignored: Sequence[str] =
     if additional:
         warnings.warn(
             f"columns that the model was not trained on are ignored: {listed(additional)}",
+            IgnoredColumnsWarning,
             stacklevel=2,
         )
     matrix = np.empty((len(frame), len(specs)))
