@@ -3,6 +3,7 @@
 | file | content |
 |---|---|
 | `trained` | `load` and `Trained`: score, encode, reconstruct, sample, impute |
+| `decoding` | moments of codes, what is typical of p(x given z), and draws from the model |
 | `new_rows` | new data as a run stores its examples, or an error that says what does not fit |
 | `new_columns` | the columns of new tables: found by name, and read as in training |
 | `own_form` | examples in the form that the data had: tables with names of categories, or arrays |

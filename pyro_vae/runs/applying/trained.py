@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -20,6 +18,7 @@ from pyro_vae.prediction import impute
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 from pyro_vae.runs import config
 from pyro_vae.runs.applying.answers import Codes, Imputed, RowScores
+from pyro_vae.runs.applying.decoding import draw_examples, moments, typical
 from pyro_vae.runs.applying.new_rows import stored_conditions, stored_rows
 from pyro_vae.runs.applying.own_form import as_stored, from_stored, in_own_form
 from pyro_vae.runs.data_form import DataForm
@@ -206,30 +205,21 @@ class Trained:
 
     def _encode(self, x: Tensor, draws: int) -> tuple[Tensor, Tensor, Tensor, bool]:
         guide = self.vae.guide
-        moments = self._moments(x)
-        count = draws if moments is not None else max(draws, DRAWS)
+        found = moments(self.vae, x)
+        count = draws if found is not None else max(draws, DRAWS)
         codes = [guide(x) for _ in range(count)]
         drawn = torch.stack(codes) if codes else x.new_zeros(0, len(x), self.options.latent_dim)
-        mean, scale = (drawn.mean(0), drawn.std(0)) if moments is None else moments
-        return mean, scale, drawn[:draws], moments is not None
-
-    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return mean and deviation of q(z|x) in closed form; None if there is none."""
-        if self.vae.posterior.support == "two layers":
-            return None
-        q = self.vae.posterior(self.kind.features(x))
-        try:
-            return q.mean, q.stddev
-        except (NotImplementedError, AttributeError):
-            return None
+        mean, scale = (drawn.mean(0), drawn.std(0)) if found is None else found
+        return mean, scale, drawn[:draws], found is not None
 
     def reconstruct(
         self, x: Any, *, y: Any = None, seed: int = 0, noise_seed: int | None = None
     ) -> Any:
         """Return what is typical of p(x|z) for the code of each row, in the data's own form.
 
-        That is the mean of numbers, and the most probable category. The code is the mean of q(z|x)
-        if codes are real and it has a closed form, and otherwise one draw.
+        That is the mean of numbers, and the most probable category; of pixels whose mean has no
+        closed form it is the likelihood's `picture`. The code is the mean of q(z|x) if codes are
+        real and it has a closed form, and otherwise one draw.
 
         Args:
             x: the rows.
@@ -242,9 +232,9 @@ class Trained:
         """
 
         def decode(part: Tensor) -> Tensor:
-            moments = self._moments(part) if self.vae.posterior.support == "real" else None
-            z = self.vae.guide(part) if moments is None else moments[0]
-            return self.vae.likelihood.under(part).typical(self.vae.prior.code(z))
+            mean = moments(self.vae, part) if self.vae.posterior.support == "real" else None
+            z = self.vae.guide(part) if mean is None else mean[0]
+            return typical(self.vae, self.vae.prior.code(z), part)
 
         shown = self.observe(x, y, noise_seed)
         found = torch.cat(self._in_batches(decode, shown, seed))
@@ -284,23 +274,10 @@ class Trained:
             raise InputError("this model has no conditions: leave y out", "y")
         else:
             like = torch.empty(n, 0, device=self.device)
-        found = self._in_batches(lambda part: self._draw(part, temperature), like, seed)
+        found = self._in_batches(
+            lambda part: draw_examples(self.vae, part, temperature), like, seed
+        )
         return in_own_form(self.form, torch.cat(found))
-
-    def _draw(self, like: Tensor, temperature: float) -> Tensor:
-        """Draw an example under the conditions of each row; rows have no values if there are none.
-
-        Args:
-            like: examples with conditions, shape [N, *event], or [N, 0].
-            temperature: see `sample`.
-        """
-        prior, likelihood = self.vae.prior, self.vae.likelihood
-        if isinstance(self.kind, Conditional):
-            prior, likelihood = prior.under(like, self.kind), likelihood.under(like)
-        with pyro.plate("data", len(like)):
-            z = pyro.sample("z", _cooled(prior(), temperature))
-            x: Tensor = pyro.sample("x", likelihood(prior.code(z)))
-        return x
 
     def impute(
         self,
@@ -370,23 +347,3 @@ def _errors(estimate: Estimate) -> np.ndarray:
     """Return the Monte Carlo standard errors of single rows; NaN where they are unknown."""
     errors: np.ndarray = estimate.mc_variance.sqrt().numpy()
     return errors
-
-
-def _cooled(p: dist.Distribution, temperature: float) -> dist.Distribution:
-    """Return a normal p(z) with deviations that are multiplied.
-
-    Raises:
-        InputError: if it is no normal.
-    """
-    if temperature == 1:
-        return p
-    base = getattr(p, "base_dist", p)
-    while isinstance(base, torch.distributions.Independent):
-        base = base.base_dist
-    if not isinstance(base, torch.distributions.Normal):
-        raise InputError(
-            "a temperature other than 1 needs a prior of independent normals: leave it out, or "
-            "train with another prior",
-            "temperature",
-        )
-    return dist.Normal(base.loc, base.scale * temperature).to_event(1)
