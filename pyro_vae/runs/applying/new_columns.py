@@ -1,6 +1,7 @@
 """The columns of new tables: found by name, and read as those of the training data."""
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,14 +32,15 @@ def read_frame(frame: Any, specs: Sequence[ColumnSpec], ignored: Sequence[str] =
     """
     frame = frame.set_axis([column_name(name) for name in frame.columns], axis=1)
     names, found = [spec.name for spec in specs], list(frame.columns)
-    missing = [name for name in names if name not in found]
+    counts = Counter(found)
+    missing = [name for name in names if not counts[name]]
     if missing:
         raise InputError(
             f"the table has no column {listed(missing)}: it needs the columns that the model was "
             f"trained on, in any order, and has {listed(found)}",
             "x",
         )
-    repeated = sorted({name for name in names if found.count(name) > 1})
+    repeated = [name for name in names if counts[name] > 1]
     if repeated:
         raise InputError(f"the table has several columns {listed(repeated)}: rename them", "x")
     known = {*names, *ignored}
@@ -49,6 +51,10 @@ def read_frame(frame: Any, specs: Sequence[ColumnSpec], ignored: Sequence[str] =
             IgnoredColumnsWarning,
             stacklevel=2,
         )
+    if not any(spec.categories for spec in specs):
+        frame = frame[names]
+        if all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in frame.dtypes):
+            return np.array(frame.to_numpy(np.float64))
     matrix = np.empty((len(frame), len(specs)))
     for place, spec in enumerate(specs):
         matrix[:, place] = read_values(read_column(frame[spec.name], spec.name, "the table"), spec)
