@@ -59,6 +59,8 @@ def test_tables_are_read_as_in_training(table: DataForm) -> None:
     )
     np.testing.assert_array_equal(stored(table, other_types), rows)
     np.testing.assert_array_equal(stored(table, TABLE.iloc[[7]]), rows[[7]])
+    for columns in (TABLE.to_dict("list"), TABLE.to_records(index=False)):
+        np.testing.assert_array_equal(stored(table, columns), rows)
     as_text = TABLE.assign(grade=[f"{grade:g}" for grade in TABLE["grade"]])
     np.testing.assert_array_equal(stored(table, as_text), rows)
 
@@ -130,6 +132,13 @@ def test_arrays_have_any_type_that_holds_their_values() -> None:
     np.testing.assert_array_equal(stored(form_of(counts), sparse.csr_matrix(counts)), counts)
 
 
+def test_dark_rows_are_levels_and_black_pictures_too() -> None:
+    rows = draw.integers(0, 30, (60, 4))
+    form = form_of(rows, columns={"all": "levels"})
+    np.testing.assert_array_equal(stored(form, np.array([[0, 1, 0, 1]])), [[0, 1, 0, 1]])
+    assert (stored(form_of(GREY), np.zeros((2, 5, 4))) == 0).all()
+
+
 def test_colours_may_be_last() -> None:
     colours = draw.integers(0, 256, (40, 6, 5, 3), dtype=np.uint8)
     form = form_of(colours)
@@ -144,6 +153,8 @@ def test_colours_may_be_last() -> None:
     [
         (GREY / 255, "values from 0 to 1, and in training they were whole numbers from 0 to 255"),
         ((GREY > 100).astype(float), "values from 0 to 1, and in training"),
+        ((GREY > 100).astype(np.uint8), "values from 0 to 1, and in training"),
+        (GREY > 100, "values from 0 to 1, and in training"),
         (GREY.astype(int) + 1, "the data have the value 256, and levels data are whole numbers"),
         (GREY.astype(float) - 0.5, "the data have the value"),
         (GREY[0], r"shape \[5, 4\], and .* \[N, 5, 4\]: a single row is given as x\[None\]"),

@@ -180,6 +180,10 @@ def test_few_draws_have_no_percentile_and_annealing_has(digits: tuple[Run, Train
         model.score(stored, method="exact")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="settings are those of annealing"):
         model.score(stored, settings=Settings())
+    with pytest.raises(InputError, match="noise_seed has to be between 0"):
+        model.score(stored, noise_seed=-1)
+    with pytest.raises(InputError, match="draws has to be 0 or more"):
+        model.encode(stored, -1)
 
 
 def test_scores_of_validation_examples_are_in_the_folder(digits: tuple[Run, Trained]) -> None:
@@ -225,8 +229,10 @@ def test_samples_have_the_form_of_the_data(digits: tuple[Run, Trained], tmp_path
     cold = model.sample(600, temperature=0.1)
     assert cold.std(0).mean() < drawn.std(0).mean()
     for arguments, said in (
-        ({"n": 0}, "n has to be at least 1"),
+        ({"n": 0}, "n has to be a whole number above zero"),
         ({"n": 2, "temperature": 0.0}, "temperature has to be positive"),
+        ({"n": 2.5}, "n has to be a whole number"),
+        ({"n": 2, "seed": -1}, "seed has to be between 0"),
         ({"n": 2, "y": 3}, "this model has no conditions"),
     ):
         with pytest.raises(InputError, match=said):

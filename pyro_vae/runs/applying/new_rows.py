@@ -22,13 +22,15 @@ from pyro_vae.kinds import Conditional, Incomplete, Kind, column_names
 from pyro_vae.runs.applying.new_columns import read_frame, read_values
 from pyro_vae.runs.data_form import DataForm
 
+FINE = 15  # the largest level of pictures of which none has no level above 1
+
 
 def stored_rows(form: DataForm, x: Any, y: Any = None) -> Tensor:
     """Return new rows as stored examples, with their conditions beside them.
 
     Args:
         form: the form of the run's data.
-        x: an array, a tensor or a DataFrame.
+        x: an array, a tensor or a DataFrame; or arrays of columns by their names.
         y: conditions of all rows, if x does not hold them; see `stored_conditions`.
 
     Raises:
@@ -126,6 +128,10 @@ def _values(
 ) -> Tensor:
     """Return numbers and codes, of a type that holds them, shape [N, *kind.shape]."""
     is_vector = len(kind.shape) == 1
+    if isinstance(x, dict) or getattr(getattr(x, "dtype", None), "names", None):
+        import pandas as pd  # columns with names
+
+        x = pd.DataFrame(x)
     if hasattr(x, "columns") and hasattr(x, "set_axis"):
         if not is_vector:
             raise InputError(
@@ -146,7 +152,9 @@ def _values(
     if any(spec.categories for spec in specs):
         coded = [read_values(array[:, place], spec) for place, spec in enumerate(specs)]
         return torch.from_numpy(np.stack(coded, 1))
-    _check_scale(array, columns)
+    _check_scale(array, kind, columns)
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
@@ -166,8 +174,6 @@ def _numbers(x: Any, kind: Kind) -> np.ndarray:
         )
     if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
         return array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
-    if array.dtype.kind == "b":
-        return array.astype(np.uint8)
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         return array.astype(np.int64)
     if array.dtype.byteorder not in "=|" and array.dtype.byteorder != NATIVE:
@@ -197,13 +203,15 @@ def _sizes(kind: Kind) -> str:
     return ", ".join(map(str, kind.shape))
 
 
-def _check_scale(array: np.ndarray, columns: Sequence[ColumnSpec]) -> None:
+def _check_scale(array: np.ndarray, kind: Kind, columns: Sequence[ColumnSpec]) -> None:
     """Refuse pixels in [0, 1] where they were 0 to 255, and the other way round."""
     if len(columns) != 1:
         return
     spec, largest = columns[0], columns[0].levels - 1
     high = float(np.nanmax(array)) if np.isfinite(array).any() else 0.0
-    if spec.kind == "levels" and array.dtype.kind == "f" and 0 < high <= 1 < largest:
+    # Whole numbers up to 1 may be levels of a dark row; they are no picture of many levels.
+    of_unit_scale = array.dtype.kind in "fb" or (largest >= FINE and len(kind.shape) > 1)
+    if spec.kind == "levels" and of_unit_scale and 0 < high <= 1 < largest:
         raise InputError(
             f"x has values from 0 to 1, and in training they were whole numbers from 0 to "
             f"{largest}: multiply by {largest}, and round",

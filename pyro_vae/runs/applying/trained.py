@@ -123,6 +123,7 @@ class Trained:
         shown = self.observe(x, y, noise_seed)
         nats = shift(self.kind, shown)
         seed = self.options.seed if seed is None else seed
+        _check_seed(seed, "seed")
         draws = max(num_samples, NUM_SAMPLES) if method == "ais" else num_samples
         found = bounds.evaluate(
             self.vae.model,
@@ -169,6 +170,7 @@ class Trained:
 
     def _shown(self, stored: Tensor, noise_seed: int | None) -> Tensor:
         seed = self.options.noise_seeds[2] if noise_seed is None else noise_seed
+        _check_seed(seed, "noise_seed")
         stored = self.kind.binarize(stored, self.options.binarization, seed)
         return self.kind.observe_once(stored, seed).to(self.device)
 
@@ -193,6 +195,8 @@ class Trained:
         Raises:
             InputError: if the rows do not fit.
         """
+        if draws < 0:
+            raise InputError(f"draws has to be 0 or more, and {draws} is not", "draws")
         shown = self.observe(x, y, noise_seed)
         found = self._in_batches(lambda part: self._encode(part, draws), shown, seed)
         mean, scale, drawn, exact = zip(*found, strict=True)
@@ -254,10 +258,12 @@ class Trained:
             InputError: if the conditions do not fit, or an option is out of range.
         """
         kind = self.kind
-        if n < 1:
-            raise InputError(f"n has to be at least 1, and {n} is not", "n")
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise InputError(f"n has to be a whole number above zero, and {n} is not", "n")
         if not 0 < temperature < float("inf"):
-            raise InputError(f"temperature has to be positive, and {temperature} is not", "y")
+            raise InputError(
+                f"temperature has to be positive, and {temperature} is not", "temperature"
+            )
         if getattr(self.form.of_x, "total_is_known", False):
             raise InputError(
                 "this model is p(x | total of x), and has no totals to draw: use a likelihood with "
@@ -305,6 +311,7 @@ class Trained:
             InputError: if the rows do not fit, or the model has seen no data with missing values.
         """
         stored = stored_rows(self.form, x, y)
+        _check_seed(seed, "seed")
         found = impute(
             self.vae,
             self._shown(stored, noise_seed),
@@ -335,6 +342,7 @@ class Trained:
 
     def _in_batches(self, work: Callable[[Tensor], Any], x: Tensor, seed: int) -> list[Any]:
         """Return what a function returns for some rows at a time, with seeds of their own."""
+        _check_seed(seed, "seed")
         results = []
         with torch.no_grad(), preserve_rng_state(x):
             for number, part in enumerate(x.split(BATCH)):
@@ -347,3 +355,8 @@ def _errors(estimate: Estimate) -> np.ndarray:
     """Return the Monte Carlo standard errors of single rows; NaN where they are unknown."""
     errors: np.ndarray = estimate.mc_variance.sqrt().numpy()
     return errors
+
+
+def _check_seed(seed: int, name: str) -> None:
+    if not 0 <= seed < 2**64:
+        raise InputError(f"{name} has to be between 0 and 2**64 - 1, and {seed} is not", name)
