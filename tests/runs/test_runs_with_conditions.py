@@ -15,6 +15,7 @@ from pyro_vae.kinds import Conditional
 from pyro_vae.prediction import Classification, Scores
 from pyro_vae.runs import config, evaluation, files, report
 from pyro_vae.runs.evaluation import Plan
+from pyro_vae.runs.model_diagnostics import draw_examples
 from pyro_vae.runs.run import Run
 
 PLAN = Plan(
@@ -73,7 +74,7 @@ def test_images_given_their_labels(tmp_path: Path) -> None:
     names = {path.stem for path in (run.folder / "figures").iterdir()}
     pictures = {"samples", "classes", "reconstructions", "interpolation", "manifold", "traversals"}
     assert {"bounds", "units", *pictures} <= names
-    drawn = evaluation._draw(run, 40)
+    drawn = draw_examples(run, 40)
     assert drawn.shape == (40, 65) and len(set(drawn[:, -1].tolist())) > 3
     opened = Run.open(run.folder)
     again = evaluation.evaluate(opened, Plan(checks=0, draws=0, classify=0))
