@@ -232,8 +232,8 @@ def _bits_per_dim(run: Run, results: dict[str, Result]) -> float | None:
     if not run.base_measure.counts:
         return None
     tightest = list(_comparable(results).values())[-1]
-    mean = run.on_base_measure(tightest).mean
-    whole = results.get("whole")
-    if isinstance(whole, Corrected):  # the mean over all examples, by the difference on some
-        mean += whole.mean - tightest.mean
-    return bits_per_dim(mean, run.num_observed.double().mean().item())
+    whole = results.get("whole")  # the mean over all examples, by the difference on some
+    count = len(run.evaluated if isinstance(whole, Corrected) else tightest.values)
+    log_p = whole.mean if isinstance(whole, Corrected) else tightest.mean
+    mean = log_p + run.shift[:count].mean().item()
+    return bits_per_dim(mean, run.num_observed[:count].double().mean().item())

@@ -22,6 +22,7 @@ from pyro_vae.prediction import (
     classify,
     deviations,
     impute,
+    num_classes,
     score,
 )
 from pyro_vae.programs.arguments import Arguments
@@ -54,8 +55,10 @@ def measure(
     """
     found: dict[str, Diagnostic] = {}
     if checks:
-        found["checks"] = _check(run.kind, run.test, draw_examples(run, checks))
-    if imputations and run.hidden is not None:
+        compared = _check(run.kind, run.test, draw_examples(run, checks))
+        if compared.by_statistic:
+            found["checks"] = compared
+    if imputations and run.hidden is not None and not run.hidden[run.evaluated].isnan().all():
         found["imputation"] = _impute(run, imputations, x)
     if classes and has_classes(run.kind):
         found["classes"] = _classify(run, classes, x)
@@ -67,10 +70,7 @@ def measure(
 
 def has_classes(kind: Kind) -> bool:
     """Return whether the condition is one column of classes."""
-    if not isinstance(kind, Conditional):
-        return False
-    sizes = kind.given.num_categories.reshape(-1)
-    return kind.given.shape.numel() == 1 and bool(sizes[0] > 1)
+    return isinstance(kind, Conditional) and num_classes(kind) > 1
 
 
 def unfinished_file(run: Run, name: str) -> Path:
@@ -80,6 +80,8 @@ def unfinished_file(run: Run, name: str) -> Path:
 
 def _check(kind: Kind, data: Tensor, drawn: Tensor) -> PredictiveChecks:
     """Compare test examples with drawn ones: statistics of pictures, or columns of a table."""
+    if isinstance(kind, Conditional) and not kind.is_picture:  # conditions are copied, not drawn
+        return _check(kind.of, kind.parted(data)[0], kind.parted(drawn)[0])
     if not kind.is_picture:
         return compare_columns(data, drawn, kind)
     if has_holes(kind):  # with the holes of test examples
@@ -136,17 +138,23 @@ def _impute(run: Run, num_samples: int, x: Tensor) -> Scores:
         keep=unfinished_file(run, "imputation"),
         progress=True,
     )
-    return score(found, hidden, run.kind, deviations(run.test, run.kind))
+    known = torch.cat([run.validation, run.test])
+    return score(found, hidden, run.kind, deviations(known, run.kind))
 
 
 def _classify(run: Run, num_samples: int, x: Tensor) -> Classification:
-    """Classify the evaluated examples by Bayes' rule, with the frequencies of training data."""
+    """Classify the evaluated examples by Bayes' rule.
+
+    p(y) are the frequencies in the training data, with one more of each class: one that occurs in
+    the test data alone is not impossible.
+    """
     assert isinstance(run.kind, Conditional) and isinstance(run.train, Tensor)
-    classes = run.train[:, -1]
+    count = num_classes(run.kind)
+    classes = torch.cat([run.train[:, -1].cpu().long(), torch.arange(count)])
     return classify(
         run.vae,
         x,
-        class_frequencies(classes, int(run.kind.given.num_categories.reshape(-1)[0])),
+        class_frequencies(classes, count),
         num_samples,
         seed=run.options.seed,
         keep=unfinished_file(run, "classes"),
