@@ -26,7 +26,7 @@ def hide_entries(dataset: Dataset, options: Options) -> tuple[Dataset, Tensor | 
         InputError: if the data are larger than memory.
     """
     share = options.hold_out_entries
-    if share == 0:
+    if not share:
         return dataset, None
     if not isinstance(dataset.train, Tensor):
         raise InputError(

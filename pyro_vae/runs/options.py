@@ -31,7 +31,7 @@ def random_seed(default: int) -> Any:
     return _field(default, lambda value: 0 <= value < 2**32, "between 0 and 2**32 - 1")
 
 
-def share(default: float) -> Any:
+def share(default: float | None) -> Any:
     """Return a field for a share, from 0 to below 1."""
     return _field(default, lambda value: 0 <= value < 1, "from 0 to below 1")
 
@@ -119,7 +119,7 @@ class Options:
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     condition: str | None = None
-    hold_out_entries: float = share(0.0)
+    hold_out_entries: float | None = share(None)
     binarization: Binarization = "dynamic"
     latent_dim: int = positive(8)
     prior: Callable[[int], Prior] = priors.StandardNormal
