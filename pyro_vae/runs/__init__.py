@@ -13,7 +13,8 @@ In the order of the work:
 | `parts_of_vae` | the VAE, from the parts that the options name |
 | `data_form` | what a run remembers of its data, in `data.pt` |
 | `validation_scores` | log p(x) of validation examples, in `scores.pt` |
-| `evaluation`, `refined` | what is measured of a run: bounds and diagnostics |
+| `evaluation`, `refined` | what is measured of a run: bounds, and all else |
+| `model_diagnostics` | what is measured beside bounds: checks, imputation, classes, the code |
 | `report` | the results as text |
 | `files` | the results as files and figures; the list of figures |
 | `comparison` | runs, compared with each other from what is in their folders |

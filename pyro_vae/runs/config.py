@@ -14,11 +14,8 @@ from pyro_vae.runs.parser import Parser
 
 NAMES = tuple(Options.__dataclass_fields__)
 BY_KIND = "pyro_vae.likelihoods.ByKind"  # the class path of a likelihood that was not named
-NEWER = ("hold_out_entries",)  # older files lack it, and its default changes nothing
 # Older files lack the others.
-REQUIRED = tuple(
-    f.name for f in fields(Options) if f.default not in (None, MISSING) and f.name not in NEWER
-)
+REQUIRED = tuple(f.name for f in fields(Options) if f.default not in (None, MISSING))
 
 
 def parser() -> ArgumentParser:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind, Stored
@@ -26,6 +28,8 @@ def _make_likelihood(options: Options, kind: Kind) -> Likelihood:
     likelihood = options.likelihood(options.latent_dim + conditions, whole)
     if isinstance(of, Incomplete):
         likelihood = ObservedEntries(likelihood)
+        with torch.no_grad():  # refuses values that depend on each other, before Pyro runs it
+            likelihood(torch.zeros(1, options.latent_dim + conditions))
     return likelihood if given is None else Given(likelihood, given)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_vae import checkpoint, training
 from pyro_vae.bounds import Estimate
-from pyro_vae.data import Rows
+from pyro_vae.data import Dataset, Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
 from pyro_vae.runs import config
@@ -112,7 +112,7 @@ class Run:
             device=device,
             data_kind=dataset.kind,
             form=DataForm.of(
-                dataset, kind, split_names(options.condition or "") == [LABELS], _left_out(options)
+                dataset, kind, _labels_are_given(options, dataset), _left_out(options)
             ),
             train=train.to(device),
             validation=validation.to(device),
@@ -196,15 +196,19 @@ class Run:
         x = self.test[self.evaluated.to(self.device)]
         return self.dims - x.isnan().flatten(1).sum(1).cpu()
 
+    @property
+    def shift(self) -> Tensor:
+        """The nats that are added to log p(x) of each evaluated example, on the base measure."""
+        x = self.test[self.evaluated.to(self.device)]
+        return torch.as_tensor(self.kind.shift(x), dtype=torch.float64).cpu().expand(len(x))
+
     def on_base_measure(self, bound: Estimate) -> Estimate:
         """Return a bound on log p(x) as a bound on its logarithm on the run's base measure.
 
         Args:
             bound: of the evaluated examples, or of the first of them.
         """
-        x = self.test[self.evaluated[: len(bound.values)].to(self.device)]
-        shift = torch.as_tensor(self.kind.shift(x)).cpu()
-        return replace(bound, values=bound.values + shift)
+        return replace(bound, values=bound.values + self.shift[: len(bound.values)])
 
     def observe(self, examples: Tensor) -> Tensor:
         """Return stored examples as the likelihood sees them, with fresh noise."""
@@ -338,6 +342,12 @@ def choose_engine(
     if asked != "auto":
         return asked
     return "compiled" if device.type == "cpu" and num_steps >= COMPILING_PAYS else "eager"
+
+
+def _labels_are_given(options: Options, dataset: Dataset) -> bool:
+    """Return whether the condition is the labels, and not a column of this name."""
+    names = [spec.name for spec in dataset.conditions]
+    return split_names(options.condition or "") == [LABELS] and names != [LABELS]
 
 
 def _left_out(options: Options) -> list[str]:

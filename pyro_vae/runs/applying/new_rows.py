@@ -16,7 +16,7 @@ from torch import Tensor
 from pyro_vae.data import ColumnSpec
 from pyro_vae.data.source import listed
 from pyro_vae.data.understanding.arrays import NATIVE, to_array
-from pyro_vae.data.understanding.missing_values import hide
+from pyro_vae.data.understanding.missing_values import plain_array
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind, column_names
 from pyro_vae.runs.applying.new_columns import read_frame, read_values
@@ -164,8 +164,8 @@ def _numbers(x: Any, kind: Kind) -> np.ndarray:
         x = to_array(x)
     elif hasattr(x, "tocsr"):
         x = x.toarray()
-    elif np.ma.is_masked(x):
-        x = hide(np.ma.getdata(x), np.ma.getmaskarray(x), "missing", "the array")
+    elif isinstance(x, np.ndarray):
+        x = plain_array(x, "the array")
     array = np.asarray(x)
     if array.dtype.kind not in "biuf":
         raise InputError(
