@@ -3,6 +3,7 @@
 The file holds plain numbers, strings and tensors. It has no example of the data.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class DataForm:
         labels_are_given: whether the condition is the labels.
         label_names: what the labels 0, 1, .. stand for, if they have names.
         ignored: names of columns that were left out of x: dropped ones, and labels.
+        columns_are_positions: whether columns have no names but their places in an array.
         dtype: the type that examples are stored in, `uint8` for example.
         fingerprint: what identifies the data; see `Dataset`.
     """
@@ -39,12 +41,19 @@ class DataForm:
     labels_are_given: bool
     label_names: tuple[str, ...]
     ignored: tuple[str, ...]
+    columns_are_positions: bool
     dtype: str
     fingerprint: str
 
     @classmethod
     def of(
-        cls, dataset: Dataset, kind: Kind, labels_are_given: bool, ignored: list[str]
+        cls,
+        dataset: Dataset,
+        kind: Kind,
+        *,
+        labels_are_given: bool = False,
+        ignored: Sequence[str] = (),
+        is_array: bool = False,
     ) -> "DataForm":
         """Return the form of a data set.
 
@@ -53,7 +62,9 @@ class DataForm:
             kind: what the likelihood says that the data are, with its statistics.
             labels_are_given: whether the condition is the labels.
             ignored: names of columns that were left out.
+            is_array: whether the data came as an array, whose columns have no names as a rule.
         """
+        names = [*dataset.names, *(spec.name for spec in dataset.conditions)]
         return cls(
             kind,
             dataset.columns,
@@ -61,6 +72,7 @@ class DataForm:
             labels_are_given,
             dataset.label_names,
             tuple(ignored),
+            is_array and bool(dataset.names) and all(name.isdecimal() for name in names),
             str(dataset.validation.dtype).removeprefix("torch."),
             dataset.fingerprint,
         )
@@ -87,6 +99,7 @@ class DataForm:
                 "labels_are_given": self.labels_are_given,
                 "label_names": list(self.label_names),
                 "ignored": list(self.ignored),
+                "columns_are_positions": self.columns_are_positions,
                 "dtype": self.dtype,
                 "fingerprint": self.fingerprint,
             }
@@ -123,6 +136,7 @@ class DataForm:
                 state["labels_are_given"],
                 tuple(state["label_names"]),
                 tuple(state["ignored"]),
+                state["columns_are_positions"],
                 state["dtype"],
                 state["fingerprint"],
             )

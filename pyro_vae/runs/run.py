@@ -112,7 +112,11 @@ class Run:
             device=device,
             data_kind=dataset.kind,
             form=DataForm.of(
-                dataset, kind, _labels_are_given(options, dataset), _left_out(options)
+                dataset,
+                kind,
+                labels_are_given=_labels_are_given(options, dataset),
+                ignored=_left_out(options),
+                is_array=Path(options.data).suffix.lower() in (".npy", ".npz", ".pt"),
             ),
             train=train.to(device),
             validation=validation.to(device),

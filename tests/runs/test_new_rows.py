@@ -11,6 +11,7 @@ from scipy import sparse
 
 from pyro_vae import InputError, data
 from pyro_vae.runs.applying.new_rows import stored_rows
+from pyro_vae.runs.applying.own_form import in_own_form
 from pyro_vae.runs.data_form import DataForm
 
 draw = np.random.default_rng(0)
@@ -28,7 +29,8 @@ TABLE = pd.DataFrame(
 def form_of(x: Any, ignored: tuple[str, ...] = (), **options: Any) -> DataForm:
     dataset = data.from_object(x, **options)
     kind = dataset.kind.fitted(dataset.train)
-    return DataForm.of(dataset, kind, False, [*ignored])
+    is_array = isinstance(x, np.ndarray)
+    return DataForm.of(dataset, kind, ignored=ignored, is_array=is_array)
 
 
 def stored(form: DataForm, x: Any) -> np.ndarray:
@@ -190,8 +192,20 @@ def test_columns_that_were_left_out_of_an_array_may_be_there() -> None:
         rows = stored(form, array)
     np.testing.assert_array_equal(rows, stored(form, array[:, [0, 2]]))
     assert set(rows[:, 1]) == {0, 1, 2}
+    few = in_own_form(form, torch.from_numpy(rows).float())
+    np.testing.assert_array_equal(few, array[:, [0, 2]].astype(np.float32))
     with pytest.raises(InputError, match="column '2' has the unknown categories 6, 7, 10"):
         stored_rows(form, array[:, [0, 2]] + [0, 5])
+
+
+def test_years_are_names_and_no_positions() -> None:
+    years = pd.DataFrame(draw.normal(size=(80, 2)), columns=["2020", "2019"])
+    form = form_of(years)
+    rows = stored(form, years)
+    np.testing.assert_array_equal(stored(form, years[["2019", "2020"]]), rows)
+    np.testing.assert_array_equal(stored(form, years.to_numpy()), rows)
+    shown = in_own_form(form, torch.from_numpy(rows))
+    assert list(shown.columns) == ["2020", "2019"]
 
 
 def test_what_is_remembered_is_read_back(table: DataForm, tmp_path: Path) -> None:

@@ -287,6 +287,42 @@ def test_conditions_are_columns_or_given_beside_the_rows(tmp_path: Path) -> None
         model.score(holes)
 
 
+def test_conditions_of_arrays_are_found_by_their_places(tmp_path: Path) -> None:
+    array = draw.normal(size=(300, 5)) * [1, 10, 100, 1000, 10000]
+    array[:, 3] = 7.0  # left out
+    np.save(tmp_path / "a.npy", array)
+    run = train(tmp_path, "--data", tmp_path / "a.npy", "--condition", "1,0")
+    assert run.kind.names == ("2", "4", "1", "0")
+    expected, _ = evaluated(run)
+    test = run.test[run.evaluated].numpy()
+    model = load(run)
+    in_places = test[:, [3, 2, 0, 1]]
+    np.testing.assert_array_equal(model.score(in_places, 120).log_p, expected.values)
+    whole = np.insert(in_places, 3, 7.0, 1)
+    with pytest.warns(UserWarning, match="ignored: 3"):
+        np.testing.assert_array_equal(model.score(whole, 120).log_p, expected.values)
+    y = in_places[:, [1, 0]]
+    np.testing.assert_array_equal(model.score(test[:, :2], 120, y=y).log_p, expected.values)
+    drawn = model.sample(50, y[:1])
+    assert drawn.shape == (50, 4) and (drawn[:, :2] == in_places[:1, :2]).all()
+    assert 10 < drawn[:, 2].std() < 1000 < drawn[:, 3].std()
+
+
+def test_a_condition_may_be_a_column_of_any_name(tmp_path: Path) -> None:
+    table = mixed_table()[["height", "city"]].rename(columns={"city": "labels"})
+    table["weight"] = draw.normal(70, 9, len(table))
+    table.to_csv(tmp_path / "a.csv", index=False)
+    run = train(tmp_path, "--data", tmp_path / "a.csv", "--condition", "labels")
+    assert not run.form.labels_are_given
+    model = load(run)
+    assert model.score(table).log_p.shape == (300,)
+    with pytest.raises(InputError, match="some of them are conditions: give a DataFrame"):
+        model.score(np.zeros((3, 3)))
+    own = table[["weight", "height"]]
+    same = model.score(own.to_numpy()[:, ::-1], y=table["labels"].to_numpy())
+    np.testing.assert_array_equal(same.log_p, model.score(table).log_p)
+
+
 def test_pictures_given_their_labels(tmp_path: Path) -> None:
     run = train(tmp_path, "--data", "digits", "--condition", "labels")
     model = load(run)

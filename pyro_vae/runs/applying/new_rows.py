@@ -2,7 +2,7 @@
 
 Data that do not fit are refused, because a model gives every array of the right shape a number.
 Other types of the same values fit. Columns of tables are found by their names; arrays have them in
-the order of the training data, with conditions last.
+the order of the training data.
 """
 
 from collections.abc import Sequence
@@ -40,15 +40,16 @@ def stored_rows(form: DataForm, x: Any, y: Any = None) -> Tensor:
     if not isinstance(kind, Conditional):
         if y is not None:
             raise InputError("this model has no conditions: leave y out", "y")
-        rows = _values(x, kind, form.columns, form.ignored)
+        rows = _values(x, kind, form.columns, form.ignored, form.columns_are_positions)
     elif y is None:
         names = [spec.name for spec in form.conditions]
         if form.labels_are_given or kind.names is None:
             raise InputError(f"this model is given {listed(names)}: give them as y", "y")
         specs = (*_each(kind.of, form.columns), *form.conditions)
-        rows = _values(x, kind, specs, form.ignored)
+        rows = _values(x, kind, specs, form.ignored, form.columns_are_positions)
     else:
-        own = _values(x, kind.of, form.columns, (*form.ignored, *_names(form)))
+        ignored = (*form.ignored, *_names(form))
+        own = _values(x, kind.of, form.columns, ignored, form.columns_are_positions)
         rows = kind.packed(own.double(), stored_conditions(form, y, len(own)))
     _check(rows, kind)
     return rows.to(form.stored_type)
@@ -111,9 +112,26 @@ def _names(form: DataForm) -> list[str]:
     return [spec.name for spec in form.conditions]
 
 
-def are_positions(names: Sequence[str] | None) -> bool:
-    """Return whether columns have their places in an array as names."""
-    return names is not None and all(name.isdecimal() for name in names)
+def _by_position(array: np.ndarray, names: Sequence[str]) -> Any:
+    """Return the columns of an array in the order of names that are their places.
+
+    Columns that were left out in training may be there, or not.
+
+    Args:
+        array: numbers, shape [N, W].
+        names: the names of the columns.
+
+    Returns:
+        An array [N, D], or a DataFrame whose columns have their places as names.
+    """
+    if array.shape[1] > max(len(names) - 1, *map(int, names)) and array.shape[1] > len(names):
+        import pandas as pd
+
+        return pd.DataFrame(array)
+    if array.shape[1] != len(names):
+        return array
+    rising = sorted(names, key=int)
+    return array[:, [rising.index(name) for name in names]]
 
 
 def _each(kind: Kind, columns: Sequence[ColumnSpec]) -> list[ColumnSpec]:
@@ -124,9 +142,17 @@ def _each(kind: Kind, columns: Sequence[ColumnSpec]) -> list[ColumnSpec]:
 
 
 def _values(
-    x: Any, kind: Kind, columns: Sequence[ColumnSpec], ignored: Sequence[str] = ()
+    x: Any, kind: Kind, columns: Sequence[ColumnSpec], ignored: Sequence[str], by_position: bool
 ) -> Tensor:
-    """Return numbers and codes, of a type that holds them, shape [N, *kind.shape]."""
+    """Return numbers and codes, of a type that holds them, shape [N, *kind.shape].
+
+    Args:
+        x: see `stored_rows`.
+        kind: what they are.
+        columns: what each column is, or all values.
+        ignored: names of columns that are left out without a warning.
+        by_position: whether the names of columns are their places in arrays.
+    """
     is_vector = len(kind.shape) == 1
     if isinstance(x, dict) or getattr(getattr(x, "dtype", None), "names", None):
         import pandas as pd  # columns with names
@@ -143,10 +169,17 @@ def _values(
             return torch.from_numpy(read_frame(x, _each(kind, columns), ignored))
         x = x.to_numpy()
     array = _numbers(x, kind)
-    if array.ndim == 2 and are_positions(kind.names) and array.shape[1] > kind.shape[0]:
-        import pandas as pd  # columns that were left out in training are there
-
-        return torch.from_numpy(read_frame(pd.DataFrame(array), _each(kind, columns), ignored))
+    if by_position and array.ndim == 2 and kind.names is not None:
+        array = _by_position(array, kind.names)
+        if not isinstance(array, np.ndarray):
+            return torch.from_numpy(read_frame(array, _each(kind, columns), ignored))
+    elif isinstance(kind, Conditional):
+        names = listed(column_names(kind.given))
+        raise InputError(
+            f"the columns of an array have no names, and some of them are conditions: give a "
+            f"DataFrame, or leave {names} out of x and give them as y",
+            "x",
+        )
     array = _fit_shape(array, kind)
     specs = _each(kind, columns) if is_vector else []
     if any(spec.categories for spec in specs):

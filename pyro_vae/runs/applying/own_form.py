@@ -11,7 +11,6 @@ from torch import Tensor
 from pyro_vae.data import ColumnSpec
 from pyro_vae.data.understanding.given_kinds import number_texts
 from pyro_vae.kinds import Binary, Conditional, Incomplete, Kind, Pixels, UnitInterval
-from pyro_vae.runs.applying.new_rows import are_positions
 from pyro_vae.runs.data_form import DataForm
 
 
@@ -53,8 +52,10 @@ def from_stored(form: DataForm, stored: Tensor, are_means: bool = False) -> Any:
     if isinstance(kind, Conditional) and not form.labels_are_given:
         own, columns = stored, [*columns, *form.conditions]
     table = _table(own.double().numpy(), columns)
-    if are_positions(list(table.columns)) and all(dtype.kind in "bif" for dtype in table.dtypes):
-        return table.to_numpy(np.float64)  # it came as an array
+    if form.columns_are_positions:
+        table = table[sorted(table.columns, key=int)]
+        if all(dtype.kind in "bif" for dtype in table.dtypes):
+            return table.to_numpy(np.float64)
     return table
 
 
