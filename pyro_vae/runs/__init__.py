@@ -19,6 +19,7 @@ In the order of the work:
 | `files` | the results as files and figures; the list of figures |
 | `comparison` | runs, compared with each other from what is in their folders |
 | `applying/` | a trained model at work on new data: `pyro_vae.load` |
+| `devices` | the device that a user names |
 | `malloc` | how the process reuses the memory that it frees |
 """
 

@@ -1,5 +1,6 @@
 """Kinds as plain data: what is read back is the same kind, with its statistics."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae import InputError, checkpoint, kinds
 from pyro_vae.kinds import Kind
+from pyro_vae.kinds.kind_states import CLASSES
 
 
 def alike(one: Any, two: Any) -> bool:
@@ -75,3 +77,9 @@ def test_a_kind_of_another_class_and_damaged_data_are_refused() -> None:
     for state in ({}, {"class": "Real", "shape": [2]} | {"colour": 1}, {"class": "Own"}):
         with pytest.raises(InputError, match="cannot be read from their description"):
             kinds.from_state(state)
+
+
+def test_all_kinds_of_the_package_can_be_saved() -> None:
+    public = [getattr(kinds, name) for name in kinds.__all__]
+    classes = {each for each in public if isinstance(each, type) and issubclass(each, Kind)}
+    assert set(CLASSES.values()) == {each for each in classes if not inspect.isabstract(each)}

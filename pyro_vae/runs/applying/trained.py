@@ -22,6 +22,7 @@ from pyro_vae.runs.applying.decoding import draw_examples, moments, typical
 from pyro_vae.runs.applying.new_rows import stored_conditions, stored_rows
 from pyro_vae.runs.applying.own_form import as_stored, from_stored, in_own_form
 from pyro_vae.runs.data_form import DataForm
+from pyro_vae.runs.devices import find_device
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parts_of_vae import load_best, make_vae
 from pyro_vae.runs.validation_scores import NUM_SAMPLES, ValidationScores, shift
@@ -32,12 +33,12 @@ DRAWS = 100  # of codes, for a mean and a deviation that have no closed form
 LEVEL = 0.9  # of the intervals of imputed values
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> "Trained":
+def load(folder: str | Path, device: str = "cpu") -> "Trained":
     """Load a trained model from the folder of its run. Its data are not needed.
 
     Args:
         folder: the folder of the run.
-        device: where to compute, `cuda` for example.
+        device: where to compute: `cpu`, `cuda`, or `auto` for a GPU if there is one.
 
     Raises:
         InputError: if the folder is no run, it was not trained, or it is of an older version.
@@ -47,13 +48,13 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> "Trained":
         >>> model = pyro_vae.load("runs/a")  # doctest: +SKIP
         >>> model.score(x).log_p  # doctest: +SKIP
     """
-    folder, device = Path(folder), torch.device(device)
+    folder, place = Path(folder), find_device(device)
     options = config.instantiate(config.read(folder / "config.yaml"))
     form = DataForm.read(folder)
     with preserve_rng_state(None):
         vae = make_vae(options, form.kind)
     load_best(vae, folder / "best.pt")
-    return Trained(folder, options, form, vae.to(device), device, ValidationScores.read(folder))
+    return Trained(folder, options, form, vae.to(place), place, ValidationScores.read(folder))
 
 
 @dataclass(frozen=True, eq=False)
