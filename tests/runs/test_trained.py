@@ -129,7 +129,7 @@ def test_dequantised_levels_are_scored_up_to_their_noise(tmp_path: Path) -> None
     run = make("dequantised", tmp_path)
     stored = data.load(str(tmp_path / "a.npy")).test.numpy()
     expected, _ = evaluated(run)
-    scores = load(run).score(stored, 120)
+    scores = load(run).score(stored, 120, noise_seed=None)
     order = run.evaluated.numpy()
     assert scores.base_measure == "256 levels"  # the shift is in them
     np.testing.assert_allclose(scores.log_p[order], expected.values, atol=0.5)
@@ -140,18 +140,37 @@ def test_digits_are_scored_up_to_the_draws_of_their_pixels(digits: tuple[Run, Tr
     stored = data.load("digits").test
     order = run.evaluated.numpy()
     expected, found = evaluated(dataclasses.replace(run, folder=model.folder))
-    assert torch.equal(model.observe(stored), run.test)
-    scores = model.score(stored, 120)
+    assert torch.equal(model.observe(stored, noise_seed=None), run.test)
+    scores = model.score(stored, 120, noise_seed=None)
     error = np.hypot(scores.mc_se[order], found.bound.mc_variance.sqrt().numpy())
     known = ~np.isnan(error)
     distance = np.abs(scores.log_p[order] - expected.values.numpy())
     assert (distance[known] < 5 * error[known]).all() and (distance < 1).all()
-    again = model.score(stored, 120)
-    np.testing.assert_array_equal(again.log_p, scores.log_p)
-    other = model.score(stored, 120, noise_seed=1)
-    assert (other.log_p != scores.log_p).mean() > 0.9
     for same in (stored.double(), stored.numpy().astype(np.int16), stored.numpy().astype(">f4")):
-        np.testing.assert_array_equal(model.score(same, 120).log_p, scores.log_p)
+        again = model.score(same, 120, noise_seed=None)
+        np.testing.assert_array_equal(again.log_p, scores.log_p)
+
+
+def test_the_pixels_of_a_row_depend_on_the_row_alone(digits: tuple[Run, Trained]) -> None:
+    _, model = digits
+    stored = data.load("digits").test
+    order = torch.randperm(len(stored))
+    shown = model.observe(stored)
+    assert torch.equal(model.observe(stored[order]), shown[order])
+    assert torch.equal(model.observe(stored[7:8].double()), shown[7:8])
+    other = model.observe(stored, noise_seed=1)
+    grey = (stored > 0) & (stored < 16)
+    p = stored[grey] / 16
+    for draws in (shown[grey], other[grey]):
+        z = (draws - p).sum() / (p * (1 - p)).sum().sqrt()
+        assert abs(z) < 4.5
+    agree = (shown[grey] == other[grey]).double().mean()
+    assert agree == pytest.approx((p**2 + (1 - p) ** 2).mean().item(), abs=0.03)
+    scores, mixed = model.score(stored, 500), model.score(stored[order], 500)
+    error = np.hypot(scores.mc_se[order], mixed.mc_se)
+    distance = np.abs(scores.log_p[order] - mixed.log_p)
+    known = ~np.isnan(error)
+    assert (distance[known] < 5 * error[known] + 1e-4).all() and (distance < 1).all()
 
 
 def test_noise_scores_below_digits(digits: tuple[Run, Trained]) -> None:
@@ -329,7 +348,7 @@ def test_pictures_given_their_labels(tmp_path: Path) -> None:
     digits = data.load("digits")
     labels = digits.test_labels
     assert labels is not None
-    assert torch.equal(model.observe(digits.test, labels), run.test)
+    assert torch.equal(model.observe(digits.test, labels, noise_seed=None), run.test)
     names = [str(label) for label in labels[:5].tolist()]
     same = [
         model.score(digits.test[:5], 20, y=y).log_p for y in (labels[:5], labels[:5, None], names)

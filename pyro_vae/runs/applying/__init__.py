@@ -6,6 +6,7 @@
 | `decoding` | moments of codes, what is typical of p(x given z), and draws from the model |
 | `new_rows` | new data as a run stores its examples, or an error that says what does not fit |
 | `new_columns` | the columns of new tables: found by name, and read as in training |
+| `noise_of_rows` | pixels that are drawn from grey values: by row, in any order |
 | `own_form` | examples in the form that the data had: tables with names of categories, or arrays |
 | `files_of_rows` | the same on files: `score_file`, `encode_file`, .. |
 | `row_writer` | the files that are written |

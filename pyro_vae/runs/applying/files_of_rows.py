@@ -56,14 +56,13 @@ def score_file(
         InputError: if the rows do not fit, or a file cannot be read or written.
     """
 
-    def work(model: Trained, x: Any, y: Any, seeds: tuple[int, int]) -> Any:
+    def work(model: Trained, x: Any, y: Any, seed: int) -> Any:
         return model.score(
             x,
             num_samples,
             method,
             y=y,
-            seed=seeds[0],
-            noise_seed=seeds[1],
+            seed=seed,
             settings=settings,
             progress=progress,
         ).columns()
@@ -74,8 +73,8 @@ def score_file(
 def encode_file(run: Folder | Trained, data: str, out: Folder) -> list[str]:
     """Write the codes of all rows: `mean` and `scale` of q(z|x); see `score_file`."""
 
-    def work(model: Trained, x: Any, y: Any, seeds: tuple[int, int]) -> Any:
-        codes = model.encode(x, y=y, seed=seeds[0], noise_seed=seeds[1])
+    def work(model: Trained, x: Any, y: Any, seed: int) -> Any:
+        codes = model.encode(x, y=y, seed=seed)
         return {"mean": codes.mean, "scale": codes.scale}
 
     return _apply(run, data, out, work)
@@ -84,8 +83,8 @@ def encode_file(run: Folder | Trained, data: str, out: Folder) -> list[str]:
 def reconstruct_file(run: Folder | Trained, data: str, out: Folder) -> list[str]:
     """Write the reconstructions of all rows, in the data's own form; see `score_file`."""
 
-    def work(model: Trained, x: Any, y: Any, seeds: tuple[int, int]) -> Any:
-        return model.reconstruct(x, y=y, seed=seeds[0], noise_seed=seeds[1])
+    def work(model: Trained, x: Any, y: Any, seed: int) -> Any:
+        return model.reconstruct(x, y=y, seed=seed)
 
     return _apply(run, data, out, work)
 
@@ -108,8 +107,8 @@ def impute_file(
         InputError: if the rows do not fit, or a file cannot be read or written.
     """
 
-    def work(model: Trained, x: Any, y: Any, seeds: tuple[int, int]) -> Any:
-        return model.impute(x, num_samples, y=y, seed=seeds[0], noise_seed=seeds[1]).values
+    def work(model: Trained, x: Any, y: Any, seed: int) -> Any:
+        return model.impute(x, num_samples, y=y, seed=seed).values
 
     return _apply(run, data, out, work)
 
@@ -144,7 +143,7 @@ def sample_file(
     return []
 
 
-Work = Callable[[Trained, Any, Any, tuple[int, int]], Any]
+Work = Callable[[Trained, Any, Any, int], Any]
 
 
 def _apply(run: Folder | Trained, data: str, out: Folder, work: Work) -> list[str]:
@@ -154,8 +153,7 @@ def _apply(run: Folder | Trained, data: str, out: Folder, work: Work) -> list[st
         run: the folder of a run, or a model.
         data: what is read.
         out: the file to write.
-        work: a function of the model, of rows, of their conditions, and of the seeds of draws of z
-            and of pixels.
+        work: a function of the model, of rows, of their conditions, and of the seed of draws of z.
     """
     if Path(data).exists() and Path(data).resolve() == Path(out).resolve():
         raise InputError(f"{out} is the file that is read: write another one", "out")
@@ -166,11 +164,8 @@ def _apply(run: Folder | Trained, data: str, out: Folder, work: Work) -> list[st
     with writer, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", IgnoredColumnsWarning)
         for number, (x, y) in enumerate(_chunks(model, rows, data)):
-            seeds = model.options.seed, model.options.noise_seeds[2]
-            if number:
-                seeds = stream_seed(seeds[0], number), stream_seed(seeds[1], number)
-            seeds = seeds[0] % 2**32, seeds[1] % 2**32
-            writer.add(work(model, x, y, seeds))
+            seed = stream_seed(model.options.seed, number) if number else model.options.seed
+            writer.add(work(model, x, y, seed))
     for each in caught:
         if issubclass(each.category, IgnoredColumnsWarning):
             notes.append(str(each.message))

@@ -20,6 +20,7 @@ from pyro_vae.runs import config
 from pyro_vae.runs.applying.answers import Codes, Imputed, RowScores
 from pyro_vae.runs.applying.decoding import draw_examples, moments, typical
 from pyro_vae.runs.applying.new_rows import stored_conditions, stored_rows
+from pyro_vae.runs.applying.noise_of_rows import shown_by_row
 from pyro_vae.runs.applying.own_form import as_stored, from_stored, in_own_form
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.devices import find_device
@@ -63,8 +64,9 @@ class Trained:
 
     New rows are arrays, tensors, or DataFrames: see `new_rows`. Conditions y are columns of x, or
     are given beside it, such as labels of images. Rows are handled in batches, and answers are in
-    their order. Where pixels are drawn from grey values, the draw depends on `noise_seed`, which is
-    that of the run's test examples by default.
+    their order. Where pixels are drawn from grey values, those of a row depend on the row and on
+    `noise_seed` alone. With None they are drawn as in the evaluation, where they depend on the
+    place of a row among the test examples.
 
     Attributes:
         folder: the folder of the run.
@@ -95,14 +97,14 @@ class Trained:
         *,
         y: Any = None,
         seed: int | None = None,
-        noise_seed: int | None = None,
+        noise_seed: int | None = 0,
         settings: Settings | None = None,
         progress: bool = False,
     ) -> RowScores:
         """Bound log p(x) of each row.
 
         With the seed and the number of draws of an evaluation, the same rows in the same order have
-        the same scores there.
+        the same scores there (of grey pixels, with `noise_seed=None`).
 
         Args:
             x: the rows.
@@ -156,7 +158,7 @@ class Trained:
             draws,
         )
 
-    def observe(self, x: Any, y: Any = None, noise_seed: int | None = None) -> Tensor:
+    def observe(self, x: Any, y: Any = None, noise_seed: int | None = 0) -> Tensor:
         """Return rows as the likelihood sees them, shape [N, *event].
 
         Args:
@@ -170,10 +172,14 @@ class Trained:
         return self._shown(stored_rows(self.form, x, y), noise_seed)
 
     def _shown(self, stored: Tensor, noise_seed: int | None) -> Tensor:
-        seed = self.options.noise_seeds[2] if noise_seed is None else noise_seed
-        _check_seed(seed, "noise_seed")
-        stored = self.kind.binarize(stored, self.options.binarization, seed)
-        return self.kind.observe_once(stored, seed).to(self.device)
+        if noise_seed is not None:
+            _check_seed(noise_seed, "noise_seed")
+            shown = shown_by_row(self.kind, stored, self.options.binarization, noise_seed)
+        else:
+            seed = self.options.noise_seeds[2]
+            stored = self.kind.binarize(stored, self.options.binarization, seed)
+            shown = self.kind.observe_once(stored, seed)
+        return shown.to(self.device)
 
     def encode(
         self,
@@ -182,7 +188,7 @@ class Trained:
         *,
         y: Any = None,
         seed: int = 0,
-        noise_seed: int | None = None,
+        noise_seed: int | None = 0,
     ) -> Codes:
         """Return q(z|x) of each row: its mean, its deviation, and draws from it.
 
@@ -218,7 +224,7 @@ class Trained:
         return mean, scale, drawn[:draws], found is not None
 
     def reconstruct(
-        self, x: Any, *, y: Any = None, seed: int = 0, noise_seed: int | None = None
+        self, x: Any, *, y: Any = None, seed: int = 0, noise_seed: int | None = 0
     ) -> Any:
         """Return what is typical of p(x|z) for the code of each row, in the data's own form.
 
@@ -294,7 +300,7 @@ class Trained:
         draws: int = 0,
         y: Any = None,
         seed: int = 0,
-        noise_seed: int | None = None,
+        noise_seed: int | None = 0,
         progress: bool = False,
     ) -> Imputed:
         """Impute missing values: NaN in arrays, and empty cells of tables.
