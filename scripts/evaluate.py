@@ -13,6 +13,7 @@ def main() -> None:
         plan = command_line.make_plan(options)
         run = Run.open(
             options.run,
+            trust_code=options.trust_code,
             data=options.data,
             data_root=options.data_root,
             device=options.device,

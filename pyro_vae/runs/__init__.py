@@ -7,6 +7,7 @@ In the order of the work:
 | `command_line` | the command lines of the scripts, and errors that are one line |
 | `options` | `Options`: the options of a run, which `config.yaml` holds |
 | `parser`, `config` | options as text: parsed, read from `config.yaml`, and written to it |
+| `trust`, `bounded_yaml` | what a file of options may say: it executes nothing, and is small |
 | `run` | `Run`: what the options describe, built: data, VAE, engine |
 | `run_data` | the data of a run: loaded, split, checked against its fingerprint, and shown |
 | `conditions`, `hidden_entries` | columns that are given; values that are hidden, to be imputed |
