@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pyro_vae.diagnostics import refinement
     from pyro_vae.programs import compiling
 
+__version__ = "0.1.0"  # the only place; the build reads it as text, and imports nothing
 __all__ = [
     "VAE",
     "DivergenceError",

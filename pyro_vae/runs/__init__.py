@@ -4,7 +4,8 @@ In the order of the work:
 
 | file | content |
 |---|---|
-| `command_line` | the command lines of the scripts, and errors that are one line |
+| `commands` | the command `pyro-vae` and its verbs |
+| `command_line` | the command lines of the verbs, and errors that are one line |
 | `options` | `Options`: the options of a run, which `config.yaml` holds |
 | `parser`, `config` | options as text: parsed, read from `config.yaml`, and written to it |
 | `trust`, `bounded_yaml` | what a file of options may say: it executes nothing, and is small |

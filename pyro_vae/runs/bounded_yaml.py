@@ -10,9 +10,9 @@ from jsonargparse import get_loader
 from pyro_vae.errors import InputError
 
 MOST_BYTES = 1_000_000  # of a file
-MOST_LEVELS = 30  # of lists and mappings in each other
+MOST_LEVELS = 10  # of lists and mappings in each other; each part in a part triples the time
 MOST_ITEMS = 20_000  # keys and values in a file
-MOST_IN_A_LIST = 1_000  # jsonargparse copies a list once for each of its items
+MOST_IN_A_LIST = 100  # jsonargparse copies a list once for each of its items
 MOST_CHARACTERS = 100_000  # of one value
 LARGEST = 10**100  # number
 

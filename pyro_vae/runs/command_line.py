@@ -1,4 +1,4 @@
-"""The command lines of the scripts, and errors that are one line."""
+"""The command lines of the verbs of `pyro-vae`, and errors that are one line."""
 
 import contextlib
 import os
