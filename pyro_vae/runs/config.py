@@ -99,7 +99,7 @@ def read(path: Path, trust_code: bool = False) -> Namespace:
     """
     if not path.exists():
         raise InputError(f"{path.parent} is no run: there is no {path.name} in it")
-    options = bounded_yaml.load(trust.read(path, trust_code))
+    options = bounded_yaml.load(bounded_yaml.read(path))
     missing = [name for name in REQUIRED if options.get(name) is None]
     if missing:
         raise InputError(f"{path} is not complete: it lacks {', '.join(missing)}")
