@@ -214,7 +214,7 @@ def _read(folder: Path) -> _Content:
         )
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be compared: evaluate the run again") from error
 
 
@@ -272,6 +272,6 @@ def compare_codes(folders: Sequence[str]) -> str:
             )
         except FileNotFoundError as error:
             raise InputError(f"there is no {path}: evaluate the run again") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise InputError(f"{path} cannot be compared: evaluate the run again") from error
     return "\n".join(rows)
