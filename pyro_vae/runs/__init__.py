@@ -16,6 +16,7 @@ In the order of the work:
 | `evaluation`, `refined` | what is measured of a run: bounds and diagnostics |
 | `report` | the results as text |
 | `files` | the results as files and figures; the list of figures |
+| `blank_figure` | an empty figure, in whose style the current folder has no say |
 | `comparison` | runs, compared with each other from what is in their folders |
 | `malloc` | how the process reuses the memory that it frees |
 """

@@ -13,6 +13,7 @@ from pyro_vae import bounds, figures
 from pyro_vae.bounds import Comparison, Estimate, Settings
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
+from pyro_vae.runs.blank_figure import blank_figure
 from pyro_vae.runs.evaluation import label
 
 
@@ -65,9 +66,7 @@ class RunComparison:
         Raises:
             InputError: if matplotlib cannot write files of that kind.
         """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7, 1.5 + 0.3 * len(self.comparison.bounds)), layout="constrained")
+        figure = blank_figure((7, 1.5 + 0.3 * len(self.comparison.bounds)))
         figures.forest(figure.subplots(), self.comparison)
         try:
             figure.savefig(path, dpi=150)

@@ -100,6 +100,16 @@ def test_what_is_typed_is_not_asked_about(folder: Path) -> None:
     assert refused.returncode == 2 and "add --trust_code" in refused.stderr
 
 
+def test_a_style_beside_a_run_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could have LaTeX run on texts of its own."""
+    shutil.copytree(OLD_RUN, tmp_path / "run")
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: module://own\n")
+    monkeypatch.chdir(tmp_path)
+    result = run(str(ROOT / "scripts/evaluate.py"), "run", "--checks", "0", "--draws", "0")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run/figures/bounds.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "typed"),
     [
