@@ -14,7 +14,7 @@ To add a diagnostic:
 1. Write a module here: a function that measures a model and a guide, or a VAE, and returns a frozen
    dataclass with `to_dict()` and `__str__`. `means` has the means with their standard errors.
 2. Export both below.
-3. Call it in `runs.evaluation.evaluate`, and add its result to `Evaluation`.
+3. Call it in `runs.model_diagnostics.measure`; report and files loop over what that returns.
 4. Test it on a model whose answer is known; tests/conftest.py has a linear-Gaussian one.
 """
 

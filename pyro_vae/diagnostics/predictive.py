@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pyro_vae.bounds.estimates import finite
 from pyro_vae.kinds import Kind, column_names
+
+FEWEST = 2  # known values of a column that is compared
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ class PredictiveCheck:
             warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful")
             return float(stats.ks_2samp(known(self.data), known(self.model)).pvalue)
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | None]:
         """Return the difference, its standard error, and the p-value."""
-        return {"difference": self.difference, "se": self.se, "p_value": self.p_value}
+        numbers = {"difference": self.difference, "se": self.se, "p_value": self.p_value}
+        return {name: finite(number) for name, number in numbers.items()}
 
 
 def known(values: np.ndarray) -> np.ndarray:
@@ -84,6 +88,13 @@ class PredictiveChecks:
                 f"{name:{width}} {np.nanmean(check.data):8.4g} {np.nanmean(check.model):8.4g} "
                 f"{check.difference:+11.3g} {check.se:8.2g} {check.p_value:8.2g}"
             )
+        holes = [name for name, each in self.by_statistic.items() if np.isnan(each.data).any()]
+        if holes:
+            lines += [
+                "",
+                f"Of {', '.join(holes)} the observed values are compared with all values of drawn "
+                "examples: they differ, too, if what is missing depends on other values.",
+            ]
         return "\n".join(lines)
 
 
@@ -101,6 +112,7 @@ def compare_columns(data: Tensor, drawn: Tensor, kind: Kind) -> PredictiveChecks
     checks = {
         name: PredictiveCheck(*(rows[:, i].double().cpu().numpy() for rows in (data, drawn)))
         for i, name in enumerate(names)
+        if (~data[:, i].isnan()).sum() >= FEWEST
     }
     return PredictiveChecks(dict(sorted(checks.items(), key=lambda item: item[1].p_value)))
 

@@ -63,6 +63,11 @@ class Columns(Kind):
         return self._in_order([kind.num_categories.expand(kind.shape) for kind, _ in self.parts])
 
     @property
+    def value_shifts(self) -> Tensor:
+        """The shifts of all columns, shape [D]."""
+        return self._in_order([kind.value_shifts.expand(kind.shape) for kind, _ in self.parts])
+
+    @property
     def filler(self) -> Tensor:
         """The fillers of all columns, shape [D]."""
         return self._in_order([kind.filler.expand(kind.shape) for kind, _ in self.parts])

@@ -110,8 +110,13 @@ class Conditional(Kind):
         x = x.flatten(-len(self.of.shape))
         if not x.is_floating_point() and bool((y.to(x.dtype) == y).all()):
             return torch.cat([x, y.to(x.dtype)], -1)
-        has_all_values = torch.float if x.is_floating_point() or x.itemsize < 4 else torch.double
-        return torch.cat([x, y.to(has_all_values)], -1)  # of the wider type
+        dtype = x.dtype
+        if not dtype.is_floating_point:
+            dtype = torch.float32 if x.itemsize < 4 else torch.float64
+        rounded = y.to(dtype).double() != y.double()
+        if (rounded & (y == y.round())).any():  # a whole number that single precision lacks
+            dtype = torch.float64
+        return torch.cat([x.to(dtype), y.to(dtype)], -1)
 
     def parted(self, packed: Tensor) -> tuple[Tensor, Tensor]:
         """Part what `packed` returns into x, shape [..., *of.shape], and y, shape [..., Dy]."""

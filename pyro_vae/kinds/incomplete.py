@@ -113,10 +113,10 @@ class Incomplete(Kind):
 
     def shift(self, x: Tensor) -> Tensor | float:
         """Return the shift of the observed values of each example; see `Kind.shift`."""
-        total = self.whole.base_measure().shift
-        if total == 0:
+        shifts = self.whole.value_shifts.to(x.device)
+        if not shifts.any():
             return 0.0
-        return total * (~x.isnan()).flatten(-len(self.shape)).double().mean(-1)
+        return torch.where(x.isnan(), 0.0, shifts).flatten(-len(self.shape)).sum(-1)
 
     def measured(self, stored: Tensor, x: Tensor) -> Tensor:
         """Return held-out examples in the form that log p(x) refers to; see `Kind.measured`."""

@@ -201,6 +201,11 @@ class Kind(ABC):
     def base_measure(self) -> BaseMeasure:
         """Return the measure on which log p(x) is reported."""
 
+    @property
+    def value_shifts(self) -> Tensor:
+        """The part of each value in the shift of the base measure, shape [] or an example's."""
+        return torch.zeros((), dtype=torch.float64)
+
     def shift(self, x: Tensor) -> Tensor | float:
         """Return the nats that are added to log p(x) to have it on the base measure.
 

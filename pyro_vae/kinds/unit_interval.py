@@ -25,7 +25,12 @@ class UnitInterval(Pixels):
         if self.levels is None:
             return stored.float()
         noise = torch.rand(stored.shape, generator=generator, device=stored.device)
-        return away_from_ends((stored + noise) / self.levels)
+        return away_from_ends((stored.float() + noise) / self.levels)
+
+    @property
+    def value_shifts(self) -> Tensor:
+        """-log L of levels, the volume of a level's cell, and zero of floats."""
+        return torch.tensor(-math.log(self.levels or 1), dtype=torch.float64)
 
     def base_measure(self) -> BaseMeasure:
         """Return the counting measure on levels, or for floats the length of [0, 1]."""

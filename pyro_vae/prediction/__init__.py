@@ -6,7 +6,12 @@
 | `bayes_rule` | p(y given x), by a model of p(x given y): `classify` |
 """
 
-from pyro_vae.prediction.bayes_rule import Classification, class_frequencies, classify
+from pyro_vae.prediction.bayes_rule import (
+    Classification,
+    class_frequencies,
+    classify,
+    num_classes,
+)
 from pyro_vae.prediction.imputation import Imputation, Scores, deviations, impute, score
 
 __all__ = [
@@ -17,5 +22,6 @@ __all__ = [
     "classify",
     "deviations",
     "impute",
+    "num_classes",
     "score",
 ]

@@ -157,7 +157,7 @@ def classify(
         InputError: if y is no class, or `frequencies` are no probabilities of the classes.
     """
     kind = vae.likelihood.kind
-    count = _num_classes(kind) if isinstance(kind, Conditional) else 0
+    count = num_classes(kind) if isinstance(kind, Conditional) else 0
     if not isinstance(kind, Conditional) or count == 0:
         raise InputError(
             "classification needs a model of p(x | y) whose condition y is one column of "
@@ -195,7 +195,7 @@ def classify(
     )
 
 
-def _num_classes(kind: Conditional) -> int:
+def num_classes(kind: Conditional) -> int:
     """Return the number of classes that y is one of; 0 if it is no class."""
     sizes = kind.given.num_categories.expand(kind.given.shape)
     return int(sizes[0]) if len(sizes) == 1 else 0

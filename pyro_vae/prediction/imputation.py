@@ -111,6 +111,13 @@ def impute(
         )
     if not 0 < level < 1:
         raise InputError(f"level has to be between 0 and 1, and {level:g} is not", "level")
+    if hidden is not None and hidden.shape != x.shape:
+        raise InputError(
+            f"hidden has the shape {list(hidden.shape)}, and the examples {list(x.shape)}: make "
+            "them alike",
+            "hidden",
+        )
+    x = x.to(next(vae.parameters()).dtype)
     if draws < 0:
         raise InputError(f"draws has to be 0 or more, and {draws} is not", "draws")
     count = num_samples if settings is None else settings.chains
@@ -281,7 +288,7 @@ class Scores:
             lines += [
                 "",
                 f"{self.without_interval:.0%} of the examples have no intervals: their draws do "
-                "not stand for p(z | x). Take more draws, or anneal.",
+                "not stand for p(z | x). Take more draws, or anneal them (`impute` in Python).",
             ]
         return "\n".join(lines)
 
@@ -325,7 +332,7 @@ def score(imputation: Imputation, hidden: Tensor, kind: Kind, scale: Tensor) -> 
         num_values=int(known.sum()),
         num_rows=int(rows.sum()),
         log_density=log_density,
-        squared_error=_mean_by_rows(errors, numbers),
+        squared_error=_mean_by_rows(errors, numbers & ~errors.isnan()),
         accuracy=_mean_by_rows((imputation.values == truth).double(), known & is_category),
         coverage=_mean_by_rows(inside, numbers & has_interval),
         level=imputation.level,
@@ -336,6 +343,8 @@ def score(imputation: Imputation, hidden: Tensor, kind: Kind, scale: Tensor) -> 
 def deviations(x: Tensor, kind: Kind) -> Tensor:
     """Return the standard deviations of observed numbers: of each column, or of all pixels.
 
+    Of a column with fewer than two different values it is not known: NaN.
+
     Args:
         x: examples, shape [N, *event].
         kind: what they are. Conditions have a deviation of one.
@@ -345,10 +354,10 @@ def deviations(x: Tensor, kind: Kind) -> Tensor:
         return torch.cat([own, own.new_ones(kind.given.shape)])
     values = x.double() if len(kind.shape) == 1 else x.double().reshape(-1, 1)
     there = ~values.isnan()
-    count = there.sum(0).clamp(min=2)
-    mean = values.nansum(0) / count
-    scale = (torch.where(there, values - mean, 0).square().sum(0) / (count - 1)).sqrt()
-    scale = torch.where(scale > 0, scale, 1.0)
+    count = there.sum(0)
+    mean = values.nansum(0) / count.clamp(min=1)
+    scale = (torch.where(there, values - mean, 0).square().sum(0) / (count - 1).clamp(min=1)).sqrt()
+    scale = torch.where(scale > 0, scale, torch.nan)
     return scale if len(kind.shape) == 1 else scale[0]
 
 

@@ -13,7 +13,8 @@ In the order of the work:
 | `run_data` | the data of a run: loaded, split, checked against its fingerprint, and shown |
 | `conditions`, `hidden_entries` | columns that are given; values that are hidden, to be imputed |
 | `parts_of_vae` | the VAE, from the parts that the options name |
-| `evaluation`, `refined` | what is measured of a run: bounds and diagnostics |
+| `evaluation`, `refined` | what is measured of a run: bounds, and all else |
+| `model_diagnostics` | what is measured beside bounds: checks, imputation, classes, the code |
 | `report` | the results as text |
 | `files` | the results as files and figures; the list of figures |
 | `blank_figure` | an empty figure, in whose style the current folder has no say |

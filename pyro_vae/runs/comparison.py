@@ -25,7 +25,8 @@ class RunComparison:
         comparison: the comparison of the runs, by the names of their folders.
         bound: the name of the bound by which they are compared: `IWAE_K`, or `AIS`.
         base_measure: the name of the measure that their probabilities refer to.
-        dims: the number of values in an example: pixels times channels.
+        dims: the mean number of observed values of an example: if none is missing, pixels times
+            channels.
         has_bits: whether it is a counting measure, so that there are bits per dimension.
         others: comparisons by the other bounds that all runs have, by the names of these bounds.
         upper: the mean upper bounds of AIS in nats, in the order of the runs; None where one is
@@ -35,7 +36,7 @@ class RunComparison:
     comparison: Comparison
     bound: str
     base_measure: str
-    dims: int
+    dims: float
     has_bits: bool = False
     others: dict[str, Comparison] = field(default_factory=dict)
     upper: list[float | None] = field(default_factory=list)
@@ -110,7 +111,7 @@ def compare_runs(folders: Sequence[str]) -> RunComparison:
         compare(tightest),
         label(tightest, first.conditions[tightest]),
         first.base_measure,
-        first.dims,
+        _mean(first.observed[: len(first.estimates[tightest].values)]),
         any(content.has_bits for content in contents.values()),
         {
             label(name, first.conditions[name]): compare(name)
@@ -127,7 +128,7 @@ class _Content:
 
     Attributes:
         base_measure: its name.
-        dims: the number of values in an example.
+        observed: how many values of each example are observed, of the first examples on.
         sha256: the fingerprint of the examples.
         estimates: bounds on log p(x) of each example, by name, from the loosest to the tightest.
         conditions: the conditions of each of these bounds, which have to be equal in two runs.
@@ -136,7 +137,7 @@ class _Content:
     """
 
     base_measure: str
-    dims: int
+    observed: list[int]
     sha256: str
     estimates: dict[str, Estimate]
     conditions: dict[str, dict[str, Any]]
@@ -202,9 +203,10 @@ def _read(folder: Path) -> _Content:
             if name != "sha256"
         }
         conditions = content.get("conditions") or _old_conditions(content)
+        num_examples = max(len(estimate.values) for estimate in estimates.values())
         return _Content(
             base_measure=content["base_measure"],
-            dims=content["dims"],
+            observed=content.get("observed_values") or [content["dims"]] * num_examples,
             sha256=content["examples"]["sha256"],
             estimates=estimates,
             conditions={name: dict(conditions[name]) for name in estimates},
@@ -224,6 +226,10 @@ def _old_conditions(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "iwae": {"num_samples": content["num_samples"]},
         "ais": {key: annealed.get(key) for key in vars(Settings())},
     }
+
+
+def _mean(numbers: Sequence[int]) -> float:
+    return sum(numbers) / len(numbers)
 
 
 def _estimate(content: dict[str, Any]) -> Estimate:

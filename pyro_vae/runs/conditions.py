@@ -33,9 +33,17 @@ def take_out(dataset: Dataset, names: list[str]) -> tuple[Dataset, Kind, Conditi
     """
     if not isinstance(dataset.train, Tensor):
         raise InputError("data that are larger than memory cannot have conditions yet", "condition")
-    if names == [LABELS]:
-        return dataset, *_labels(dataset)
     shown = dataset.names
+    if names == [LABELS] and LABELS in shown and dataset.train_labels is not None:
+        raise InputError(
+            "labels may stand for the labels of the data, or for their column of this name: rename "
+            "the column",
+            "condition",
+        )
+    if names == [LABELS] and LABELS not in shown:
+        return dataset, *_labels(dataset)
+    if len(set(names)) < len(names):
+        raise InputError(f"a condition is named twice in {', '.join(names)}", "condition")
     unknown = [name for name in names if name not in shown]
     if unknown:
         found = (

@@ -15,10 +15,8 @@ from pyro_vae.runs.parser import Parser
 NAMES = tuple(Options.__dataclass_fields__)
 BY_KIND = "pyro_vae.likelihoods.ByKind"  # the class path of a likelihood that was not named
 TRUST = "trust_code"
-LATER = ("hold_out_entries",)  # options that older files lack, as they lack those without a default
-REQUIRED = tuple(
-    f.name for f in fields(Options) if f.default not in (None, MISSING) and f.name not in LATER
-)
+# Older files lack the others.
+REQUIRED = tuple(f.name for f in fields(Options) if f.default not in (None, MISSING))
 
 
 def parser(trust_code: bool = False) -> Parser:

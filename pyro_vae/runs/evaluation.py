@@ -6,39 +6,26 @@ put the result into `looser` or `tighter`: bounds are in order, from the loosest
 and IWAE is between the two. The report, `bounds.json` and `compare.py` take it from there.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from pyro_vae import bounds, diagnostics
+from pyro_vae import bounds
 from pyro_vae.bounds import Annealed, Bounds, Corrected, Estimate, Settings, inference_data
-from pyro_vae.bounds.batches import in_batches
 from pyro_vae.bounds.results import Result
-from pyro_vae.diagnostics import Diagnosis, Smoothness, refinement
-from pyro_vae.diagnostics.predictive import PredictiveChecks, compare_columns, compare_images
+from pyro_vae.diagnostics import Diagnosis, refinement
+from pyro_vae.diagnostics.predictive import PredictiveChecks
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Conditional, Kind, bits_per_dim, has_holes
-from pyro_vae.prediction import (
-    Classification,
-    Scores,
-    class_frequencies,
-    classify,
-    deviations,
-    impute,
-    score,
-)
-from pyro_vae.programs.arguments import Arguments
+from pyro_vae.kinds import bits_per_dim
+from pyro_vae.runs.model_diagnostics import Diagnostic, measure, unfinished_file
 from pyro_vae.runs.options import at_least, check_fields
 from pyro_vae.runs.refined import Refined
 from pyro_vae.runs.run import Run
 
 EXAMPLES_IN_NETCDF = 50  # the number of test examples in bounds.nc
-UNFINISHED = ".evaluation"  # the folder of the files from which an interrupted evaluation continues
 
 
 @dataclass(frozen=True)
@@ -84,13 +71,6 @@ class Plan:
                 "subset (number of examples to anneal) needs annealing: use the method ais",
                 "method",
             )
-
-
-class Diagnostic(Protocol):
-    """What is measured of a model beside log p(x): `str` gives its section of the report."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what the files hold of it, in a form that JSON takes."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +141,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
         )
     results = _estimate(run, plan, x)
     results |= _derive(results)
-    measured: dict[str, Diagnostic | None] = {}
     draws = None
-    if plan.checks:
-        measured["checks"] = _check(run.kind, run.test, _draw(run, plan.checks))
-    if plan.imputations and run.hidden is not None:
-        measured["imputation"] = _impute(run, plan.imputations, x)
-    if plan.classify and has_classes(run.kind):
-        measured["classes"] = _classify(run, plan.classify, x)
     if plan.draws:
         draws = inference_data(
             run.vae.model,
@@ -178,64 +151,8 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
             khat=_importance(results).khat[:EXAMPLES_IN_NETCDF],
             seed=run.options.seed,
         )
-    measured["code"], measured["smoothness"] = _diagnose(run, x[:1000])
-    found = {name: diagnostic for name, diagnostic in measured.items() if diagnostic}
+    found = measure(run, x, checks=plan.checks, imputations=plan.imputations, classes=plan.classify)
     return Evaluation(results, found, draws, _bits_per_dim(run, results))
-
-
-def _impute(run: Run, num_samples: int, x: Tensor) -> Scores:
-    """Impute the hidden values of the evaluated examples, and score them."""
-    assert run.hidden is not None
-    hidden = run.hidden[run.evaluated].to(run.device)
-    found = impute(
-        run.vae,
-        x,
-        num_samples,
-        draws=0,
-        hidden=hidden,
-        seed=run.options.seed,
-        keep=unfinished_file(run, "imputation"),
-        progress=True,
-    )
-    return score(found, hidden, run.kind, deviations(run.test, run.kind))
-
-
-def has_classes(kind: Kind) -> bool:
-    """Return whether the condition is one column of classes."""
-    if not isinstance(kind, Conditional):
-        return False
-    sizes = kind.given.num_categories.reshape(-1)
-    return kind.given.shape.numel() == 1 and bool(sizes[0] > 1)
-
-
-def _classify(run: Run, num_samples: int, x: Tensor) -> Classification:
-    """Classify the evaluated examples by Bayes' rule, with the frequencies of training data."""
-    assert isinstance(run.kind, Conditional) and isinstance(run.train, Tensor)
-    classes = run.train[:, -1]
-    return classify(
-        run.vae,
-        x,
-        class_frequencies(classes, int(run.kind.given.num_categories.reshape(-1)[0])),
-        num_samples,
-        seed=run.options.seed,
-        keep=unfinished_file(run, "classes"),
-        progress=True,
-    )
-
-
-def _check(kind: Kind, data: Tensor, drawn: Tensor) -> PredictiveChecks:
-    """Compare test examples with drawn ones: statistics of pictures, or columns of a table."""
-    if not kind.is_picture:
-        return compare_columns(data, drawn, kind)
-    if has_holes(kind):  # with the holes of test examples
-        like = data[torch.randint(len(data), (len(drawn),), device=data.device)]
-        drawn = torch.where(like.isnan(), torch.nan, drawn)
-    return compare_images(kind.intensities(data), kind.intensities(drawn))
-
-
-def unfinished_file(run: Run, name: str) -> Path:
-    """Return the file from which an interrupted part of an evaluation continues."""
-    return run.folder / UNFINISHED / f"{name}.pt"
 
 
 def label(name: str, conditions: dict[str, Any]) -> str:
@@ -315,57 +232,8 @@ def _bits_per_dim(run: Run, results: dict[str, Result]) -> float | None:
     if not run.base_measure.counts:
         return None
     tightest = list(_comparable(results).values())[-1]
-    mean = run.on_base_measure(tightest).mean
-    whole = results.get("whole")
-    if isinstance(whole, Corrected):  # the mean over all examples, by the difference on some
-        mean += whole.mean - tightest.mean
-    return bits_per_dim(mean, run.num_observed.double().mean().item())
-
-
-def _diagnose(run: Run, x: Tensor) -> tuple[Diagnosis, Smoothness | None]:
-    """Diagnose the code of x; a probe of the labels is fitted to validation examples."""
-    vae, seed = run.vae, run.options.seed
-    labelled = [
-        (examples[:5000], labels[:5000])
-        for examples, labels in zip((run.validation, run.test), run.labels, strict=True)
-        if labels is not None
-    ]
-    diagnosis = diagnostics.diagnose(
-        vae.model, vae.guide, x, labelled if len(labelled) == 2 else (), seed
-    )
-    measurable = vae.posterior.support in ("real", "sphere") and len(x) > 10
-    return diagnosis, diagnostics.smoothness(vae, x, seed=seed) if measurable else None
-
-
-def _draw(run: Run, count: int) -> Tensor:
-    """Draw examples from the model, shape [count, *event].
-
-    Where totals of counts are known, or conditions, they are those of test examples, drawn at
-    random.
-    """
-    known = isinstance(run.kind, Conditional) or getattr(run.kind, "total_is_known", False)
-
-    @torch.no_grad()
-    def draw(batch: Arguments, advance: Callable[[int], Any]) -> dict[str, Tensor]:
-        x = _draw_like_examples(run, len(batch)) if known else run.vae.model(size=len(batch))
-        advance(len(batch))
-        return {"x": x}
-
-    return in_batches(
-        draw,
-        Arguments(torch.empty(count, 0, device=run.device)),
-        work_name="drawing",
-        batch_size=100,
-        seed=run.options.seed,
-        units=1,
-        unit="example",
-        progress=True,
-        keep=unfinished_file(run, "checks"),
-        depends_on=[run.vae],
-    )["x"]
-
-
-def _draw_like_examples(run: Run, count: int) -> Tensor:
-    like = run.test[torch.randint(len(run.test), (count,), device=run.device)]
-    drawn: Tensor = run.vae.likelihood.given(run.vae.draw_codes(count, like), like).sample()
-    return drawn
+    whole = results.get("whole")  # the mean over all examples, by the difference on some
+    count = len(run.evaluated if isinstance(whole, Corrected) else tightest.values)
+    log_p = whole.mean if isinstance(whole, Corrected) else tightest.mean
+    mean = log_p + run.shift[:count].mean().item()
+    return bits_per_dim(mean, run.num_observed[:count].double().mean().item())

@@ -16,7 +16,8 @@ from pyro_vae.bounds.estimates import finite
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.kinds import has_holes
 from pyro_vae.runs.blank_figure import blank_figure
-from pyro_vae.runs.evaluation import UNFINISHED, Evaluation, has_classes, unfinished_file
+from pyro_vae.runs.evaluation import Evaluation
+from pyro_vae.runs.model_diagnostics import UNFINISHED, has_classes, unfinished_file
 from pyro_vae.runs.run import Run
 from pyro_vae.training import History
 

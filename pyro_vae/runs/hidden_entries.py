@@ -26,19 +26,18 @@ def hide_entries(dataset: Dataset, options: Options) -> tuple[Dataset, Tensor | 
         InputError: if the data are larger than memory.
     """
     share = options.hold_out_entries
-    if share == 0:
+    if not share:
         return dataset, None
     if not isinstance(dataset.train, Tensor):
         raise InputError(
             "values of data that are larger than memory are not hidden: leave hold_out_entries out",
             "hold_out_entries",
         )
-    generator = torch.Generator().manual_seed(options.data_seed)
+    generator = torch.Generator().manual_seed(options.hiding_seed)
     parts = []
     for part in (dataset.train, dataset.validation, dataset.test):
         hidden = torch.rand(part.shape, generator=generator) < share
-        numbers = part if part.is_floating_point() else part.float()
-        parts.append(numbers.masked_fill(hidden, torch.nan))
+        parts.append(as_floats(part).masked_fill(hidden, torch.nan))
     train, validation, test = parts
     kind = dataset.kind if isinstance(dataset.kind, Incomplete) else Incomplete(dataset.kind)
     changed = replace(dataset, kind=kind, train=train, validation=validation, test=test)
@@ -54,7 +53,14 @@ def hidden_values(kind: Kind, whole: Tensor, test: Tensor, options: Options) -> 
         test: test examples as the likelihood sees them, without the hidden values.
         options: the options of the run, with the seed of the noise in `test`.
     """
-    numbers = whole if whole.is_floating_point() else whole.float()
+    numbers = as_floats(whole)
     seed = options.noise_seeds[2]
     known = kind.observe_once(kind.binarize(numbers, options.binarization, seed), seed)
     return torch.where(test.isnan(), known, torch.nan)
+
+
+def as_floats(stored: Tensor) -> Tensor:
+    """Return whole numbers as floats that have all of them."""
+    if stored.is_floating_point():
+        return stored
+    return stored.float() if stored.itemsize < 4 else stored.double()

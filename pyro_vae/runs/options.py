@@ -13,6 +13,7 @@ from pyro_vae.likelihoods import Likelihood
 from pyro_vae.objectives import Objective
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
+from pyro_vae.programs.random_streams import stream_seed
 
 
 def positive(default: float) -> Any:
@@ -30,7 +31,7 @@ def random_seed(default: int) -> Any:
     return _field(default, lambda value: 0 <= value < 2**32, "between 0 and 2**32 - 1")
 
 
-def share(default: float) -> Any:
+def share(default: float | None) -> Any:
     """Return a field for a share, from 0 to below 1."""
     return _field(default, lambda value: 0 <= value < 1, "from 0 to below 1")
 
@@ -51,6 +52,9 @@ def check_fields(options: Any) -> None:
             continue
         expected = option.metadata["expected"]
         raise InputError(f"{option.name} has to be {expected}, and {value} is not", option.name)
+
+
+HIDING = 1  # the random stream of the choice of hidden values
 
 
 @dataclass
@@ -115,7 +119,7 @@ class Options:
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     condition: str | None = None
-    hold_out_entries: float = share(0.0)
+    hold_out_entries: float | None = share(None)
     binarization: Binarization = "dynamic"
     latent_dim: int = positive(8)
     prior: Callable[[int], Prior] = priors.StandardNormal
@@ -143,6 +147,11 @@ class Options:
         """Seeds of independent noise in training, validation and test examples."""
         first, second, third = (3 * self.data_seed + i for i in range(3))
         return first, second, third
+
+    @property
+    def hiding_seed(self) -> int:
+        """The seed of the choice of values that are hidden: none of those of the noise in them."""
+        return stream_seed(self.data_seed, HIDING)
 
 
 # The help of --data lists the sources that there are.

@@ -1,5 +1,7 @@
 """The VAE of a run, from the parts that its options name."""
 
+import torch
+
 from pyro_vae.data import Dataset
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind
@@ -24,6 +26,8 @@ def _make_likelihood(options: Options, kind: Kind) -> Likelihood:
     likelihood = options.likelihood(options.latent_dim + conditions, whole)
     if isinstance(of, Incomplete):
         likelihood = ObservedEntries(likelihood)
+        with torch.no_grad():  # refuses values that depend on each other, before Pyro runs it
+            likelihood(torch.zeros(1, options.latent_dim + conditions))
     return likelihood if given is None else Given(likelihood, given)
 
 

@@ -60,7 +60,8 @@ def _format_result(run: Run, evaluation: Evaluation, name: str) -> str:
 
 def _title(run: Run, name: str, result: Result) -> str:
     if result.bound is None:
-        return f"{TITLES.get(name, name)}:"
+        whole = name == "simulated" and has_holes(run.kind)
+        return f"{TITLES.get(name, name)}{', without missing values' if whole else ''}:"
     count = len(result.bound.values)
     if name == "iwae":
         what = "log p(x|y)" if isinstance(run.kind, Conditional) else "log p(x)"

@@ -191,15 +191,19 @@ class Run:
         x = self.test[self.evaluated.to(self.device)]
         return self.dims - x.isnan().flatten(1).sum(1).cpu()
 
+    @property
+    def shift(self) -> Tensor:
+        """The nats that are added to log p(x) of each evaluated example, on the base measure."""
+        x = self.test[self.evaluated.to(self.device)]
+        return torch.as_tensor(self.kind.shift(x), dtype=torch.float64).cpu().expand(len(x))
+
     def on_base_measure(self, bound: Estimate) -> Estimate:
         """Return a bound on log p(x) as a bound on its logarithm on the run's base measure.
 
         Args:
             bound: of the evaluated examples, or of the first of them.
         """
-        x = self.test[self.evaluated[: len(bound.values)].to(self.device)]
-        shift = torch.as_tensor(self.kind.shift(x)).cpu()
-        return replace(bound, values=bound.values + shift)
+        return replace(bound, values=bound.values + self.shift[: len(bound.values)])
 
     def observe(self, examples: Tensor) -> Tensor:
         """Return stored examples as the likelihood sees them, with fresh noise."""

@@ -121,7 +121,7 @@ def weights_after_the_move(patch: pytest.MonkeyPatch) -> None:
                 point, _ = self.move(point, x, self.betas[t], step, moves.scale)
                 width = self.betas[t] - self.betas[t - 1]
                 log_w += width * (point.log_p - point.log_q).double()
-            return log_w, torch.ones_like(log_w[0])
+            return log_w, torch.ones_like(log_w[0]), point.u
 
     patch.setattr(annealing, "Chains", Chains)
 

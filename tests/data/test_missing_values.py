@@ -105,9 +105,18 @@ def test_a_mask_beside_the_data(tmp_path: Path) -> None:
         assert loaded.fingerprint == expected.fingerprint
     masked = data.from_object(np.ma.masked_array(IMAGES, missing))
     assert masked.fingerprint == expected.fingerprint
-    np.savez(tmp_path / "a.npz", x=IMAGES, mask=missing)
-    with pytest.raises(InputError, match="name it missing or observed"):
-        data.load(str(tmp_path / "a.npz"))
+    named = data.from_object({"x": np.ma.masked_array(IMAGES, missing)})
+    assert named.fingerprint == expected.fingerprint
+    for name in ("mask", "mask_train", "x_mask", "is_missing", "missing_test", "masks"):
+        np.savez(tmp_path / "a.npz", x=IMAGES, **{name: missing})
+        with pytest.raises(InputError, match=f"holds {name}, which may mark"):
+            data.load(str(tmp_path / "a.npz"))
+    parts = {"x_train": IMAGES[:80], "x_test": IMAGES[80:], "missing_train": missing[:80]}
+    np.savez(tmp_path / "a.npz", **parts)
+    assert data.load(str(tmp_path / "a.npz")).train.isnan().any()  # type: ignore[union-attr]
+    masked_labels = np.ma.masked_array(np.arange(N) % 3, np.arange(N) == 5)
+    with pytest.raises(InputError, match="1 labels are masked"):
+        data.from_object(IMAGES, masked_labels)
     np.savez(tmp_path / "a.npz", x=IMAGES, missing=missing[:, 0])
     with pytest.raises(InputError, match="missing has to hold 0 and 1 in the shape"):
         data.load(str(tmp_path / "a.npz"))
@@ -143,3 +152,12 @@ def test_row_numbers_and_identifiers_with_holes_are_refused() -> None:
     frame["id"] = [None if i % 3 == 0 else f"patient {i}" for i in range(N)]
     with pytest.raises(InputError, match="80 different strings in 80 rows"):
         data.from_object(frame)
+
+
+def test_empty_columns_of_a_matrix_of_one_kind_are_left_out() -> None:
+    counts = draw.poisson(9, (N, 6)).astype(float)
+    counts[:, 2] = np.nan
+    loaded = data.from_object(counts)
+    assert loaded.names == ("0", "1", "3", "4", "5")
+    assert "left out, because they are empty: 2" in loaded.notes
+    assert not isinstance(loaded.kind, kinds.Incomplete)

@@ -215,7 +215,7 @@ def test_log_normal_is_the_normal_of_the_features() -> None:
         kind = Positive([2]).fitted(factor * stored)
         likelihood = likelihoods.LogNormal(2, kind, Linear)
         z, x = torch.zeros(50, 2), kind.observe(factor * stored)
-        log_p = kind.base_measure().log_prob(likelihood(z).log_prob(x))
+        log_p = likelihood(z).log_prob(x) + kind.shift(x)
         features = kind.features(x)
         scale = 1e-3 + likelihood.second.exp()
         normal = dist.Normal(likelihood.decoder(z), scale).log_prob(features) - kind.scale.log()

@@ -123,15 +123,6 @@ def test_missing_values_leave_their_factors_out(name: str) -> None:
         alone[:, place] = flat[:, place]
         total += likelihood(z).log_prob(alone.view(-1, *event))
     torch.testing.assert_close(log_p, total, rtol=1e-5, atol=1e-4)
-    # What stands in a hole of the data does not matter.
-    drawn = likelihood.whole(z).sample()
-    other = torch.where(x.isnan(), drawn, x)
-    pixels = likelihood.whole(z)
-    if not isinstance(likelihood.whole, likelihoods.Columns):
-        factors = pixels.base_dist.log_prob(other)
-        torch.testing.assert_close(
-            log_p, torch.where(x.isnan(), 0, factors).flatten(1).sum(1), rtol=1e-5, atol=1e-4
-        )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -145,9 +136,7 @@ def test_features_show_what_is_there_and_nothing_else(name: str) -> None:
     assert not own[~there].any()
     assert (own[1] == kind.whole.features(x[1:2])[0]).all()
     assert not there[0].any() and there[1].all()
-    # Two values that differ only in a hole do not exist: NaN has no value.
     assert kind.features(x).isfinite().all()
-    assert (kind.stored_features(stored) == kind.stored_features(stored)).all()
     assert (x.isnan() == stored.isnan()).all()
     assert kind.intensities(x).isnan().equal(x.isnan())
 
@@ -206,6 +195,27 @@ def test_dequantised_levels_are_shifted_by_the_values_that_are_there() -> None:
     there = (~x.isnan()).flatten(1).sum(1)
     shift = likelihood.kind.shift(x)
     torch.testing.assert_close(shift, -there.double() * math.log(256))
+
+
+def test_shifts_are_those_of_the_columns_that_are_there() -> None:
+    levels = kinds.UnitInterval([1], levels=256)
+    kind = kinds.Incomplete(kinds.Columns([(levels, [1]), (kinds.Counts([3]), [0, 2, 3])]))
+    x = torch.tensor([[1, 0.5, 2, 3], [torch.nan, 0.5, 2, 3], [1, torch.nan, 2, 3]])
+    expected = torch.tensor([-math.log(256), -math.log(256), 0]).double()
+    torch.testing.assert_close(kind.shift(x), expected)
+
+
+def test_features_do_not_depend_on_what_stands_in_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Gaussian", "Gamma", "Columns", "Bernoulli"):
+        likelihood, stored, x = built(name)
+        kind = likelihood.kind
+        features, shown = kind.features(x), kind.stored_features(stored)
+        with monkeypatch.context() as changed:
+            for cls in (kinds.Incomplete, type(kind.whole)):
+                filler = torch.ones(())  # possible for each of these kinds, and another one
+                changed.setattr(cls, "filler", filler)
+            assert kind.features(x).equal(features)
+            assert kind.stored_features(stored).equal(shown)
 
 
 @pytest.mark.parametrize(

@@ -330,7 +330,7 @@ REFUSED = [
     (["--data", "cifar"], ["'cifar'", "digits, mnist"]),
     (["--data", "none.npy"], ["no file none.npy"]),
     (["--data", "text.npy"], ["text.npy is not a NumPy array"]),
-    (["--data", "nan.npy"], ["nan.npy has missing values in 4 of 4 columns"]),
+    (["--data", "nan.npy"], ["nan.npy has no values: all are missing"]),
     (["--data", "wide.npy"], ["each column of wide.npy has one value in all rows"]),
     (["--data", "three.npy"], ["empty"]),
     (["--data", "folder"], ["no pictures in folder"]),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_vae.data.source import ReadOptions, Source
 from pyro_vae.data.understanding.arrays import source_of_arrays, to_array
-from pyro_vae.data.understanding.missing_values import hide
+from pyro_vae.data.understanding.missing_values import plain_array
 from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
 
@@ -52,10 +52,7 @@ def source_of_object(x: Any, labels: Any, options: ReadOptions) -> Source:
             return source_of_tensors(x, options, "the dict")
         raise InputError("put the labels into the dict, as y_train or labels", "labels")
     if isinstance(x, np.ndarray):
-        if np.ma.is_masked(x):
-            x = hide(np.ma.getdata(x), np.ma.getmaskarray(x), "missing", "the array")
-        x = np.asarray(x)  # of a subclass, such as np.matrix, whose products differ
-        return source_of_arrays({"train": x}, given, options, "the array")
+        return source_of_arrays({"train": plain_array(x, "the array")}, given, options, "the array")
     raise InputError(
         f"a {type(x).__name__} cannot be used: give an array, a tensor, a DataFrame, AnnData, or a "
         "dict of arrays",
@@ -64,4 +61,10 @@ def source_of_object(x: Any, labels: Any, options: ReadOptions) -> Source:
 
 
 def _plain(labels: Any) -> Any:
+    if np.ma.is_masked(labels):
+        raise InputError(
+            f"{np.ma.count_masked(labels):,} labels are masked: remove these rows, or leave the "
+            "labels out",
+            "labels",
+        )
     return labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)

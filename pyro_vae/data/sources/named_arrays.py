@@ -23,6 +23,7 @@ EXAMPLE_WORDS = (
 )  # fmt: skip
 LABEL_WORDS = ("y", "label", "labels", "target", "targets", "class", "classes")
 MASK_WORDS = ("missing", "observed")  # `mask` does not say which of the two it means
+MASK_HINTS = ("mask", "missing", "observed")
 NAME_WORDS = ("feature_names", "columns", "column_names", "var_names")
 
 
@@ -83,10 +84,11 @@ def source_of_named_arrays(
     if own_labels is not None and not single:
         options = replace(options, labels=None)
     examples = {part: arrays[roles.examples[part]] for part in PARTS if part in roles.examples}
-    for part, name in roles.masks.items():
-        if part in examples:
-            kind = "missing" if "missing" in name.lower() else "observed"
-            examples[part] = hide(examples[part], arrays[name], kind, where)
+    for part in examples if roles.masks else ():
+        name = roles.masks.get(part)
+        kind = "observed" if name and "observed" in name.lower() else "missing"
+        mask = np.zeros(examples[part].shape, bool) if name is None else arrays[name]
+        examples[part] = hide(examples[part], mask, kind, where)
     source = source_of_arrays(
         examples,
         {part: arrays[name] for part, name in roles.labels.items()},
@@ -130,10 +132,13 @@ def find_roles(names: list[str], where: str, labels: str | None = None) -> Roles
                     "name",
                 )
             found[part] = name
-    if any(name.lower() == "mask" for name in roles.others):
+    unclear = [name for name in roles.others if any(word in name.lower() for word in MASK_HINTS)]
+    unclear += [name for part, name in roles.masks.items() if part not in roles.examples]
+    if unclear:
         raise InputError(
-            f"{where} holds an array named mask, which may mark missing or observed values: name "
-            "it missing or observed",
+            f"{where} holds {listed(unclear)}, which may mark missing or observed values, and it "
+            "is not clear of what: name it missing or observed, or missing_test, beside the "
+            "examples that it is for",
             "name",
         )
     if not roles.examples and len(roles.others) == 1:

@@ -12,6 +12,7 @@ from pyro_vae.data.source import ReadOptions, Source, listed
 from pyro_vae.data.sources.named_arrays import source_of_named_arrays
 from pyro_vae.data.understanding.arrays import source_of_arrays, to_array
 from pyro_vae.data.understanding.given_kinds import refuse_image_size
+from pyro_vae.data.understanding.missing_values import plain_array
 from pyro_vae.errors import InputError
 
 
@@ -70,7 +71,7 @@ def source_of_tensors(loaded: Any, options: ReadOptions, where: str) -> Source:
         what += " (labels have one dimension, or give them a name in a dict)"
     elif isinstance(loaded, dict):
         tensors = {
-            str(key): to_array(value) if isinstance(value, Tensor) else value
+            str(key): to_array(value) if isinstance(value, Tensor) else plain_array(value, key)
             for key, value in loaded.items()
             if isinstance(value, Tensor | np.ndarray)
         }

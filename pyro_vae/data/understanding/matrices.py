@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.rows.row_reader import RowReader, SomeColumns
-from pyro_vae.data.source import ReadOptions
+from pyro_vae.data.source import ReadOptions, listed
 from pyro_vae.data.understanding.column_kinds import refuse_row_numbers, understand_columns
 from pyro_vae.data.understanding.given_kinds import ALL, check_names, given_numbers, parse_kind
 from pyro_vae.data.understanding.missing_values import note_missing, refuse_infinite
@@ -55,13 +55,26 @@ def understand_matrix(
     has_missing = bool(summary.num_missing.any())
     if int(summary.num_missing.sum()) == matrix.shape[0] * matrix.shape[1]:
         raise InputError(f"{where} has no values: all are missing (NaN)", "name")
+    empty = np.flatnonzero(summary.num_missing == matrix.shape[0])
+    named = [shown[j] for j in empty if shown[j] in options.columns]
+    if named:
+        raise InputError(
+            f"column {listed(named)} of {where} has no values: all are missing: drop it", "columns"
+        )
     if has_missing and not isinstance(matrix, np.ndarray):
         raise InputError(
             f"{where} has missing values (NaN), and is sparse or larger than memory: give a dense "
             "matrix that fits into memory",
             "name",
         )
-    notes = note_missing(summary.num_missing, shown, matrix.shape[0], "")
+    notes = []
+    if len(empty):
+        notes.append(f"left out, because they are empty: {listed([shown[j] for j in empty])}")
+        left = np.flatnonzero(summary.num_missing < matrix.shape[0])
+        names = shown = tuple(shown[j] for j in left)
+        matrix, summary = matrix[:, left], summary.of_columns(left)
+        has_missing = bool(summary.num_missing.any())
+    notes += note_missing(summary.num_missing, shown, matrix.shape[0], "")
     understood = None
     if not options.columns:
         understood = understand_whole(matrix, names, where, summary)

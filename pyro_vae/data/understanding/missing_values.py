@@ -58,6 +58,8 @@ def hide(array: np.ndarray, mask: np.ndarray, name: str, where: str) -> np.ndarr
     Raises:
         InputError: if the mask has another shape, or other values.
     """
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{where} holds {array.dtype}: expected numbers beside {name}", "name")
     if mask.shape != array.shape or not np.isin(mask, (0, 1)).all():
         raise InputError(
             f"{where}: {name} has to hold 0 and 1 in the shape of the examples, "
@@ -68,3 +70,14 @@ def hide(array: np.ndarray, mask: np.ndarray, name: str, where: str) -> np.ndarr
     kept = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
     kept[is_missing] = np.nan
     return kept
+
+
+def plain_array(array: np.ndarray, where: str) -> np.ndarray:
+    """Return an array of a plain type, NaN where it is masked.
+
+    Raises:
+        InputError: if it is masked, and holds no numbers.
+    """
+    if np.ma.is_masked(array):
+        return hide(np.ma.getdata(array), np.ma.getmaskarray(array), "missing", where)
+    return np.asarray(array)  # of a subclass, such as np.matrix, products differ

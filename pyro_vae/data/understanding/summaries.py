@@ -1,7 +1,7 @@
 """The facts about numbers that the rules in `rules.py` ask for."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,10 @@ class Summary:
     zeros: np.ndarray
     ones: np.ndarray
     on_grid: np.ndarray
+
+    def of_columns(self, places: np.ndarray) -> "Summary":
+        """Return the facts about some of the columns."""
+        return Summary(*(getattr(self, each.name)[places] for each in fields(self)))
 
     def ends(self) -> tuple[float, float]:
         """Return the least and the largest value of all columns."""
