@@ -6,6 +6,7 @@
 - `objectives` are trained by the engines and the loop in `training`.
 - `bounds` measures log p(x) for any Pyro model and guide.
 - `diagnostics` examines the latent code; `refinement` improves q(z|x) for given examples.
+- `load` opens the folder of a trained run, to score, encode, sample and impute.
 - `figures` draws; `runs` is the command line and the folder that a run fills.
 - `semi_supervised` has VAEs with a class y that is known for some of the examples.
 - `compiling` turns a function in which Pyro programs run into a compiled function.
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pyro_vae import training as svi
     from pyro_vae.diagnostics import refinement
     from pyro_vae.programs import compiling
+    from pyro_vae.runs.applying import load
 
 __version__ = "0.1.0"  # the only place; the build reads it as text, and imports nothing
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "figures",
     "kinds",
     "likelihoods",
+    "load",
     "networks",
     "objectives",
     "posteriors",
@@ -76,6 +79,7 @@ _OTHER_PLACES = {
     "refinement": "pyro_vae.diagnostics.refinement",
     "svi": "pyro_vae.training",
 }
+_FUNCTIONS = {"load": "pyro_vae.runs.applying"}
 
 
 class _OtherPlaces(MetaPathFinder, Loader):
@@ -99,13 +103,16 @@ sys.meta_path.append(_OtherPlaces())
 
 if not TYPE_CHECKING:  # type checkers read the imports above
 
-    def __getattr__(name: str) -> "ModuleType":
-        """Import a public module at its first use."""
+    def __getattr__(name: str) -> Any:
+        """Import a public module, or the module of a public function, at its first use."""
         if name not in __all__:
             raise AttributeError(f"module 'pyro_vae' has no attribute '{name}'")
-        module = importlib.import_module(_OTHER_PLACES.get(name, f"pyro_vae.{name}"))
-        globals()[name] = module
-        return module
+        if name in _FUNCTIONS:
+            found = getattr(importlib.import_module(_FUNCTIONS[name]), name)
+        else:
+            found = importlib.import_module(_OTHER_PLACES.get(name, f"pyro_vae.{name}"))
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

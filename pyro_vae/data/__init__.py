@@ -21,6 +21,7 @@ In the order of the work:
 | `column_spec.py` | `ColumnSpec`: what a column can be; the `Kind` of a data set of such columns |
 | `fingerprint.py` | the rows' hashes, and what identifies a data set |
 | `splitting.py` | training, validation and test examples; the same ones in any order of rows |
+| `plain_rows.py` | the rows of a file as they are, for a model that is trained already |
 | `rows/` | rows that are read when they are needed |
 
 Imports run from `dataset` to `sources`, `understanding`, `source`, `column_spec` and `rows`.

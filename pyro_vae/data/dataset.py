@@ -72,6 +72,7 @@ class Dataset:
         label_names: what the labels 0, 1, .. stand for, if they have names.
         notes: sentences to print: what was done to the data, and what may be wrong with them.
         fingerprint: what identifies all examples, in whatever order; see `fingerprint.py`.
+        conditions: what the conditions are that examples have beside them, a column each.
     """
 
     kind: Kind
@@ -86,6 +87,7 @@ class Dataset:
     label_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    conditions: tuple[ColumnSpec, ...] = ()
 
 
 def load(

@@ -20,7 +20,7 @@ and reports ask the kind, and never look at the type of a tensor.
 To add a kind, write a subclass of `Kind` in a new file of this folder (of `Pixels`, if a person
 sees it as grey or coloured pixels), and import it here. A likelihood for it is one more file, in
 `likelihoods`. `docs/extending.md` says what else changes if users should be able to name the kind
-in `--columns`, or if it should be inferred.
+in `--columns`, or if it should be inferred. `kind_states` writes kinds into a run's folder.
 """
 
 from pyro_vae.kinds.base_measure import BaseMeasure, bits_per_dim
@@ -31,6 +31,7 @@ from pyro_vae.kinds.conditional import Conditional, has_holes
 from pyro_vae.kinds.counts import Counts
 from pyro_vae.kinds.incomplete import Incomplete
 from pyro_vae.kinds.kind import Binarization, Kind, Stored
+from pyro_vae.kinds.kind_states import from_state, to_state
 from pyro_vae.kinds.levels import Levels
 from pyro_vae.kinds.pixels import Pixels
 from pyro_vae.kinds.positive import Positive
@@ -57,5 +58,7 @@ __all__ = [
     "UnitInterval",
     "bits_per_dim",
     "column_names",
+    "from_state",
     "has_holes",
+    "to_state",
 ]

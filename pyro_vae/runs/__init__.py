@@ -13,12 +13,15 @@ In the order of the work:
 | `run_data` | the data of a run: loaded, split, checked against its fingerprint, and shown |
 | `conditions`, `hidden_entries` | columns that are given; values that are hidden, to be imputed |
 | `parts_of_vae` | the VAE, from the parts that the options name |
+| `data_form` | what a run remembers of its data, in `data.pt` |
+| `validation_scores` | log p(x) of validation examples, in `scores.pt` |
 | `evaluation`, `refined` | what is measured of a run: bounds, and all else |
 | `model_diagnostics` | what is measured beside bounds: checks, imputation, classes, the code |
 | `report` | the results as text |
 | `files` | the results as files and figures; the list of figures |
 | `blank_figure` | an empty figure, in whose style the current folder has no say |
 | `comparison` | runs, compared with each other from what is in their folders |
+| `applying/` | a trained model at work on new data: `pyro_vae.load` |
 | `malloc` | how the process reuses the memory that it frees |
 """
 

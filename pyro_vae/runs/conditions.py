@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_vae import kinds
 from pyro_vae.data import Dataset
-from pyro_vae.data.column_spec import kind_of_values
+from pyro_vae.data.column_spec import ColumnSpec, kind_of_values
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind
 
@@ -41,7 +41,9 @@ def take_out(dataset: Dataset, names: list[str]) -> tuple[Dataset, Kind, Conditi
             "condition",
         )
     if names == [LABELS] and LABELS not in shown:
-        return dataset, *_labels(dataset)
+        kind, classes = _labels(dataset)
+        spec = ColumnSpec("label", "categories", kind.categories[0])
+        return replace(dataset, conditions=(spec,)), kind, classes
     if len(set(names)) < len(names):
         raise InputError(f"a condition is named twice in {', '.join(names)}", "condition")
     unknown = [name for name in names if name not in shown]
@@ -80,6 +82,10 @@ def take_out(dataset: Dataset, names: list[str]) -> tuple[Dataset, Kind, Conditi
         test=test,
         columns=tuple(columns[place] for place in rest) if len(columns) > 1 else columns,
         names=tuple(shown[place] for place in rest),
+        conditions=tuple(
+            columns[at] if len(columns) > 1 else replace(columns[0], name=shown[at])
+            for at in chosen
+        ),
     )
     train, validation, test = (part[:, chosen] for part in parts)
     return changed, given, (train, validation, test)
@@ -100,7 +106,7 @@ def put_back(dataset: Dataset, given: Kind, conditions: Conditions) -> Dataset:
     return replace(dataset, kind=kind, train=train, validation=validation, test=test)
 
 
-def _labels(dataset: Dataset) -> tuple[Kind, Conditions]:
+def _labels(dataset: Dataset) -> tuple[kinds.Categories, Conditions]:
     """Return the labels as one column of categories."""
     found = [getattr(dataset, f"{part}_labels") for part in PARTS]
     labels = [each for each in found if isinstance(each, Tensor)]

@@ -1,10 +1,12 @@
 """The VAE of a run, from the parts that its options name."""
 
+from pathlib import Path
+
 import torch
 
-from pyro_vae.data import Dataset
+from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Conditional, Incomplete, Kind
+from pyro_vae.kinds import Conditional, Incomplete, Kind, Stored
 from pyro_vae.likelihoods import Given, Likelihood, ObservedEntries
 from pyro_vae.runs.options import Options
 from pyro_vae.vae import VAE
@@ -31,13 +33,21 @@ def _make_likelihood(options: Options, kind: Kind) -> Likelihood:
     return likelihood if given is None else Given(likelihood, given)
 
 
-def make_vae(options: Options, dataset: Dataset) -> VAE:
-    """Make the parts that the options name, for the data."""
+def make_vae(options: Options, kind: Kind, train: Stored | None = None) -> VAE:
+    """Make the parts that the options name, for data of a kind.
+
+    Args:
+        options: the options of the run.
+        kind: what the data are.
+        train: stored training examples, from which the likelihood's kind takes its statistics; None
+            if `kind` is that of a likelihood, and has them already.
+    """
     try:
         prior = options.prior(options.latent_dim)
-        likelihood = _make_likelihood(options, dataset.kind)
-        likelihood.kind.check(dataset.train)
-        likelihood.fit_kind(dataset.train)
+        likelihood = _make_likelihood(options, kind)
+        if train is not None:
+            likelihood.kind.check(train)
+            likelihood.fit_kind(train)
         posterior = options.posterior(likelihood.kind.feature_shape, options.latent_dim)
         return VAE(prior, likelihood, posterior)
     except TypeError as error:
@@ -46,3 +56,22 @@ def make_vae(options: Options, dataset: Dataset) -> VAE:
         raise InputError(
             f"{error}: choose a subclass that implements them, see the help"
         ) from error
+
+
+def load_best(vae: VAE, path: Path) -> None:
+    """Load the parameters of the best epoch into a VAE, and set it to evaluation mode.
+
+    Args:
+        vae: the VAE that the options of the run describe.
+        path: a run's `best.pt`.
+
+    Raises:
+        InputError: if there is no such file, or its parameters do not fit.
+    """
+    state = checkpoint.load(path)
+    try:
+        vae.model.load_state_dict(state["model"])
+        vae.guide.load_state_dict(state["guide"])
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise InputError(f"{path} does not fit the model that config.yaml describes") from error
+    vae.eval()

@@ -14,14 +14,17 @@ from torch import Tensor
 
 from pyro_vae import checkpoint, training
 from pyro_vae.bounds import Estimate
-from pyro_vae.data import Rows
+from pyro_vae.data import Dataset, Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
 from pyro_vae.runs import config
+from pyro_vae.runs.conditions import LABELS
+from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.hidden_entries import hidden_values
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.parts_of_vae import make_vae, named_likelihood
-from pyro_vae.runs.run_data import check_fingerprint, prepare, sample, show
+from pyro_vae.runs.parts_of_vae import load_best, make_vae, named_likelihood
+from pyro_vae.runs.run_data import check_fingerprint, prepare, sample, show, split_names
+from pyro_vae.runs.validation_scores import ValidationScores
 from pyro_vae.training import CompiledEngine, EagerEngine, Engine, History
 from pyro_vae.vae import VAE
 
@@ -41,6 +44,7 @@ class Run:
         options: the options, as they were given.
         device: where the model and the data are.
         data_kind: what the data are.
+        form: what is remembered of the data, in `data.pt`.
         train: stored training examples.
         validation: validation examples as the likelihood sees them.
         test: test examples as the likelihood sees them.
@@ -59,6 +63,7 @@ class Run:
     options: Options
     device: torch.device
     data_kind: Kind
+    form: DataForm
     train: Tensor | Rows
     validation: Tensor
     test: Tensor
@@ -85,7 +90,7 @@ class Run:
         device = _find_device(options.device)
         dataset, whole = prepare(options)
         torch.manual_seed(options.seed)
-        vae = make_vae(options, dataset)
+        vae = make_vae(options, dataset.kind, dataset.train)
         namespace = namespace.clone()
         namespace.fingerprint = dataset.fingerprint
         if namespace.likelihood.class_path == config.BY_KIND:
@@ -106,6 +111,9 @@ class Run:
             options=options,
             device=device,
             data_kind=dataset.kind,
+            form=DataForm.of(
+                dataset, kind, _labels_are_given(options, dataset), _left_out(options)
+            ),
             train=train.to(device),
             validation=validation.to(device),
             test=test.to(device),
@@ -242,6 +250,8 @@ class Run:
     def fit(self) -> History:
         """Train until all epochs are done, and load the parameters of the best epoch.
 
+        The scores of validation examples are written then; see `ValidationScores`.
+
         Returns:
             A row for each epoch; see `training.fit`.
         """
@@ -255,10 +265,14 @@ class Run:
             callbacks=self.callbacks(),
         )
         self.load_best()
+        seeds = self.options.data_seed, self.options.seed
+        ValidationScores.of(self.vae, self.validation, *seeds).save(self.folder)
         return history
 
     def create(self) -> None:
-        """Make the run's folder with `config.yaml`. The folder never exists without this file.
+        """Make the run's folder with `config.yaml` and `data.pt`.
+
+        The folder never exists without these files.
 
         Raises:
             InputError: if the folder exists.
@@ -273,6 +287,7 @@ class Run:
         try:
             unfinished.mkdir(parents=True)
             self.write_config(unfinished)
+            self.form.save(unfinished)
             unfinished.rename(self.folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -306,6 +321,7 @@ class Run:
                     "epochs",
                 )
         self.write_config()
+        self.form.save(self.folder)
 
     def load_best(self) -> None:
         """Load the parameters of the best epoch into the VAE, and set it to evaluation mode.
@@ -313,14 +329,7 @@ class Run:
         Raises:
             InputError: if there is no such file, or its parameters do not fit.
         """
-        path = self.folder / "best.pt"
-        state = checkpoint.load(path)
-        try:
-            self.vae.model.load_state_dict(state["model"])
-            self.vae.guide.load_state_dict(state["guide"])
-        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            raise InputError(f"{path} does not fit the model that config.yaml describes") from error
-        self.vae.eval()
+        load_best(self.vae, self.folder / "best.pt")
 
 
 def choose_engine(
@@ -336,6 +345,17 @@ def choose_engine(
     if asked != "auto":
         return asked
     return "compiled" if device.type == "cpu" and num_steps >= COMPILING_PAYS else "eager"
+
+
+def _labels_are_given(options: Options, dataset: Dataset) -> bool:
+    """Return whether the condition is the labels, and not a column of this name."""
+    names = [spec.name for spec in dataset.conditions]
+    return split_names(options.condition or "") == [LABELS] and names != [LABELS]
+
+
+def _left_out(options: Options) -> list[str]:
+    """Return the names of the columns that the options leave out of the examples."""
+    return [*split_names(options.drop or ""), *([options.labels] if options.labels else [])]
 
 
 def _num_steps(options: Options, num_examples: int) -> int:

@@ -12,7 +12,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-from pyro_vae import bounds, checkpoint, training
+import pyro_vae
+from pyro_vae import InputError, bounds, checkpoint, data, training
+from pyro_vae.runs import command_line
 from pyro_vae.runs.run import Run
 
 
@@ -54,3 +56,18 @@ def test_an_old_run_is_opened_and_resumed(tmp_path: Path) -> None:
     }
     assert checkpoint.load(folder / "best.pt")["epoch"] == 3
     assert iwae(Run.open(folder)) == pytest.approx(-25.887958526611328, rel=1e-5)
+
+
+def test_an_old_run_is_used_without_its_data_once_it_was_resumed_with_them(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(ROOT / "tests/fixtures/old_run", folder)
+    with pytest.raises(InputError, match="older version: resume it once with its data"):
+        pyro_vae.load(folder)
+    run = Run.build(folder, command_line.parse_training(["--resume", str(folder)]))
+    run.resume()
+    run.load_best()
+    model = pyro_vae.load(folder)
+    assert torch.equal(model.observe(data.load("digits").test), run.test)
+    torch.manual_seed(0)
+    log_w = bounds.log_weights(model.vae.model, model.vae.guide, run.test[:10], 10)
+    assert bounds.iwae(log_w).mean().item() == iwae(run)

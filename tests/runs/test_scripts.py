@@ -82,6 +82,8 @@ def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
         "metrics.csv",
         "checkpoint.pt",
         "best.pt",
+        "data.pt",
+        "scores.pt",
         "bounds.json",
         "figures/training.png",
         "figures/samples.png",
@@ -724,7 +726,7 @@ def test_killed_ten_times_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     epochs = stopped_at[-1] + 3
     finish("--resume", run, "--epochs", epochs)
     finish(*options, "--out", tmp_path / "whole", "--epochs", epochs)
-    for name in ("checkpoint.pt", "best.pt"):
+    for name in ("checkpoint.pt", "best.pt", "data.pt", "scores.pt"):
         whole, killed = (checkpoint.load(tmp_path / part / name) for part in ("whole", "killed"))
         assert_equal(whole, killed)
     for name in ("metrics.csv", "bounds.json"):

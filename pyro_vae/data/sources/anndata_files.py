@@ -57,6 +57,17 @@ def read_h5ad(name: str, root: Path, options: ReadOptions) -> Source:
     """
     refuse_image_size(options, name)
     path = Path(name)
+    cells, notes = read_cells(path)
+    source = _understand(cells, options, path.name)
+    return replace(source, notes=(*notes, *source.notes))
+
+
+def read_cells(path: Path) -> tuple[Cells, list[str]]:
+    """Return what is used of a `.h5ad` file, and notes.
+
+    Raises:
+        InputError: if there is no such file, or it cannot be read.
+    """
     if not path.exists():
         raise InputError(f"there is no file {path}", "name")
     try:
@@ -75,8 +86,7 @@ def read_h5ad(name: str, root: Path, options: ReadOptions) -> Source:
         raise InputError(
             f"{path.name} is not a file of anndata ({first_line(error)})", "name"
         ) from error
-    source = _understand(cells, options, path.name)
-    return replace(source, notes=(*notes, *source.notes))
+    return cells, notes
 
 
 def source_of_anndata(loaded: Any, options: ReadOptions, where: str) -> Source:
@@ -160,7 +170,7 @@ def _understand(cells: Cells, options: ReadOptions, where: str) -> Source:
     repeated = len(names) - len(set(names))
     if repeated:
         notes.append(f"{where}: {repeated:,} names of variables repeat others: numbered")
-        names = _numbered(names)
+        names = numbered(names)
     if not isinstance(matrix, RowReader) and not hasattr(matrix, "tocsr"):
         matrix = np.asarray(matrix)
     if matrix.dtype.kind not in "biuf":
@@ -198,7 +208,7 @@ def _is_whole(matrix: Any) -> bool:
     return is_whole or not is_finite
 
 
-def _numbered(names: tuple[str, ...]) -> tuple[str, ...]:
+def numbered(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return names, of which the second `a` is `a-1`, and so on, as anndata makes them unique."""
     seen: dict[str, int] = {}
     taken = set(names)

@@ -52,7 +52,7 @@ def read_image_folder(name: str, root: Path, options: ReadOptions) -> Source:
     if size is not None and size < 1:
         raise InputError(f"image_size has to be above zero, but is {size}", "image_size")
     notes: list[str] = []
-    parts = _find(folder, notes)
+    parts = find_pictures(folder, notes)
     everything = [path for pictures in parts.values() for path, _ in pictures]
     survey = look_through(everything, size)
     _check(survey, folder)
@@ -76,7 +76,7 @@ def read_image_folder(name: str, root: Path, options: ReadOptions) -> Source:
     return replace(source, notes=(*notes, *source.notes))
 
 
-def _find(folder: Path, notes: list[str]) -> dict[str, Pictures]:
+def find_pictures(folder: Path, notes: list[str]) -> dict[str, Pictures]:
     """Return the pictures of each part, sorted, with the names of their classes."""
     below = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     named = {

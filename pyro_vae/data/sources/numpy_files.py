@@ -30,7 +30,7 @@ def read_npy(name: str, root: Path, options: ReadOptions) -> Source:
     """
     refuse_image_size(options, name)
     path = Path(name)
-    return source_of_arrays({"train": _load(path)}, {}, options, path.name)
+    return source_of_arrays({"train": load_numpy(path)}, {}, options, path.name)
 
 
 def read_npz(name: str, root: Path, options: ReadOptions) -> Source:
@@ -48,9 +48,22 @@ def read_npz(name: str, root: Path, options: ReadOptions) -> Source:
     """
     refuse_image_size(options, name)
     path = Path(name)
-    with _load(path) as loaded:
-        if SPARSE <= {*loaded.files}:
-            return _read_sparse(path, options)
+    matrix = load_sparse(path)
+    if matrix is not None:
+        understood = understand_sparse(matrix, options, path.name)
+        return part_again(understood, {"train": matrix.shape[0]}, {}, f"the labels of {path.name}")
+    arrays, notes = load_arrays(path)
+    source = source_of_named_arrays(arrays, options, path.name)
+    return replace(source, notes=(*notes, *source.notes))
+
+
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the arrays of a `.npz` file by their names, and notes of those that are not read.
+
+    Raises:
+        InputError: if there is no such file, or it holds none that can be read.
+    """
+    with load_numpy(path) as loaded:
         arrays: dict[str, np.ndarray] = {}
         objects: list[str] = []
         for key in loaded.files:
@@ -62,28 +75,32 @@ def read_npz(name: str, root: Path, options: ReadOptions) -> Source:
                 objects.append(key)
             except Exception as error:  # NumPy's and zip's parsers raise many types of errors
                 raise _broken(path, error) from error
-    notes = []
     if objects and not arrays:
         raise InputError(f"{path.name} holds Python objects: save arrays of numbers", "name")
-    if objects:
-        notes.append(f"{path.name}: {listed(objects)} not read, because it holds Python objects")
-    source = source_of_named_arrays(arrays, options, path.name)
-    return replace(source, notes=(*notes, *source.notes))
+    if not objects:
+        return arrays, []
+    note = f"{path.name}: {listed(objects)} not read, because it holds Python objects"
+    return arrays, [note]
 
 
-def _read_sparse(path: Path, options: ReadOptions) -> Source:
-    """Read a matrix that `scipy.sparse.save_npz` wrote."""
+def load_sparse(path: Path) -> Any:
+    """Return the matrix that `scipy.sparse.save_npz` wrote, in the layout CSR; None if none is.
+
+    Raises:
+        InputError: if there is no such file, or it is broken.
+    """
+    with load_numpy(path) as loaded:
+        if not {*loaded.files} >= SPARSE:
+            return None
     from scipy import sparse
 
     try:
-        matrix = sparse.load_npz(path).tocsr()
+        return sparse.load_npz(path).tocsr()
     except Exception as error:  # NumPy's and SciPy's parsers raise many types of errors
         raise _broken(path, error) from error
-    understood = understand_sparse(matrix, options, path.name)
-    return part_again(understood, {"train": matrix.shape[0]}, {}, f"the labels of {path.name}")
 
 
-def _load(path: Path) -> Any:
+def load_numpy(path: Path) -> Any:
     """Return what NumPy loads. An array is mapped from its file, unless it is empty."""
     try:
         try:

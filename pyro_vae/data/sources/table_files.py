@@ -33,12 +33,26 @@ def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
     Raises:
         InputError: if there is no such file, or its columns cannot be used.
     """
-    import pandas as pd
-
     refuse_image_size(options, name)
     path = Path(name)
-    how = sniff(path)
-    frame, notes = _read(path, how, options)
+    frame, notes = read_text_frame(path, options)
+    missing = ", as empty cells, or as words such as NA, None and null"
+    return _source(frame, options, path.name, notes, missing)
+
+
+def read_text_frame(path: Path, options: ReadOptions) -> tuple[Any, list[str]]:
+    """Return a table of text as a DataFrame, without a column that counts its rows, and notes.
+
+    Args:
+        path: the path of the file.
+        options: what the user says about the data.
+
+    Raises:
+        InputError: if there is no such file, or it is no table.
+    """
+    import pandas as pd
+
+    frame, notes = _read(path, sniff(path), options)
     while _is_index(frame) and frame.columns[0] not in (
         options.labels,
         *options.drop,
@@ -48,8 +62,7 @@ def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
         counts = pd.api.types.is_integer_dtype(index) and index.max() - index.min() < len(index)
         what = "counts the rows" if counts else "differs in all rows"
         notes.append(f"{path.name}: the first column has no name and {what}: left out")
-    missing = ", as empty cells, or as words such as NA, None and null"
-    return _source(frame, options, path.name, notes, missing)
+    return frame, notes
 
 
 def read_parquet(name: str, root: Path, options: ReadOptions) -> Source:
@@ -63,12 +76,21 @@ def read_parquet(name: str, root: Path, options: ReadOptions) -> Source:
     Raises:
         InputError: if there is no such file, or its columns cannot be used.
     """
-    import pandas as pd
-
     refuse_image_size(options, name)
     path = Path(name)
+    return _source(read_parquet_frame(path), options, path.name, [])
+
+
+def read_parquet_frame(path: Path) -> Any:
+    """Return a `.parquet` file as a DataFrame.
+
+    Raises:
+        InputError: if there is no such file, or it cannot be read.
+    """
+    import pandas as pd
+
     try:
-        frame = pd.read_parquet(path)
+        return pd.read_parquet(path)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}", "name") from error
     except ImportError as error:
@@ -81,7 +103,6 @@ def read_parquet(name: str, root: Path, options: ReadOptions) -> Source:
         raise InputError(
             f"{path.name} is not a Parquet file ({first_line(error)})", "name"
         ) from error
-    return _source(frame, options, path.name, [])
 
 
 def _name(frame: Any, place: int) -> str:
@@ -132,11 +153,11 @@ def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[
     except (OSError, ValueError, csv.Error) as error:
         raise _no_table(path, error) from error
     notes = []
-    if codes:
-        names = listed([_name(frame, j) for j in codes])
+    unasked = [name for j in codes if (name := _name(frame, j)) not in options.columns]
+    if unasked and ALL not in options.columns:
         notes.append(
-            f"{path.name}: numbers with leading zeros in {names}: taken as text; to have numbers, "
-            "give the kind of the column"
+            f"{path.name}: numbers with leading zeros in {listed(unasked)}: taken as text; to have "
+            "numbers, give the kind of the column"
         )
     if how.skipped:
         notes.append(f"{path.name}: {how.skipped} lines before the table are not read")

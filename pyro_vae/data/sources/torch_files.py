@@ -31,8 +31,17 @@ def read_torch(name: str, root: Path, options: ReadOptions) -> Source:
     """
     refuse_image_size(options, name)
     path = Path(name)
+    return source_of_tensors(load_tensors(path), options, path.name)
+
+
+def load_tensors(path: Path) -> Any:
+    """Return what a `.pt` file holds. Nothing in it is executed.
+
+    Raises:
+        InputError: if there is no such file, or it holds something other than dense tensors.
+    """
     try:
-        loaded = _load(path)
+        return _load(path)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}", "name") from error
     except Exception as error:  # torch's and pickle's readers raise many types of errors
@@ -45,7 +54,6 @@ def read_torch(name: str, root: Path, options: ReadOptions) -> Source:
         raise InputError(
             f"{path.name} is not a file of torch.save, or it is cut off", "name"
         ) from error
-    return source_of_tensors(loaded, options, path.name)
 
 
 def source_of_tensors(loaded: Any, options: ReadOptions, where: str) -> Source:

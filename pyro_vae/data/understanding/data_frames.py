@@ -27,7 +27,7 @@ def understand_table(frame: Any, options: ReadOptions, where: str, missing: str 
     Raises:
         InputError: if a column cannot be used.
     """
-    frame = frame.set_axis([_name(name) for name in frame.columns], axis=1)
+    frame = frame.set_axis([column_name(name) for name in frame.columns], axis=1)
     names = list(frame.columns)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -39,7 +39,7 @@ def understand_table(frame: Any, options: ReadOptions, where: str, missing: str 
     away = {*options.drop, options.labels}
     left = [name for name in names if name not in away]
     empty = [name for name in left if name not in options.columns and frame[name].isna().all()]
-    columns = {name: _read_column(frame[name], name, where) for name in left if name not in empty}
+    columns = {name: read_column(frame[name], name, where) for name in left if name not in empty}
     if not columns:
         raise InputError(f"{where} has no columns left: drop fewer", "drop")
     if len(frame) == 1:
@@ -70,7 +70,7 @@ def understand_table(frame: Any, options: ReadOptions, where: str, missing: str 
     )
 
 
-def _read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
+def read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
     """Return a column of a DataFrame; missing numbers are NaN, missing strings have the code -1.
 
     Raises:
@@ -120,6 +120,7 @@ def _read_column(series: Any, name: str, where: str) -> np.ndarray | Words:
     )
 
 
-def _name(name: Any) -> str:
+def column_name(name: Any) -> str:
+    """Return the name of a column of a DataFrame, which may have several parts, in one line."""
     parts = name if isinstance(name, tuple) else (name,)
     return " ".join(" ".join(str(part) for part in parts).split())

@@ -1,0 +1,36 @@
+"""Putting a trained run to work on new data, in Python, without the data that it was trained on.
+
+| file | content |
+|---|---|
+| `trained` | `load` and `Trained`: score, encode, reconstruct, sample, impute |
+| `decoding` | moments of codes, what is typical of p(x given z), and draws from the model |
+| `new_rows` | new data as a run stores its examples, or an error that says what does not fit |
+| `new_columns` | the columns of new tables: found by name, and read as in training |
+| `own_form` | examples in the form that the data had: tables with names of categories, or arrays |
+| `files_of_rows` | the same on files: `score_file`, `encode_file`, .. |
+| `row_writer` | the files that are written |
+| `answers` | what `Trained` returns |
+"""
+
+from pyro_vae.runs.applying.answers import Codes, Imputed, RowScores
+from pyro_vae.runs.applying.files_of_rows import (
+    encode_file,
+    impute_file,
+    reconstruct_file,
+    sample_file,
+    score_file,
+)
+from pyro_vae.runs.applying.trained import Trained, load
+
+__all__ = [
+    "Codes",
+    "Imputed",
+    "RowScores",
+    "Trained",
+    "encode_file",
+    "impute_file",
+    "load",
+    "reconstruct_file",
+    "sample_file",
+    "score_file",
+]

@@ -1,0 +1,362 @@
+"""A trained model, loaded from the folder of its run alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae import bounds
+from pyro_vae.bounds import Estimate, Settings
+from pyro_vae.bounds.khat import pareto_k
+from pyro_vae.errors import InputError
+from pyro_vae.kinds import Conditional, Kind, column_names
+from pyro_vae.prediction import impute
+from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
+from pyro_vae.runs import config
+from pyro_vae.runs.applying.answers import Codes, Imputed, RowScores
+from pyro_vae.runs.applying.decoding import draw_examples, moments, typical
+from pyro_vae.runs.applying.new_rows import stored_conditions, stored_rows
+from pyro_vae.runs.applying.own_form import as_stored, from_stored, in_own_form
+from pyro_vae.runs.data_form import DataForm
+from pyro_vae.runs.options import Options
+from pyro_vae.runs.parts_of_vae import load_best, make_vae
+from pyro_vae.runs.validation_scores import NUM_SAMPLES, ValidationScores, shift
+from pyro_vae.vae import VAE
+
+BATCH = 500  # rows that are encoded, decoded or drawn at once
+DRAWS = 100  # of codes, for a mean and a deviation that have no closed form
+LEVEL = 0.9  # of the intervals of imputed values
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> "Trained":
+    """Load a trained model from the folder of its run. Its data are not needed.
+
+    Args:
+        folder: the folder of the run.
+        device: where to compute, `cuda` for example.
+
+    Raises:
+        InputError: if the folder is no run, it was not trained, or it is of an older version.
+
+    Example:
+        >>> import pyro_vae
+        >>> model = pyro_vae.load("runs/a")  # doctest: +SKIP
+        >>> model.score(x).log_p  # doctest: +SKIP
+    """
+    folder, device = Path(folder), torch.device(device)
+    options = config.instantiate(config.read(folder / "config.yaml"))
+    form = DataForm.read(folder)
+    with preserve_rng_state(None):
+        vae = make_vae(options, form.kind)
+    load_best(vae, folder / "best.pt")
+    return Trained(folder, options, form, vae.to(device), device, ValidationScores.read(folder))
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model. `load` makes it.
+
+    New rows are arrays, tensors, or DataFrames: see `new_rows`. Conditions y are columns of x, or
+    are given beside it, such as labels of images. Rows are handled in batches, and answers are in
+    their order. Where pixels are drawn from grey values, the draw depends on `noise_seed`, which is
+    that of the run's test examples by default.
+
+    Attributes:
+        folder: the folder of the run.
+        options: the options of the run.
+        form: the form of the run's data.
+        vae: the model and the guide, in evaluation mode.
+        device: where they are.
+        validation: scores of validation examples; None if the run has no `scores.pt`.
+    """
+
+    folder: Path
+    options: Options
+    form: DataForm
+    vae: VAE
+    device: torch.device
+    validation: ValidationScores | None
+
+    @property
+    def kind(self) -> Kind:
+        """What the data are, as the likelihood sees them."""
+        return self.form.kind
+
+    def score(
+        self,
+        x: Any,
+        num_samples: int = 100,
+        method: Literal["importance", "ais"] = "importance",
+        *,
+        y: Any = None,
+        seed: int | None = None,
+        noise_seed: int | None = None,
+        settings: Settings | None = None,
+        progress: bool = False,
+    ) -> RowScores:
+        """Bound log p(x) of each row.
+
+        With the seed and the number of draws of an evaluation, the same rows in the same order have
+        the same scores there.
+
+        Args:
+            x: the rows.
+            num_samples: K, the number of draws of z for each row, for IWAE_K.
+            method: `importance`, or `ais` to bound log p(x) from both sides by annealing.
+            y: their conditions, if x does not hold them.
+            seed: the seed of the draws of z; by default that of the run.
+            noise_seed: the seed of pixels that are drawn from grey values.
+            settings: the settings of annealing.
+            progress: whether to show a progress bar.
+
+        Raises:
+            InputError: if the rows do not fit, or an option is out of range.
+        """
+        if method not in ("importance", "ais"):
+            raise InputError(f"method has to be importance or ais, and {method} is not", "method")
+        if settings is not None and method != "ais":
+            raise InputError("settings are those of annealing: use the method ais", "settings")
+        shown = self.observe(x, y, noise_seed)
+        nats = shift(self.kind, shown)
+        seed = self.options.seed if seed is None else seed
+        _check_seed(seed, "seed")
+        draws = max(num_samples, NUM_SAMPLES) if method == "ais" else num_samples
+        found = bounds.evaluate(
+            self.vae.model,
+            self.vae.guide,
+            shown,
+            draws,
+            ladder=(NUM_SAMPLES,),
+            seed=seed,
+            progress=progress,
+        )
+        percentile = torch.full((len(shown),), torch.nan, dtype=torch.float64)
+        if NUM_SAMPLES in found.iwae and self.validation is not None:
+            percentile = self.validation.percentiles(found.iwae[NUM_SAMPLES].values + nats)
+        lower, khat, upper = found.bound, found.khat, None
+        if method == "ais":
+            annealed = bounds.anneal(
+                self.vae.model, self.vae.guide, shown, settings, seed=seed, progress=progress
+            )
+            lower, upper = annealed.lower, annealed.upper
+            khat, draws = pareto_k(annealed.log_w.T), len(annealed.log_w)
+        return RowScores(
+            (lower.values + nats).numpy(),
+            _errors(lower),
+            khat.numpy(),
+            percentile.numpy(),
+            None if upper is None else (upper.values + nats).numpy(),
+            None if upper is None else _errors(upper),
+            self.kind.base_measure().name,
+            draws,
+        )
+
+    def observe(self, x: Any, y: Any = None, noise_seed: int | None = None) -> Tensor:
+        """Return rows as the likelihood sees them, shape [N, *event].
+
+        Args:
+            x: the rows.
+            y: their conditions, if x does not hold them.
+            noise_seed: the seed of pixels that are drawn from grey values.
+
+        Raises:
+            InputError: if the rows do not fit.
+        """
+        return self._shown(stored_rows(self.form, x, y), noise_seed)
+
+    def _shown(self, stored: Tensor, noise_seed: int | None) -> Tensor:
+        seed = self.options.noise_seeds[2] if noise_seed is None else noise_seed
+        _check_seed(seed, "noise_seed")
+        stored = self.kind.binarize(stored, self.options.binarization, seed)
+        return self.kind.observe_once(stored, seed).to(self.device)
+
+    def encode(
+        self,
+        x: Any,
+        draws: int = 0,
+        *,
+        y: Any = None,
+        seed: int = 0,
+        noise_seed: int | None = None,
+    ) -> Codes:
+        """Return q(z|x) of each row: its mean, its deviation, and draws from it.
+
+        Args:
+            x: the rows.
+            draws: the number of draws.
+            y: their conditions, if x does not hold them.
+            seed: the seed of the draws.
+            noise_seed: the seed of pixels that are drawn from grey values.
+
+        Raises:
+            InputError: if the rows do not fit.
+        """
+        if draws < 0:
+            raise InputError(f"draws has to be 0 or more, and {draws} is not", "draws")
+        shown = self.observe(x, y, noise_seed)
+        found = self._in_batches(lambda part: self._encode(part, draws), shown, seed)
+        mean, scale, drawn, exact = zip(*found, strict=True)
+        return Codes(
+            torch.cat(mean).cpu().numpy(),
+            torch.cat(scale).cpu().numpy(),
+            torch.cat(drawn, 1).cpu().numpy(),
+            all(exact),
+        )
+
+    def _encode(self, x: Tensor, draws: int) -> tuple[Tensor, Tensor, Tensor, bool]:
+        guide = self.vae.guide
+        found = moments(self.vae, x)
+        count = draws if found is not None else max(draws, DRAWS)
+        codes = [guide(x) for _ in range(count)]
+        drawn = torch.stack(codes) if codes else x.new_zeros(0, len(x), self.options.latent_dim)
+        mean, scale = (drawn.mean(0), drawn.std(0)) if found is None else found
+        return mean, scale, drawn[:draws], found is not None
+
+    def reconstruct(
+        self, x: Any, *, y: Any = None, seed: int = 0, noise_seed: int | None = None
+    ) -> Any:
+        """Return what is typical of p(x|z) for the code of each row, in the data's own form.
+
+        That is the mean of numbers, and the most probable category; of pixels whose mean has no
+        closed form it is the likelihood's `picture`. The code is the mean of q(z|x) if codes are
+        real and it has a closed form, and otherwise one draw.
+
+        Args:
+            x: the rows.
+            y: their conditions, if x does not hold them.
+            seed: the seed of the draws.
+            noise_seed: the seed of pixels that are drawn from grey values.
+
+        Raises:
+            InputError: if the rows do not fit.
+        """
+
+        def decode(part: Tensor) -> Tensor:
+            mean = moments(self.vae, part) if self.vae.posterior.support == "real" else None
+            z = self.vae.guide(part) if mean is None else mean[0]
+            return typical(self.vae, self.vae.prior.code(z), part)
+
+        shown = self.observe(x, y, noise_seed)
+        found = torch.cat(self._in_batches(decode, shown, seed))
+        return in_own_form(self.form, found, are_means=True)
+
+    def sample(self, n: int, y: Any = None, temperature: float = 1.0, *, seed: int = 0) -> Any:
+        """Draw examples, in the data's own form.
+
+        Args:
+            n: the number of examples.
+            y: their conditions: n of them, or one for all.
+            temperature: the factor of the deviations of p(z) from its mean; below 1 examples are
+                more typical and less diverse. Other than 1 needs a prior of normals.
+            seed: the seed of the draws.
+
+        Raises:
+            InputError: if the conditions do not fit, or an option is out of range.
+        """
+        kind = self.kind
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise InputError(f"n has to be a whole number above zero, and {n} is not", "n")
+        if not 0 < temperature < float("inf"):
+            raise InputError(
+                f"temperature has to be positive, and {temperature} is not", "temperature"
+            )
+        if getattr(self.form.of_x, "total_is_known", False):
+            raise InputError(
+                "this model is p(x | total of x), and has no totals to draw: use a likelihood with "
+                "free totals"
+            )
+        if isinstance(kind, Conditional):
+            if y is None:
+                names = ", ".join(column_names(kind.given))
+                raise InputError(f"this model is given {names}: give y, for each or for all", "y")
+            given = kind.given.observe(stored_conditions(self.form, y, n)).to(self.device)
+            filler = kind.filler[: kind.size].to(given)
+            like = torch.cat([filler.expand(n, -1), given], -1)
+        elif y is not None:
+            raise InputError("this model has no conditions: leave y out", "y")
+        else:
+            like = torch.empty(n, 0, device=self.device)
+        found = self._in_batches(
+            lambda part: draw_examples(self.vae, part, temperature), like, seed
+        )
+        return in_own_form(self.form, torch.cat(found))
+
+    def impute(
+        self,
+        x: Any,
+        num_samples: int = 1000,
+        *,
+        draws: int = 0,
+        y: Any = None,
+        seed: int = 0,
+        noise_seed: int | None = None,
+        progress: bool = False,
+    ) -> Imputed:
+        """Impute missing values: NaN in arrays, and empty cells of tables.
+
+        Args:
+            x: the rows.
+            num_samples: the number of draws of z for each row.
+            draws: the number of multiple imputations.
+            y: their conditions, if x does not hold them.
+            seed: the seed of all draws.
+            noise_seed: the seed of pixels that are drawn from grey values.
+            progress: whether to show a progress bar.
+
+        Raises:
+            InputError: if the rows do not fit, or the model has seen no data with missing values.
+        """
+        stored = stored_rows(self.form, x, y)
+        _check_seed(seed, "seed")
+        found = impute(
+            self.vae,
+            self._shown(stored, noise_seed),
+            num_samples,
+            draws=draws,
+            level=LEVEL,
+            seed=seed,
+            progress=progress,
+        )
+
+        def filled(values: Tensor) -> Any:
+            own = as_stored(self.form, values, are_means=True)
+            whole = torch.where(stored.isnan(), own.double(), stored.double())
+            return from_stored(self.form, whole, are_means=True)
+
+        lower, upper = (
+            np.where(stored.isnan().numpy(), as_stored(self.form, ends, True).numpy(), np.nan)
+            for ends in (found.lower, found.upper)
+        )
+        return Imputed(
+            filled(found.values),
+            lower,
+            upper,
+            [filled(drawn) for drawn in found.draws],
+            found.ess.numpy(),
+            found.khat.numpy(),
+        )
+
+    def _in_batches(self, work: Callable[[Tensor], Any], x: Tensor, seed: int) -> list[Any]:
+        """Return what a function returns for some rows at a time, with seeds of their own."""
+        _check_seed(seed, "seed")
+        results = []
+        with torch.no_grad(), preserve_rng_state(x):
+            for number, part in enumerate(x.split(BATCH)):
+                torch.manual_seed(stream_seed(seed, number))
+                results.append(work(part))
+        return results
+
+
+def _errors(estimate: Estimate) -> np.ndarray:
+    """Return the Monte Carlo standard errors of single rows; NaN where they are unknown."""
+    errors: np.ndarray = estimate.mc_variance.sqrt().numpy()
+    return errors
+
+
+def _check_seed(seed: int, name: str) -> None:
+    if not 0 <= seed < 2**64:
+        raise InputError(f"{name} has to be between 0 and 2**64 - 1, and {seed} is not", name)
