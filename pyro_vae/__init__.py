@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pyro_vae.programs import compiling
     from pyro_vae.runs.applying import load
 
+__version__ = "0.1.0"  # the only place; the build reads it as text, and imports nothing
 __all__ = [
     "VAE",
     "DivergenceError",

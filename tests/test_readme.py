@@ -35,5 +35,5 @@ def test_part_of_ones_own(
     monkeypatch.setattr(sys, "argv", [*command.split(), "--num_samples", "20"])
     runpy.run_path(str(ROOT / "scripts/svi_train.py"), run_name="__main__")
     assert name in (tmp_path / "run/config.yaml").read_text()
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", "run"])
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "run", "--trust_code"])
     runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")

@@ -4,9 +4,11 @@ In the order of the work:
 
 | file | content |
 |---|---|
-| `command_line` | the command lines of the scripts, and errors that are one line |
+| `commands` | the command `pyro-vae` and its verbs |
+| `command_line` | the command lines of the verbs, and errors that are one line |
 | `options` | `Options`: the options of a run, which `config.yaml` holds |
 | `parser`, `config` | options as text: parsed, read from `config.yaml`, and written to it |
+| `trust`, `bounded_yaml` | what a file of options may say: it executes nothing, and is small |
 | `run` | `Run`: what the options describe, built: data, VAE, engine |
 | `run_data` | the data of a run: loaded, split, checked against its fingerprint, and shown |
 | `conditions`, `hidden_entries` | columns that are given; values that are hidden, to be imputed |
@@ -17,6 +19,7 @@ In the order of the work:
 | `model_diagnostics` | what is measured beside bounds: checks, imputation, classes, the code |
 | `report` | the results as text |
 | `files` | the results as files and figures; the list of figures |
+| `blank_figure` | an empty figure, in whose style the current folder has no say |
 | `comparison` | runs, compared with each other from what is in their folders |
 | `applying/` | a trained model at work on new data: `pyro_vae.load` |
 | `devices` | the device that a user names |

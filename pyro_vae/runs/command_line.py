@@ -1,4 +1,4 @@
-"""The command lines of the scripts, and errors that are one line."""
+"""The command lines of the verbs of `pyro-vae`, and errors that are one line."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.runs import config
+from pyro_vae.runs import config, trust
 from pyro_vae.runs.evaluation import Plan
 from pyro_vae.runs.parser import Parser
 
@@ -32,12 +32,9 @@ def parse_training(arguments: Sequence[str] | None = None) -> Namespace:
     Raises:
         InputError: if the command line is not understood.
     """
-    _find_modules_in_current_folder()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        now = config.parse(arguments)
-    except UnicodeDecodeError as error:
-        raise InputError("the --config file is no YAML file") from error
+    _find_own_modules(arguments)
+    now = config.parse(arguments)
     if now.resume is None:
         return now
     if now.config or now.out:
@@ -46,8 +43,8 @@ def parse_training(arguments: Sequence[str] | None = None) -> Namespace:
             "--config and --out"
         )
     path = Path(now.resume) / "config.yaml"
-    before = config.read(path)
-    now = config.parse(["--config", str(path), *arguments])
+    before = config.read(path, now.trust_code)
+    now = config.parse([f"--config={path}", *arguments])
     for name in config.NAMES:
         if name not in CHANGEABLE and before[name] != now[name]:
             raise InputError(f"--{name} cannot change when a run is resumed: start a new run")
@@ -63,7 +60,8 @@ def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
     Raises:
         InputError: if the command line is not understood.
     """
-    _find_modules_in_current_folder()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _find_own_modules(arguments)
     return _evaluation_parser().parse_args(arguments)
 
 
@@ -97,6 +95,7 @@ def _evaluation_parser() -> Parser:
     parser.add_argument(
         "--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute."
     )
+    config.add_trust_code(parser)
     return parser
 
 
@@ -165,6 +164,11 @@ def _option_to_change(error: Exception, message: str, options: Namespace | None)
     return f" (option {' or '.join(f'--{name}' for name in matches)})"
 
 
-def _find_modules_in_current_folder() -> None:
-    """Let users name their own classes by import path, from the folder that they are in."""
-    sys.path.append(os.getcwd())
+def _find_own_modules(arguments: Sequence[str]) -> None:
+    """Let users name their own classes by import path, from the folder that they are in.
+
+    Python finds modules in the current folder only if the user names such a class himself, or
+    trusts the code that a file names. That folder may be a stranger's.
+    """
+    if f"--{config.TRUST}" in arguments or trust.types_names_of_others(arguments):
+        sys.path.append(os.getcwd())

@@ -13,6 +13,7 @@ from pyro_vae import bounds, figures
 from pyro_vae.bounds import Comparison, Estimate, Settings
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
+from pyro_vae.runs.blank_figure import blank_figure
 from pyro_vae.runs.evaluation import label
 
 
@@ -66,9 +67,7 @@ class RunComparison:
         Raises:
             InputError: if matplotlib cannot write files of that kind.
         """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7, 1.5 + 0.3 * len(self.comparison.bounds)), layout="constrained")
+        figure = blank_figure((7, 1.5 + 0.3 * len(self.comparison.bounds)))
         figures.forest(figure.subplots(), self.comparison)
         try:
             figure.savefig(path, dpi=150)
@@ -216,7 +215,7 @@ def _read(folder: Path) -> _Content:
         )
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}: train to the end, or evaluate the run") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be compared: evaluate the run again") from error
 
 
@@ -278,6 +277,6 @@ def compare_codes(folders: Sequence[str]) -> str:
             )
         except FileNotFoundError as error:
             raise InputError(f"there is no {path}: evaluate the run again") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise InputError(f"{path} cannot be compared: evaluate the run again") from error
     return "\n".join(rows)

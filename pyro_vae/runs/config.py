@@ -4,23 +4,29 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from pyro_vae import data
 from pyro_vae.errors import InputError
+from pyro_vae.runs import bounded_yaml, trust
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parser import Parser
 
 NAMES = tuple(Options.__dataclass_fields__)
 BY_KIND = "pyro_vae.likelihoods.ByKind"  # the class path of a likelihood that was not named
+TRUST = "trust_code"
 # Older files lack the others.
 REQUIRED = tuple(f.name for f in fields(Options) if f.default not in (None, MISSING))
 
 
-def parser() -> ArgumentParser:
-    """Return a parser of the options of a run, and of those that start or resume one."""
+def parser(trust_code: bool = False) -> Parser:
+    """Return a parser of the options of a run, and of those that start or resume one.
+
+    Args:
+        trust_code: whether files of options may name classes that are not in this package.
+    """
     result = Parser(description="Train a VAE by SVI, and bound log p(x) on held-out data.")
+    result.trust_code = trust_code
     result.add_argument(
         "--config",
         action="config",
@@ -34,21 +40,39 @@ def parser() -> ArgumentParser:
         help="The new folder for the run; runs/DATA-TIME by default.",
     )
     result.add_argument("--resume", type=str | None, help="The folder of a run to continue.")
+    add_trust_code(result)
     result.add_class_arguments(Options, as_group=False)
     return result
 
 
-def parse(arguments: Sequence[str]) -> Namespace:
+def add_trust_code(to: Parser) -> None:
+    """Add the option `--trust_code` to a parser."""
+    to.add_argument(
+        f"--{TRUST}",
+        action="store_true",
+        help="Import classes that a file of options names and that are not in pyro_vae, also from "
+        "the current folder. This executes their code.",
+    )
+
+
+def parse(arguments: Sequence[str], trust_code: bool = False) -> Namespace:
     """Parse options. A class that is named has its own defaults.
 
     jsonargparse would pass the default class's arguments to the named class, such as `ELBO`'s
     single particle to `IWAE`.
 
+    Args:
+        arguments: of the command line.
+        trust_code: whether files of options may name classes that are not in this package.
+            `--trust_code` among the arguments says so too.
+
     Raises:
-        InputError: if an argument is not understood, or an option has no value.
+        InputError: if an argument is not understood, or an option has no value, or a file names
+            a class that is not in this package.
     """
-    given = parser().parse_args(arguments, defaults=False)
-    result = parser()
+    trust_code = trust_code or f"--{TRUST}" in arguments
+    given = parser(trust_code).parse_args(arguments, defaults=False)
+    result = parser(trust_code)
     for name in NAMES:
         part = given.get(name)
         if isinstance(part, Namespace) and "class_path" in part:
@@ -60,26 +84,24 @@ def parse(arguments: Sequence[str]) -> Namespace:
     return namespace
 
 
-def read(path: Path) -> Namespace:
+def read(path: Path, trust_code: bool = False) -> Namespace:
     """Read the options that a run was started with.
 
     Args:
         path: a run's `config.yaml`.
+        trust_code: whether it may name classes that are not in this package.
 
     Raises:
-        InputError: if there is no such file, or it lacks an option.
+        InputError: if there is no such file, or it lacks an option, or it names a class that is
+            not in this package.
     """
     if not path.exists():
         raise InputError(f"{path.parent} is no run: there is no {path.name} in it")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML file") from error
-    options = content if isinstance(content, dict) else {}
+    options = bounded_yaml.load(bounded_yaml.read(path))
     missing = [name for name in REQUIRED if options.get(name) is None]
     if missing:
         raise InputError(f"{path} is not complete: it lacks {', '.join(missing)}")
-    return parse(["--config", str(path)])
+    return parse([f"--config={path}"], trust_code)
 
 
 def instantiate(namespace: Namespace) -> Options:
@@ -99,3 +121,8 @@ def dump(namespace: Namespace) -> str:
     if options["data"] not in data.SOURCES:  # it is a file
         options["data"] = str(Path(options["data"]).resolve())
     return parser().dump(Namespace(**options, config=None), skip_unset=True)
+
+
+def needs_trust(namespace: Namespace) -> bool:
+    """Return whether options name code that is not in this package."""
+    return any(trust.names_of_others(bounded_yaml.load(dump(namespace))))

@@ -15,6 +15,7 @@ from pyro_vae.bounds import Estimate
 from pyro_vae.bounds.estimates import finite
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.kinds import has_holes
+from pyro_vae.runs.blank_figure import blank_figure
 from pyro_vae.runs.evaluation import Evaluation
 from pyro_vae.runs.model_diagnostics import UNFINISHED, has_classes, unfinished_file
 from pyro_vae.runs.run import Run
@@ -260,8 +261,6 @@ def _draw_figures(after: Literal["training", "evaluation"], run: Run, shown: Any
         run: the run.
         shown: the history of training, or an evaluation.
     """
-    from matplotlib.figure import Figure
-
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
     for entry in FIGURES:
@@ -272,7 +271,7 @@ def _draw_figures(after: Literal["training", "evaluation"], run: Run, shown: Any
         if entry.of not in ("all", data) or not entry.exists(run, shown):
             path.unlink(missing_ok=True)
             continue
-        figure = Figure(figsize=entry.size, layout="constrained")
+        figure = blank_figure(entry.size)
         axes = figure.subplots(entry.rows, entry.columns)
         entry.draw(axes.flatten() if entry.rows * entry.columns > 1 else axes, run, shown)
         figure.savefig(path, dpi=150)

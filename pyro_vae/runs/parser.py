@@ -1,9 +1,10 @@
 """A jsonargparse parser that describes what is wrong in one line, with the possible choices."""
 
 import re
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import Likelihood
@@ -11,7 +12,9 @@ from pyro_vae.networks import Network
 from pyro_vae.objectives import Objective
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
+from pyro_vae.runs import trust
 
+LONGEST = 1000  # characters of a message
 COMPONENTS: dict[str, type] = {  # the base class of an option, by its name or its last part
     "prior": Prior,
     "likelihood": Likelihood,
@@ -26,11 +29,22 @@ COMPONENTS: dict[str, type] = {  # the base class of an option, by its name or i
 
 
 class Parser(ArgumentParser):
-    """A parser that raises `InputError`."""
+    """A parser that raises `InputError`, and that checks files before it reads them.
+
+    Attributes:
+        trust_code: whether files of options may name classes that are not in this package.
+    """
+
+    trust_code = False
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an error with a message of one line."""
-        raise InputError(explain(message))
+        explained = explain(message)
+        raise InputError(explained if len(explained) <= LONGEST else f"{explained[:LONGEST]} ..")
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Parse a file of options. `--config` calls it."""
+        return self.parse_string(trust.read(Path(path), self.trust_code), *args, **kwargs)
 
 
 def explain(message: str) -> str:

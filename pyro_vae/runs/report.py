@@ -51,8 +51,7 @@ def _format_result(run: Run, evaluation: Evaluation, name: str) -> str:
     sentences = [result.verdict]
     if name == "iwae" and name == [*evaluation.comparable][-1] and evaluation.importance.heavy:
         sentences.append(
-            "To bound log p(x) from both sides, run python scripts/evaluate.py "
-            f"{run.folder} --method ais"
+            f"To bound log p(x) from both sides, run pyro-vae evaluate {run.folder} --method ais"
         )
     verdict = "\n".join(sentence for sentence in sentences if sentence)
     parts = [_title(run, name, result), table(result.rows()), verdict]

@@ -134,17 +134,20 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, folder: str | Path, **changes: Any) -> "Run":
+    def open(cls, folder: str | Path, *, trust_code: bool = False, **changes: Any) -> "Run":
         """Open a trained run, with the parameters of its best epoch.
 
         Args:
-            folder: the folder of the run.
+            folder: the folder of the run. Nothing in it is executed.
+            trust_code: whether `config.yaml` may name classes that are not in pyro_vae. They are
+                imported, which executes their code.
             changes: options to change; those that are None keep their values.
 
         Raises:
-            InputError: if the folder is no run, no epoch was finished, or the data have changed.
+            InputError: if the folder is no run, no epoch was finished, the data have changed, or
+                its options name code that is not trusted.
         """
-        namespace = config.read(Path(folder) / "config.yaml")
+        namespace = config.read(Path(folder) / "config.yaml", trust_code)
         for name, value in changes.items():
             if value is not None:
                 namespace[name] = value

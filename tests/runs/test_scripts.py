@@ -647,7 +647,7 @@ def test_interruption(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(training.Checkpoint, "after_epoch", interrupt)
         code, _, err = script("svi_train", "--out", "run", *SMALL, *WIDTHS)
     assert code == 130
-    assert "continue with: python scripts/svi_train.py --resume run" in err
+    assert "continue with: pyro-vae train --resume run" in err
     assert "Traceback" not in err
     assert script("svi_train", "--resume", "run")[0] == 0
 

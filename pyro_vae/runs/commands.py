@@ -1,0 +1,130 @@
+"""The command `pyro-vae`: its verbs, each a function of the arguments that follow it.
+
+To add a verb, write a function and name it in `VERBS`. A function imports what it needs when it is
+called, so that the help of every verb is quick.
+"""
+
+import datetime
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from pyro_vae.runs import command_line, config, malloc
+
+Verb = Callable[[Sequence[str] | None], None]
+
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Train a VAE by SVI, and bound log p(x) on held-out data.
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    malloc.keep_freed()
+    with command_line.one_line_errors():
+        options = command_line.parse_training(arguments)
+
+    from pyro_vae.runs import evaluation, files, report
+    from pyro_vae.runs.run import Run
+
+    with command_line.one_line_errors(options):
+        started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = Path(options.data).stem
+        folder = Path(options.resume or options.out or f"runs/{name}-{started}")
+        run = Run.build(folder, options)
+        if options.resume:
+            run.resume()
+        else:
+            run.create()
+        print(run, file=sys.stderr)
+
+    trust = f" --{config.TRUST}" if config.needs_trust(run.namespace) else ""
+    to_continue = f"- continue with: pyro-vae train --resume {folder}{trust}"
+    with command_line.one_line_errors(options, to_continue):
+        history = run.fit()
+        result = evaluation.evaluate(run)
+        files.write_evaluation(run, result)
+        files.write_training(run, history)
+        print(report.report(run, result))
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate a trained run again: bounds on log p(x) of its test examples, and diagnostics.
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    malloc.keep_freed()
+    with command_line.one_line_errors():
+        options = command_line.parse_evaluation(arguments)
+
+    from pyro_vae.runs import evaluation, files, report
+    from pyro_vae.runs.run import Run
+
+    with command_line.one_line_errors(options, "- the same command continues where it stopped"):
+        plan = command_line.make_plan(options)
+        run = Run.open(
+            options.run,
+            trust_code=options.trust_code,
+            data=options.data,
+            data_root=options.data_root,
+            device=options.device,
+            num_samples=options.num_samples,
+            num_examples=options.num_examples,
+        )
+        result = evaluation.evaluate(run, plan)
+        files.write_evaluation(run, result)
+        print(report.report(run, result))
+
+
+def compare(arguments: Sequence[str] | None = None) -> None:
+    """Compare runs on the same test examples, by paired differences of their bounds on log p(x).
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    with command_line.one_line_errors():
+        options = command_line.parse_comparison(arguments)
+
+    from pyro_vae.runs.comparison import compare_codes, compare_runs
+
+    with command_line.one_line_errors(options):
+        comparison, codes = compare_runs(options.runs), compare_codes(options.runs)
+        print(f"{comparison}\n\n{codes}")
+        if options.figure:
+            comparison.draw(Path(options.figure))
+
+
+VERBS: dict[str, Verb] = {"train": train, "evaluate": evaluate, "compare": compare}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb.
+
+    Args:
+        arguments: a verb and its own arguments; by default those of this process.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    verb = arguments[0] if arguments else "--help"
+    if verb in VERBS:
+        sys.argv[0] = f"pyro-vae {verb}"  # the help shows it
+        VERBS[verb](arguments[1:])
+    elif verb == "--version":
+        print(f"pyro-vae {version('pyro_vae')}")
+    elif verb in ("--help", "-h"):
+        print(_usage())
+    else:
+        print(f"error: there is no {verb}: choose {', '.join(VERBS)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [
+        f"  {name.ljust(width)}  {(verb.__doc__ or '').splitlines()[0]}"
+        for name, verb in VERBS.items()
+    ]
+    return "\n".join(
+        ["usage: pyro-vae VERB ..", "", *lines, "", "pyro-vae VERB --help lists its options."]
+    )

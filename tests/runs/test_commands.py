@@ -1,0 +1,61 @@
+"""The command `pyro-vae`: its verbs, and what it says of others."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+from conftest import ROOT
+
+from pyro_vae.runs import commands
+
+
+@pytest.fixture(autouse=True)
+def _called_as_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["pyro-vae"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_all_verbs_are_listed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    commands.main(arguments)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: pyro-vae VERB .."
+    for name, verb in commands.VERBS.items():
+        (line,) = (line for line in lines if line.split()[:1] == [name])
+        assert line.endswith((verb.__doc__ or "").splitlines()[0])
+
+
+@pytest.mark.parametrize("verb", commands.VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        commands.main([verb, "--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: pyro-vae {verb} ")
+
+
+def test_the_arguments_reach_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    monkeypatch.setitem(commands.VERBS, "train", given.append)
+    commands.main(["train", "--epochs", "3"])
+    monkeypatch.setattr(sys, "argv", ["pyro-vae", "train", "--lr", "1"])
+    commands.main()
+    assert given == [["--epochs", "3"], ["--lr", "1"]]
+
+
+def test_other_words(capsys: pytest.CaptureFixture[str]) -> None:
+    commands.main(["--version"])
+    assert capsys.readouterr().out == f"pyro-vae {version('pyro_vae')}\n"
+    with pytest.raises(SystemExit) as stop:
+        commands.main(["trian"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: there is no trian: choose train, ")
+    with pytest.raises(SystemExit) as stop:
+        commands.main(["evaluate", "nowhere"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: nowhere is no run")
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "pyro_vae", "compare", "--help"]
+    out = subprocess.check_output(command, cwd=ROOT, text=True)
+    assert out.startswith("usage: pyro-vae compare ")
