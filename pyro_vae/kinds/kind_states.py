@@ -82,7 +82,7 @@ def from_state(state: dict[str, Any]) -> Kind:
         kind = _make(dict(state))
         if "usual" in state:
             kind.usual = CLASSES[state["usual"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"what the data are cannot be read from their description ({error!r}): it was written "
             "by a newer version, or is damaged"

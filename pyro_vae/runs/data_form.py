@@ -17,6 +17,10 @@ from pyro_vae.kinds import Conditional, Kind
 
 NAME = "data.pt"
 VERSION = 1
+TYPES = {
+    str(each).removeprefix("torch."): each
+    for each in (torch.uint8, torch.int16, torch.int32, torch.int64, torch.float32, torch.float64)
+}
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,7 @@ class DataForm:
     @property
     def stored_type(self) -> torch.dtype:
         """The type that examples are stored in."""
-        found = getattr(torch, self.dtype)
-        assert isinstance(found, torch.dtype)
-        return found
+        return TYPES[self.dtype]
 
     def save(self, folder: Path) -> None:
         """Write `data.pt`. If a kind cannot be saved, the file says so."""
@@ -129,6 +131,8 @@ class DataForm:
         try:
             if state["version"] > VERSION:
                 raise InputError(f"{path} is of a newer version of pyro_vae: install that one")
+            if state["dtype"] not in TYPES:
+                raise ValueError(state["dtype"])
             return cls(
                 kinds.from_state(state["kind"]),
                 _specs(state["columns"]),
@@ -140,7 +144,9 @@ class DataForm:
                 state["dtype"],
                 state["fingerprint"],
             )
-        except (KeyError, TypeError) as error:
+        except InputError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged: replace it with a complete copy") from error
 
 

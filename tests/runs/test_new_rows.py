@@ -214,9 +214,16 @@ def test_what_is_remembered_is_read_back(table: DataForm, tmp_path: Path) -> Non
     assert again.columns == table.columns and again.fingerprint == table.fingerprint
     assert again.dtype == "float64" and again.kind.names == table.kind.names
     np.testing.assert_array_equal(stored(again, TABLE), stored(table, TABLE))
+    whole = torch.load(tmp_path / "data.pt", weights_only=True)
     torch.save({"version": 99}, tmp_path / "data.pt")
     with pytest.raises(InputError, match="newer version of pyro_vae"):
         DataForm.read(tmp_path)
-    torch.save({"version": 1}, tmp_path / "data.pt")
-    with pytest.raises(InputError, match="is damaged"):
-        DataForm.read(tmp_path)
+    for damage in (
+        {},
+        {**whole, "dtype": "load"},
+        {**whole, "columns": 3},
+        {**whole, "ignored": 1},
+    ):
+        torch.save({"version": 1} | damage, tmp_path / "data.pt")
+        with pytest.raises(InputError, match="is damaged"):
+            DataForm.read(tmp_path)

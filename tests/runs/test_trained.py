@@ -386,7 +386,11 @@ def test_runs_without_the_file_or_with_kinds_of_their_own_are_refused(
     run, model = digits
     with pytest.raises(InputError, match="is no run"):
         pyro_vae.load(tmp_path)
-    (tmp_path / "config.yaml").write_text((model.folder / "config.yaml").read_text())
+    text = (model.folder / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("pyro_vae.priors.Standard", "os.Standard"))
+    with pytest.raises(InputError, match=r"names os.StandardNormal, which is no public class"):
+        pyro_vae.load(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError, match="made by an older version: resume it once"):
         pyro_vae.load(tmp_path)
 

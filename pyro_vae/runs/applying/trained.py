@@ -34,15 +34,18 @@ DRAWS = 100  # of codes, for a mean and a deviation that have no closed form
 LEVEL = 0.9  # of the intervals of imputed values
 
 
-def load(folder: str | Path, device: str = "cpu") -> "Trained":
+def load(folder: str | Path, device: str = "cpu", *, trust_code: bool = False) -> "Trained":
     """Load a trained model from the folder of its run. Its data are not needed.
 
     Args:
         folder: the folder of the run.
         device: where to compute: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+        trust_code: whether `config.yaml` may name classes that are not in pyro_vae. They are
+            imported, which executes their code.
 
     Raises:
-        InputError: if the folder is no run, it was not trained, or it is of an older version.
+        InputError: if the folder is no run, it was not trained, it is of an older version, or it
+            names code that is not trusted.
 
     Example:
         >>> import pyro_vae
@@ -50,7 +53,7 @@ def load(folder: str | Path, device: str = "cpu") -> "Trained":
         >>> model.score(x).log_p  # doctest: +SKIP
     """
     folder, place = Path(folder), find_device(device)
-    options = config.instantiate(config.read(folder / "config.yaml"))
+    options = config.instantiate(config.read(folder / "config.yaml", trust_code))
     form = DataForm.read(folder)
     with preserve_rng_state(None):
         vae = make_vae(options, form.kind)
