@@ -11,6 +11,7 @@ import math
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,7 +259,7 @@ def main() -> None:
             checks += work()
         except Exception as error:  # each kind of work is checked, whatever the others do
             broken.append(f"{type(error).__name__}: {str(error)[:300]}")
-            print("FAILED", broken[-1], flush=True)
+            traceback.print_exc()
     for what, found, most in checks:
         print(f"{'ok' if found <= most else 'FAILED':6} {what}: {found:.3g} (at most {most:.3g})")
     rows = timings(device)

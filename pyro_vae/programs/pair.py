@@ -220,7 +220,8 @@ class Draws:
         )
         if log_q.dim() == 2:
             return log_q
-        zeros = log_q.new_zeros(self.at_once or len(self.runs), 1)
+        count = self.at_once or len(self.runs)
+        zeros = torch.zeros(count, 1, dtype=log_q.dtype, device=self.arguments.device)
         return zeros if include else zeros.expand_as(self.log_p())
 
     def log_p_of_sites(self, model: poutine.Trace) -> Iterator[tuple[Site, Tensor]]:

@@ -86,7 +86,7 @@ def _check(kind: Kind, data: Tensor, drawn: Tensor) -> PredictiveChecks:
         return compare_columns(data, drawn, kind)
     if has_holes(kind):  # with the holes of test examples
         like = data[torch.randint(len(data), (len(drawn),), device=data.device)]
-        drawn = torch.where(like.isnan(), torch.nan, drawn)
+        drawn = torch.where(like.isnan(), torch.nan, drawn.to(data.device))
     return compare_images(kind.intensities(data), kind.intensities(drawn))
 
 
@@ -138,8 +138,8 @@ def _impute(run: Run, num_samples: int, x: Tensor) -> Scores:
         keep=unfinished_file(run, "imputation"),
         progress=True,
     )
-    known = torch.cat([run.validation, run.test])
-    return score(found, hidden, run.kind, deviations(known, run.kind))
+    known = torch.cat([run.validation, run.test]).cpu()
+    return score(found, hidden.cpu(), run.kind, deviations(known, run.kind))
 
 
 def _classify(run: Run, num_samples: int, x: Tensor) -> Classification:
