@@ -1,4 +1,4 @@
-"""A VAE as a scikit-learn estimator, for pipelines and searches over parameters.
+"""The estimator: a VAE that is fitted to an array, scores rows, and turns them into codes.
 
 It transforms rows into codes, as PCA does, and scores them, as a density does: `score_samples`
 bounds log p(x) of each row from below, by IWAE_K (Burda, Grosse & Salakhutdinov 2016, equation 8)
@@ -11,10 +11,8 @@ the one that the package's rules infer. Everything else is as in the package's o
 """
 
 import copy
-import inspect
-from collections.abc import Callable, Sequence
-from functools import partial
-from types import ModuleType
+from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -25,16 +23,11 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from pyro_vae import bounds, likelihoods, objectives, posteriors, priors, training
-from pyro_vae.data.column_spec import KIND_NAMES, kind_of_values
+from pyro_vae import bounds, likelihoods, posteriors, priors
+from pyro_vae.data.column_spec import KIND_NAMES
 from pyro_vae.data.fingerprint import row_hashes
-from pyro_vae.data.source import ReadOptions, Source
-from pyro_vae.data.sources.in_memory import source_of_object
-from pyro_vae.data.splitting import split_by_content
-from pyro_vae.data.understanding.given_kinds import ALL
+from pyro_vae.data.source import Source
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Incomplete, Kind
-from pyro_vae.networks import MLP
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.looking import look_at
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
@@ -44,10 +37,13 @@ from pyro_vae.runs.applying.new_rows import stored_rows
 from pyro_vae.runs.applying.own_form import in_own_form
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.parts_of_vae import make_vae
 from pyro_vae.runs.validation_scores import shift
+from pyro_vae.sklearn.fitting import AUTO, fit_vae, source_of_rows
+from pyro_vae.sklearn.named_parts import part
+from pyro_vae.vae import VAE as PyroVAE
 
-AUTO = "auto"
+NOT_NEGATIVE = ("positive", "counts", "unit_interval", "levels")  # kinds
+WHOLE = ("latent_dim", "epochs", "batch_size", "num_samples")  # arguments
 DRAWS = 100  # of codes, for a mean that has no closed form
 NOISE = 1  # the random stream of the noise in x; that of the draws of z has no number
 BATCH = 500  # codes that are decoded at once
@@ -69,9 +65,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Args:
         latent_dim: the dimension of z.
-        kind: what the values are: `real`, `positive`, `counts`, `unit_interval`, `levels`,
-            `binary`, `categories` or `ordered`; or `auto` for what the rules infer, column by
-            column.
+        kind: what the values are: `real`, `positive`, `counts`, `unit_interval`, `levels` (or
+            `levels 17`, with their number), `binary`, `categories` or `ordered`; or `auto` for what
+            the rules infer, column by column.
         likelihood: p(x|z); `auto` is the one that suits the kind.
         prior: p(z).
         posterior: q(z|x).
@@ -134,7 +130,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
-        tags.input_tags.positive_only = self.kind not in ("real", "ordered", "categories", AUTO)
+        tags.input_tags.positive_only = str(self.kind).partition(" ")[0] in NOT_NEGATIVE
         return tags
 
     @property
@@ -155,51 +151,19 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         rows = self._read(X, reset=True)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         options = self._options(seed)
-        source = _source(rows, self.kind)
-        kind, train = _kind(source), source.train.read().examples
-        assert isinstance(train, Tensor)
-        train, validation = _split(train, self.validation_fraction, seed)
-        with preserve_rng_state(None):
-            torch.manual_seed(seed)
-            vae = make_vae(options, kind, train)
-            if vae.posterior.support == "two layers":
-                raise InputError(
-                    "codes in two layers are no vectors that can be returned: choose a posterior "
-                    "with one layer",
-                    "posterior",
-                )
-            kind = vae.likelihood.kind
-            vae.initialize(kind.stored_features(train))
-            engine = training.EagerEngine(vae.model, vae.guide, objectives.ELBO(), lr=options.lr)
-            engine.check(kind.observe_once(train[:2], seed))
-            callbacks: list[training.Callback] = []
-            if len(validation):
-                kind.check(validation)
-                shown = kind.observe_once(validation, seed)
-                callbacks = [training.Validate(shown), _KeepBest()]
-            self.history_ = training.fit(
-                engine,
-                train,
-                kind.observe,
-                epochs=options.epochs,
-                batch_size=min(options.batch_size, len(train)),
-                seed=seed,
-                callbacks=callbacks,
-                progress=False,
-            )
-            for callback in callbacks:
-                if isinstance(callback, _KeepBest):
-                    callback.restore(engine)
-        self.vae_ = vae.eval()
-        dtype = str(train.dtype).removeprefix("torch.")
-        form = DataForm(kind, source.columns, (), False, (), (), dtype, "")
-        self.trained_ = Trained(None, options, form, vae, torch.device("cpu"), None)
+        source = source_of_rows(rows, self.kind)
+        vae, self.history_ = fit_vae(source, options, self.validation_fraction)
+        self.vae_ = vae
+        self.trained_ = Trained(
+            None, options, _form(source, vae), vae, torch.device("cpu"), validation=None
+        )
         return self
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the mean of q(z|x) of each row, shape [N, latent_dim].
 
-        A mean that has no closed form is that of 100 draws.
+        A mean that has no closed form is that of 100 draws. Kinds with noise in x, such as
+        dequantised levels, are encoded without it.
 
         Args:
             X: the rows, shape [N, D].
@@ -210,8 +174,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         stored, seeds = self._stored(X)
         # In double precision a code does not depend on the rows that are encoded beside it.
         posterior = copy.deepcopy(self.vae_.posterior).double()
-        features = self.trained_.kind.stored_features(stored).double()
         with torch.no_grad(), preserve_rng_state(None):
+            features = self.trained_.kind.stored_features(stored).double()
             try:
                 codes = torch.cat([posterior(part).mean for part in features.split(BATCH)])
             except (NotImplementedError, AttributeError):
@@ -248,7 +212,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def score_samples(self, X: Any) -> np.ndarray:
         """Bound log p(x) of each row by IWAE_K, in nats on the base measure, shape [N].
 
-        Densities are in the data's own units, so their logarithms can be of either sign.
+        Densities are in the data's own units, so their logarithms can be of either sign. Rows are
+        scored one by one, each with random draws of its own, which takes some milliseconds a row:
+        of many rows `bounds.evaluate` with `vae_.model` and `vae_.guide` is faster.
 
         Args:
             X: the rows, shape [N, D].
@@ -314,7 +280,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _options(self, seed: int) -> Options:
         """Return the arguments as the options of a run, which checks their values."""
-        if self.kind not in (*KIND_NAMES, AUTO):
+        if str(self.kind).partition(" ")[0] not in (*KIND_NAMES, AUTO):
             raise InputError(
                 f"kind has to be {AUTO} or one of {', '.join(KIND_NAMES)}, and {self.kind} is not",
                 "kind",
@@ -325,100 +291,32 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"{self.validation_fraction} is not",
                 "validation_fraction",
             )
+        for name in WHOLE:
+            if not isinstance(getattr(self, name), Integral):
+                raise InputError(
+                    f"{name} has to be a whole number, and {getattr(self, name)} is not", name
+                )
         widths = tuple(self.widths)
         likelihood = "ByKind" if self.likelihood == AUTO else self.likelihood
         return Options(
-            latent_dim=self.latent_dim,
-            prior=_part("prior", self.prior, priors),
-            likelihood=_part("likelihood", likelihood, likelihoods, decoder=widths[::-1]),
-            posterior=_part("posterior", self.posterior, posteriors, encoder=widths),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
+            latent_dim=int(self.latent_dim),
+            prior=part("prior", self.prior, priors),
+            likelihood=part("likelihood", likelihood, likelihoods, decoder=widths[::-1]),
+            posterior=part("posterior", self.posterior, posteriors, encoder=widths),
+            epochs=int(self.epochs),
+            batch_size=int(self.batch_size),
             lr=self.lr,
-            num_samples=self.num_samples,
+            num_samples=int(self.num_samples),
             seed=seed,
         )
-
-
-class _KeepBest(training.Callback):
-    """Keeps the parameters of the epoch with the best validation bound, in memory."""
-
-    def __init__(self) -> None:
-        self.bound = -np.inf
-        self.state: dict[str, Any] = {}
-
-    def after_epoch(self, training: training.Training, row: dict[str, Any]) -> None:
-        """Copy the state of the engine, if the bound is the best so far."""
-        if row["validation_bound"] > self.bound:
-            self.bound = row["validation_bound"]
-            self.state = copy.deepcopy(training.engine.state_dict())
-
-    def restore(self, engine: training.Engine) -> None:
-        """Load the parameters of the best epoch."""
-        engine.load_state_dict(self.state)
-
-
-def _part(
-    argument: str, named: Any, module: ModuleType, **widths: Sequence[int]
-) -> Callable[..., Any]:
-    """Return what makes a part of the model, with networks of these widths.
-
-    Args:
-        argument: the name of the argument that names the part.
-        named: the name of a class, a class, or any other callable that makes the part.
-        module: the module with the classes that have names.
-        widths: the widths of the network, by the name of the part's argument for it.
-
-    Raises:
-        InputError: if there is no such class.
-    """
-    found = getattr(module, named, None) if isinstance(named, str) else named
-    if not callable(found) or (isinstance(named, str) and named not in module.__all__):
-        raise InputError(
-            f"{argument} has to be a class or the name of one in {module.__name__}, and {named} "
-            "is not",
-            argument,
-        )
-    given = getattr(found, "keywords", {})  # of a partial function
-    networks = {
-        name: partial(MLP, widths=sizes)
-        for name, sizes in widths.items()
-        if name in inspect.signature(found).parameters and name not in given
-    }
-    return partial(found, **networks) if networks else found
-
-
-def _source(rows: np.ndarray, kind: str) -> Source:
-    """Return rows as examples, and what their columns are.
-
-    Raises:
-        InputError: if the values are not of the kind, or some columns say nothing.
-    """
-    source = source_of_object(rows, None, ReadOptions({} if kind == AUTO else {ALL: kind}))
-    found = source.train.examples.shape[1]
-    if found < rows.shape[1]:
-        raise InputError(
-            f"{rows.shape[1] - found} of {rows.shape[1]} columns of X are empty or have the same "
-            f"value in all rows, and no density: remove them ({'; '.join(source.notes)})",
-            "X",
-        )
-    return source
-
-
-def _kind(source: Source) -> Kind:
-    """Return what the rows of a source are, without statistics."""
-    kind = kind_of_values(source.columns, source.train.examples.shape[1:], source.names)
-    return Incomplete(kind) if source.has_missing else kind
-
-
-def _split(train: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return training and validation examples; the same ones in any order of the rows."""
-    chosen = torch.from_numpy(split_by_content(row_hashes(train), fraction, seed))
-    if chosen.all():
-        chosen[0] = False
-    return train[~chosen], train[chosen]
 
 
 def _as_array(rows: Any) -> np.ndarray:
     """Return rows in the data's own form as an array of numbers."""
     return np.asarray(rows, np.float64)
+
+
+def _form(source: Source, vae: PyroVAE) -> DataForm:
+    """Return the form of the rows, by which new rows are read."""
+    dtype = str(source.train.read().examples.dtype).removeprefix("torch.")
+    return DataForm(vae.likelihood.kind, source.columns, (), False, (), (), dtype, "")
