@@ -45,7 +45,8 @@ from pyro_vae.vae import VAE as PyroVAE
 NOT_NEGATIVE = ("positive", "counts", "unit_interval", "levels")  # kinds
 WHOLE = ("latent_dim", "epochs", "batch_size", "num_samples")  # arguments
 DRAWS = 100  # of codes, for a mean that has no closed form
-NOISE = 1  # the random stream of the noise in x; that of the draws of z has no number
+NOISE = 1  # the random stream of the noise in a row; that of the draws of its z has no number
+SAMPLES = 2  # the random stream of samples: none of training's, if the seed is the same
 BATCH = 500  # codes that are decoded at once
 
 
@@ -262,7 +263,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         source = check_random_state(self.random_state if random_state is None else random_state)
         seed = int(source.randint(np.iinfo(np.int32).max))
-        return _as_array(self.trained_.sample(n_samples, seed=seed))
+        return _as_array(self.trained_.sample(n_samples, seed=stream_seed(seed, SAMPLES)))
 
     def _read(self, X: Any, reset: bool) -> np.ndarray:
         """Return rows as an array of numbers, checked as scikit-learn does it."""
