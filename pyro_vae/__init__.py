@@ -8,6 +8,7 @@
 - `diagnostics` examines the latent code; `refinement` improves q(z|x) for given examples.
 - `load` opens the folder of a trained run, to score, encode, sample and impute.
 - `figures` draws; `runs` is the command line and the folder that a run fills.
+- `sklearn.VAE` is all this as a scikit-learn estimator.
 - `semi_supervised` has VAEs with a class y that is known for some of the examples.
 - `compiling` turns a function in which Pyro programs run into a compiled function.
 - `testing` has tests for your own parts.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         objectives,
         runs,
         semi_supervised,
+        sklearn,
         testing,
         training,
     )
@@ -69,6 +71,7 @@ __all__ = [
     "refinement",
     "runs",
     "semi_supervised",
+    "sklearn",
     "svi",
     "testing",
     "training",

@@ -30,6 +30,11 @@ def factor_analysis(x: Tensor, train: int = 600) -> tuple[VAE, Tensor]:
     for _ in range(train):
         svi.step(x)
     vae.eval()
+    return vae, exact_log_p(vae, x)
+
+
+def exact_log_p(vae: VAE, x: Tensor) -> Tensor:
+    """Return log p(x_observed) under a linear Gaussian model, in closed form."""
     mean, covariance = joint_moments(vae)
     exact = []
     for row in x.double():
@@ -40,13 +45,14 @@ def factor_analysis(x: Tensor, train: int = 600) -> tuple[VAE, Tensor]:
             exact.append(normal.log_prob(row[there]))
         else:
             exact.append(torch.zeros((), dtype=torch.float64))
-    return vae, torch.stack(exact)
+    return torch.stack(exact)
 
 
 def joint_moments(vae: VAE) -> tuple[Tensor, Tensor]:
     """Return the mean and the covariance of x under a linear Gaussian model."""
-    assert isinstance(vae.likelihood, ObservedEntries)
-    gaussian = vae.likelihood.whole
+    gaussian = vae.likelihood
+    if isinstance(gaussian, ObservedEntries):
+        gaussian = gaussian.whole
     assert isinstance(gaussian, likelihoods.Gaussian)
     kind = gaussian.kind
     assert isinstance(kind, kinds.Real)

@@ -72,7 +72,7 @@ class Trained:
     place of a row among the test examples.
 
     Attributes:
-        folder: the folder of the run.
+        folder: the folder of the run; None if there is none.
         options: the options of the run.
         form: the form of the run's data.
         vae: the model and the guide, in evaluation mode.
@@ -80,7 +80,7 @@ class Trained:
         validation: scores of validation examples; None if the run has no `scores.pt`.
     """
 
-    folder: Path
+    folder: Path | None
     options: Options
     form: DataForm
     vae: VAE
