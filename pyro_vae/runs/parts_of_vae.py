@@ -75,3 +75,16 @@ def load_best(vae: VAE, path: Path) -> None:
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"{path} does not fit the model that config.yaml describes") from error
     vae.eval()
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device by its name: `auto` is a GPU if there is one.
+
+    Raises:
+        InputError: if there is no GPU, and it is asked for.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no GPU that torch can use: choose cpu or auto", "device")
+    return torch.device(name)

@@ -22,7 +22,7 @@ from pyro_vae.runs.conditions import LABELS
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.hidden_entries import hidden_values
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.parts_of_vae import load_best, make_vae, named_likelihood
+from pyro_vae.runs.parts_of_vae import find_device, load_best, make_vae, named_likelihood
 from pyro_vae.runs.run_data import check_fingerprint, prepare, sample, show, split_names
 from pyro_vae.runs.validation_scores import ValidationScores
 from pyro_vae.training import CompiledEngine, EagerEngine, Engine, History
@@ -87,7 +87,7 @@ class Run:
             InputError: if the options do not fit together, or do not fit the data.
         """
         options = config.instantiate(namespace)
-        device = _find_device(options.device)
+        device = find_device(options.device)
         dataset, whole = prepare(options)
         torch.manual_seed(options.seed)
         vae = make_vae(options, dataset.kind, dataset.train)
@@ -370,11 +370,3 @@ def _make_engine(
     if name == "eager":
         return EagerEngine(*parts)
     return CompiledEngine(*parts, fall_back=may_fall_back)
-
-
-def _find_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no GPU that torch can use: choose cpu or auto", "device")
-    return torch.device(name)

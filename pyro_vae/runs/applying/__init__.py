@@ -8,7 +8,7 @@
 | `new_columns` | the columns of new tables: found by name, and read as in training |
 | `own_form` | examples in the form that the data had: tables with names of categories, or arrays |
 | `files_of_rows` | the same on files: `score_file`, `encode_file`, .. |
-| `row_writer` | the files that are written |
+| `row_writer`, `picture_writer` | the files that are written: numbers, and grids of pictures |
 | `answers` | what `Trained` returns |
 """
 
@@ -20,6 +20,7 @@ from pyro_vae.runs.applying.files_of_rows import (
     sample_file,
     score_file,
 )
+from pyro_vae.runs.applying.row_writer import Written
 from pyro_vae.runs.applying.trained import Trained, load
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Imputed",
     "RowScores",
     "Trained",
+    "Written",
     "encode_file",
     "impute_file",
     "load",

@@ -23,7 +23,7 @@ from pyro_vae.runs.applying.new_rows import stored_conditions, stored_rows
 from pyro_vae.runs.applying.own_form import as_stored, from_stored, in_own_form
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.parts_of_vae import load_best, make_vae
+from pyro_vae.runs.parts_of_vae import find_device, load_best, make_vae
 from pyro_vae.runs.validation_scores import NUM_SAMPLES, ValidationScores, shift
 from pyro_vae.vae import VAE
 
@@ -32,12 +32,16 @@ DRAWS = 100  # of codes, for a mean and a deviation that have no closed form
 LEVEL = 0.9  # of the intervals of imputed values
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> "Trained":
+def load(
+    folder: str | Path, device: str | torch.device = "cpu", *, trust_code: bool = False
+) -> "Trained":
     """Load a trained model from the folder of its run. Its data are not needed.
 
     Args:
         folder: the folder of the run.
-        device: where to compute, `cuda` for example.
+        device: where to compute, `cuda` for example; `auto` is a GPU if there is one.
+        trust_code: whether its `config.yaml` may name classes that are not in this package, whose
+            code is then executed.
 
     Raises:
         InputError: if the folder is no run, it was not trained, or it is of an older version.
@@ -47,8 +51,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> "Trained":
         >>> model = pyro_vae.load("runs/a")  # doctest: +SKIP
         >>> model.score(x).log_p  # doctest: +SKIP
     """
-    folder, device = Path(folder), torch.device(device)
-    options = config.instantiate(config.read(folder / "config.yaml"))
+    folder = Path(folder)
+    device = find_device(device) if isinstance(device, str) else device
+    options = config.instantiate(config.read(folder / "config.yaml", trust_code))
     form = DataForm.read(folder)
     with preserve_rng_state(None):
         vae = make_vae(options, form.kind)
