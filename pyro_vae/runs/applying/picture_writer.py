@@ -15,6 +15,7 @@ from pyro_vae.runs.applying.row_writer import SUFFIXES, RowWriter
 PICTURE = ".png"
 MOST = 10_000  # pictures of a grid
 SMALL = 64  # pictures that are narrower are shown larger
+BETWEEN = 128  # the grey level of the lines between pictures
 
 
 class PictureWriter(RowWriter):
@@ -72,7 +73,7 @@ class PictureWriter(RowWriter):
         count, colours, height, width = pictures.shape
         columns = math.ceil(math.sqrt(count))
         rows = math.ceil(count / columns)
-        places = pictures.new_full((rows * columns, colours, height + 1, width + 1), 255)
+        places = pictures.new_full((rows * columns, colours, height + 1, width + 1), BETWEEN)
         places[:count, :, :height, :width] = pictures
         grid = places.view(rows, columns, colours, height + 1, width + 1)
         whole = grid.permute(0, 3, 1, 4, 2).reshape(rows * (height + 1), -1, colours)[:-1, :-1]
