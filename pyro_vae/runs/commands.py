@@ -105,6 +105,7 @@ VERBS: dict[str, Verb] = {
     "reconstruct": verbs_on_rows.reconstruct,
     "sample": verbs_on_rows.sample,
     "impute": verbs_on_rows.impute,
+    "export": verbs_on_rows.export,
 }
 
 

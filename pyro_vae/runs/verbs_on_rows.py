@@ -175,6 +175,40 @@ def sample(arguments: Sequence[str] | None = None) -> None:
     _run(parser, arguments, "drew", work)
 
 
+def export(arguments: Sequence[str] | None = None) -> None:
+    """Write encoder and decoder as programs that run without pyro_vae.
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    parser = Parser(
+        description="Write a folder with programs of torch.export: features.pt2 (x to its "
+        "features), encoder.pt2 (features to mean and scale of q(z|x)), decoder.pt2 (z to what is "
+        "typical of p(x|z)), and model.json, which says what goes in and what comes out. They run "
+        "where pyro_vae is not installed. Only for the posterior Normal."
+    )
+    parser.add_argument("run", help="The folder of a trained run.")
+    parser.add_argument("--out", type=str, required=True, help="The folder to make.")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="Replace the folder of an earlier export."
+    )
+    config.add_trust_code(parser)
+    with command_line.one_line_errors():
+        arguments = sys.argv[1:] if arguments is None else list(arguments)
+        command_line.find_own_modules(arguments)
+        options = parser.parse_args(arguments)
+
+    from pyro_vae.runs import applying
+
+    with (
+        command_line.one_line_errors(options, f"- {options.out} was not written"),
+        _stopped_like_interrupted(),
+    ):
+        model = applying.load(options.run, trust_code=options.trust_code)
+        names = applying.export(model, options.out, overwrite=options.overwrite)
+        print(f"exported {', '.join(names)}: {options.out}", file=sys.stderr)
+
+
 def _parser(description: str, suffixes: str, reads: bool = True) -> Parser:
     """Return a parser of what all verbs have: the run, what is read, and what is written."""
     parser = Parser(

@@ -9,10 +9,12 @@
 | `own_form` | examples in the form that the data had: tables with names of categories, or arrays |
 | `files_of_rows` | the same on files: `score_file`, `encode_file`, .. |
 | `row_writer`, `picture_writer` | the files that are written: numbers, and grids of pictures |
+| `exported` | encoder and decoder as programs that run without pyro_vae |
 | `answers` | what `Trained` returns |
 """
 
 from pyro_vae.runs.applying.answers import Codes, Imputed, RowScores
+from pyro_vae.runs.applying.exported import export
 from pyro_vae.runs.applying.files_of_rows import (
     encode_file,
     impute_file,
@@ -30,6 +32,7 @@ __all__ = [
     "Trained",
     "Written",
     "encode_file",
+    "export",
     "impute_file",
     "load",
     "reconstruct_file",
