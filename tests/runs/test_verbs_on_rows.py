@@ -90,8 +90,13 @@ def test_pictures(digits: Path) -> None:
     np.save(digits / "one.npy", new[:1])
     np.save(digits / "noise.npy", draw.integers(0, new.max() + 1, new.shape).astype(new.dtype))
     model = applying.load(digits / "run")
-    for name, rows in (("new", 100), ("permuted", 100), ("one", 1), ("noise", 100)):
-        work(digits, f"score run --data {name}.npy --out {name}.csv", rows)
+    for name, rows, how in (
+        ("new", 100, work),
+        ("permuted", 100, work_here),
+        ("one", 1, work),
+        ("noise", 100, work_here),
+    ):
+        how(digits, f"score run --data {name}.npy --out {name}.csv", rows)
     scores = {
         name: pd.read_csv(digits / f"{name}.csv", float_precision="round_trip")
         for name in ("new", "permuted", "one", "noise")
@@ -108,7 +113,7 @@ def test_pictures(digits: Path) -> None:
     np.testing.assert_array_equal(np.load(digits / "codes.npz")["mean"], model_codes.mean)
     work_here(digits, "reconstruct run --data new.npy --out again.npy", 100)
     np.testing.assert_array_equal(np.load(digits / "again.npy"), model.reconstruct(new))
-    work(digits, "reconstruct run --data one.npy --out again.png", 1)
+    work_here(digits, "reconstruct run --data one.npy --out again.png", 1)
     with Image.open(digits / "again.png") as image:
         assert image.size == (64, 64)
         grey = np.asarray(image)[::8, ::8] / 255

@@ -201,7 +201,8 @@ def describe(model: Trained) -> dict[str, Any]:
             "inputs": ["z", "y, the conditions as in x"] if is_given else ["z"],
             "outputs": [
                 "what is typical of p(x|z), without conditions, in the units of x: means of "
-                "numbers, and the codes of the most probable categories; of pixels whose mean has no closed form, a picture"
+                "numbers, and the codes of the most probable categories; of pixels whose "
+                "mean has no closed form, a picture"
             ],
         },
     }
