@@ -48,7 +48,9 @@ def test_train_evaluate_compare(program: Path, tmp_path: Path) -> None:
     assert "IWAE_6" in run(program, "evaluate", "first", "--num_samples", "6", folder=tmp_path)
     shutil.copytree(tmp_path / "first", tmp_path / "second")
     assert "IWAE_6 of 9" in run(program, "compare", "first", "second", folder=tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
+    run(program, *"score first --data digits --out a.csv --num_samples 2".split(), folder=tmp_path)
+    assert (tmp_path / "a.csv").read_text().startswith("row,log_p,mc_se,")
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second", "a.csv"}
 
 
 def test_the_wheel_is_what_runs(program: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ In the order of the work:
 | file | content |
 |---|---|
 | `commands` | the command `pyro-vae` and its verbs |
+| `verbs_on_rows` | its verbs that put a trained model to work on files |
 | `command_line` | the command lines of the verbs, and errors that are one line |
 | `options` | `Options`: the options of a run, which `config.yaml` holds |
 | `parser`, `config` | options as text: parsed, read from `config.yaml`, and written to it |

@@ -33,7 +33,7 @@ def parse_training(arguments: Sequence[str] | None = None) -> Namespace:
         InputError: if the command line is not understood.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    _find_own_modules(arguments)
+    find_own_modules(arguments)
     now = config.parse(arguments)
     if now.resume is None:
         return now
@@ -61,7 +61,7 @@ def parse_evaluation(arguments: Sequence[str] | None = None) -> Namespace:
         InputError: if the command line is not understood.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    _find_own_modules(arguments)
+    find_own_modules(arguments)
     return _evaluation_parser().parse_args(arguments)
 
 
@@ -92,11 +92,16 @@ def _evaluation_parser() -> Parser:
         parser.add_argument(
             f"--{name}", type=str | None, help="Where the data are now, if they were moved."
         )
+    add_device(parser)
+    config.add_trust_code(parser)
+    return parser
+
+
+def add_device(parser: Parser) -> None:
+    """Add the option `--device` to a parser."""
     parser.add_argument(
         "--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute."
     )
-    config.add_trust_code(parser)
-    return parser
 
 
 def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
@@ -164,7 +169,7 @@ def _option_to_change(error: Exception, message: str, options: Namespace | None)
     return f" (option {' or '.join(f'--{name}' for name in matches)})"
 
 
-def _find_own_modules(arguments: Sequence[str]) -> None:
+def find_own_modules(arguments: Sequence[str]) -> None:
     """Let users name their own classes by import path, from the folder that they are in.
 
     Python finds modules in the current folder only if the user names such a class himself, or

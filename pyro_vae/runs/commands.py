@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from pyro_vae.runs import command_line, config, malloc
+from pyro_vae.runs import command_line, config, malloc, verbs_on_rows
 
 Verb = Callable[[Sequence[str] | None], None]
 
@@ -96,7 +96,17 @@ def compare(arguments: Sequence[str] | None = None) -> None:
             comparison.draw(Path(options.figure))
 
 
-VERBS: dict[str, Verb] = {"train": train, "evaluate": evaluate, "compare": compare}
+VERBS: dict[str, Verb] = {
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "score": verbs_on_rows.score,
+    "encode": verbs_on_rows.encode,
+    "reconstruct": verbs_on_rows.reconstruct,
+    "sample": verbs_on_rows.sample,
+    "impute": verbs_on_rows.impute,
+    "export": verbs_on_rows.export,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -320,4 +320,4 @@ def _as_array(rows: Any) -> np.ndarray:
 def _form(source: Source, vae: PyroVAE) -> DataForm:
     """Return the form of the rows, by which new rows are read."""
     dtype = str(source.train.read().examples.dtype).removeprefix("torch.")
-    return DataForm(vae.likelihood.kind, source.columns, (), False, (), (), dtype, "")
+    return DataForm(vae.likelihood.kind, source.columns, (), False, (), (), True, dtype, "")

@@ -54,17 +54,19 @@ def test_tables_are_scored_in_the_order_of_their_rows(
 ) -> None:
     rows = table(30)[["code", "city", "id", "height"]].assign(more=1)
     rows.to_csv(tmp_path / "new.csv", index=False)
-    notes = applying.score_file(model.folder, str(tmp_path / "new.csv"), tmp_path / "out.csv")
-    assert notes == ["columns that the model was not trained on are ignored: more"]
+    written = applying.score_file(model.folder, str(tmp_path / "new.csv"), tmp_path / "out.csv")
+    assert written.rows == 30
+    assert written.notes == ["columns that the model was not trained on are ignored: more"]
     found = pd.read_csv(tmp_path / "out.csv", float_precision="round_trip")
     expected = model.score(rows.drop(columns="more")).to_frame()
+    expected.insert(0, "row", np.arange(30))
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     monkeypatch.setattr(files_of_rows, "rows_at_once", lambda shape: 7)
     for suffix in (".csv", ".npz", ".npy"):
         out = tmp_path / f"parts{suffix}"
         applying.score_file(model, str(tmp_path / "new.csv"), out, 1000)
         parts = pd.read_csv(out) if suffix == ".csv" else np.load(out)
-        assert len(parts["log_p"]) == 30
+        assert list(parts["row"]) == list(range(30))
         first = model.score(rows[:7][model_columns], 1000).log_p
         np.testing.assert_allclose(parts["log_p"][:7], first, rtol=1e-14)
         error = np.hypot(parts["mc_se"], expected["mc_se"])
@@ -100,7 +102,7 @@ def test_tables_are_encoded_imputed_reconstructed_and_sampled(
     applying.sample_file(model, 12, tmp_path / "drawn.csv")
     for name, count in (("again.csv", 30), ("drawn.csv", 12)):
         assert pd.read_csv(tmp_path / name, dtype={"code": str}).shape == (count, 3)
-        assert applying.score_file(model, str(tmp_path / name), tmp_path / "out.npy") == []
+        assert applying.score_file(model, str(tmp_path / name), tmp_path / "out.npy").notes == []
         assert np.isfinite(np.load(tmp_path / "out.npy")["log_p"]).all()
 
 

@@ -9,11 +9,13 @@
 | `noise_of_rows` | pixels that are drawn from grey values: by row, in any order |
 | `own_form` | examples in the form that the data had: tables with names of categories, or arrays |
 | `files_of_rows` | the same on files: `score_file`, `encode_file`, .. |
-| `row_writer` | the files that are written |
+| `row_writer`, `picture_writer` | the files that are written: numbers, and grids of pictures |
+| `exported` | encoder and decoder as programs that run without pyro_vae |
 | `answers` | what `Trained` returns |
 """
 
 from pyro_vae.runs.applying.answers import Codes, Imputed, RowScores
+from pyro_vae.runs.applying.exported import export
 from pyro_vae.runs.applying.files_of_rows import (
     encode_file,
     impute_file,
@@ -21,6 +23,7 @@ from pyro_vae.runs.applying.files_of_rows import (
     sample_file,
     score_file,
 )
+from pyro_vae.runs.applying.row_writer import Written
 from pyro_vae.runs.applying.trained import Trained, load
 
 __all__ = [
@@ -28,7 +31,9 @@ __all__ = [
     "Imputed",
     "RowScores",
     "Trained",
+    "Written",
     "encode_file",
+    "export",
     "impute_file",
     "load",
     "reconstruct_file",

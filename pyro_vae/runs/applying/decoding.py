@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Conditional, Incomplete, Levels, Pixels
+from pyro_vae.kinds import Conditional, Incomplete, Kind, Levels, Pixels
+from pyro_vae.likelihoods import Likelihood
 from pyro_vae.vae import VAE
 
 
@@ -38,17 +39,39 @@ def typical(vae: VAE, z: Tensor, like: Tensor) -> Tensor:
         InputError: if the likelihood gives no mean, and its values are no pixels.
     """
     likelihood, kind = vae.likelihood.under(like), vae.likelihood.kind
-    of = kind.of if isinstance(kind, Conditional) else kind
+    if not isinstance(kind, Conditional):
+        return typical_of_x(likelihood, kind, z)
     try:
         return likelihood.typical(z)
-    except NotImplementedError as error:
-        whole = of.whole if isinstance(of, Incomplete) else of
-        if not isinstance(whole, Pixels):
-            raise InputError(
-                "the mean of this likelihood has no closed form, so it gives no reconstructions"
-            ) from error
-        x = likelihood.picture(z) * (whole.largest if isinstance(whole, Levels) else 1)
-    return kind.packed(x, kind.parted(like)[1]) if isinstance(kind, Conditional) else x
+    except NotImplementedError:
+        return kind.packed(_picture(likelihood, kind.of, z), kind.parted(like)[1])
+
+
+def typical_of_x(likelihood: Likelihood, kind: Kind, z: Tensor) -> Tensor:
+    """Return what is typical of a likelihood without conditions for each code, as x.
+
+    Args:
+        likelihood: p(x|z).
+        kind: what x is.
+        z: codes as the likelihood gets them, shape [N, codes].
+
+    Raises:
+        InputError: if the likelihood gives no mean, and its values are no pixels.
+    """
+    try:
+        return likelihood.typical(z)
+    except NotImplementedError:
+        return _picture(likelihood, kind, z)
+
+
+def _picture(likelihood: Likelihood, kind: Kind, z: Tensor) -> Tensor:
+    """Return the picture of a likelihood whose mean has no closed form, as x."""
+    whole = kind.whole if isinstance(kind, Incomplete) else kind
+    if not isinstance(whole, Pixels):
+        raise InputError(
+            "the mean of this likelihood has no closed form, so it gives no reconstructions"
+        )
+    return likelihood.picture(z) * (whole.largest if isinstance(whole, Levels) else 1)
 
 
 def draw_examples(vae: VAE, like: Tensor, temperature: float) -> Tensor:

@@ -2,13 +2,15 @@
 
 Each function takes the folder of a run, or a model that is loaded. The input is what training
 reads: see `data.load`. Columns are matched by their names. What is written, and how, follows from
-the suffix of the output: see `RowWriter`. The functions return notes, for a person to read.
+the suffix of the output: see `RowWriter` and `PictureWriter`.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from pyro_vae.bounds import Settings
 from pyro_vae.data.plain_rows import PlainRows, open_rows
@@ -19,7 +21,8 @@ from pyro_vae.kinds import Incomplete, Pixels
 from pyro_vae.kinds.kind import rows_at_once
 from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.runs.applying.new_columns import IgnoredColumnsWarning
-from pyro_vae.runs.applying.row_writer import RowWriter
+from pyro_vae.runs.applying.picture_writer import PICTURE, PictureWriter
+from pyro_vae.runs.applying.row_writer import RowWriter, Written
 from pyro_vae.runs.applying.trained import Trained, load
 from pyro_vae.runs.run_data import split_names
 
@@ -34,11 +37,13 @@ def score_file(
     method: Literal["importance", "ais"] = "importance",
     *,
     settings: Settings | None = None,
+    overwrite: bool = True,
     progress: bool = False,
-) -> list[str]:
-    """Write bounds on log p(x) of each row: `log_p`, `mc_se`, `khat`, `percentile`.
+) -> Written:
+    """Write bounds on log p(x) of each row: `row`, `log_p`, `mc_se`, `khat`, `percentile`.
 
-    Annealing adds `upper` and `upper_mc_se`; see `RowScores`.
+    `row` counts the rows of the file from 0. Annealing adds `upper` and `upper_mc_se`; see
+    `RowScores`.
 
     Args:
         run: the folder of a run, or a model.
@@ -47,17 +52,20 @@ def score_file(
         num_samples: see `Trained.score`.
         method: see `Trained.score`.
         settings: see `Trained.score`.
+        overwrite: whether `out` is replaced if it exists.
         progress: whether to show a progress bar for each chunk.
 
     Returns:
-        Notes.
+        The number of rows, and notes for a person to read.
 
     Raises:
         InputError: if the rows do not fit, or a file cannot be read or written.
     """
+    count = 0
 
     def work(model: Trained, x: Any, y: Any, seed: int) -> Any:
-        return model.score(
+        nonlocal count
+        scores = model.score(
             x,
             num_samples,
             method,
@@ -66,32 +74,48 @@ def score_file(
             settings=settings,
             progress=progress,
         ).columns()
+        rows = np.arange(count, count + len(scores["log_p"]))
+        count += len(rows)
+        return {"row": rows, **scores}
 
-    return _apply(run, data, out, work)
+    return _apply(run, data, RowWriter(out, overwrite), work)
 
 
-def encode_file(run: Folder | Trained, data: str, out: Folder) -> list[str]:
+def encode_file(
+    run: Folder | Trained, data: str, out: Folder, *, overwrite: bool = True
+) -> Written:
     """Write the codes of all rows: `mean` and `scale` of q(z|x); see `score_file`."""
 
     def work(model: Trained, x: Any, y: Any, seed: int) -> Any:
         codes = model.encode(x, y=y, seed=seed)
         return {"mean": codes.mean, "scale": codes.scale}
 
-    return _apply(run, data, out, work)
+    return _apply(run, data, RowWriter(out, overwrite), work)
 
 
-def reconstruct_file(run: Folder | Trained, data: str, out: Folder) -> list[str]:
-    """Write the reconstructions of all rows, in the data's own form; see `score_file`."""
+def reconstruct_file(
+    run: Folder | Trained, data: str, out: Folder, *, overwrite: bool = True
+) -> Written:
+    """Write the reconstructions of all rows, in the data's own form; see `score_file`.
+
+    Pictures may be written as .png: one picture, with a grid of them.
+    """
+    model = _loaded(run)
 
     def work(model: Trained, x: Any, y: Any, seed: int) -> Any:
         return model.reconstruct(x, y=y, seed=seed)
 
-    return _apply(run, data, out, work)
+    return _apply(model, data, _writer(model, out, overwrite), work)
 
 
 def impute_file(
-    run: Folder | Trained, data: str, out: Folder, num_samples: int = 1000
-) -> list[str]:
+    run: Folder | Trained,
+    data: str,
+    out: Folder,
+    num_samples: int = 1000,
+    *,
+    overwrite: bool = True,
+) -> Written:
     """Write all rows with their missing values imputed, in the data's own form.
 
     Args:
@@ -99,9 +123,10 @@ def impute_file(
         data: a file.
         out: the file to write.
         num_samples: see `Trained.impute`.
+        overwrite: whether `out` is replaced if it exists.
 
     Returns:
-        Notes.
+        The number of rows, and notes for a person to read.
 
     Raises:
         InputError: if the rows do not fit, or a file cannot be read or written.
@@ -110,7 +135,7 @@ def impute_file(
     def work(model: Trained, x: Any, y: Any, seed: int) -> Any:
         return model.impute(x, num_samples, y=y, seed=seed).values
 
-    return _apply(run, data, out, work)
+    return _apply(run, data, RowWriter(out, overwrite), work)
 
 
 def sample_file(
@@ -121,8 +146,11 @@ def sample_file(
     temperature: float = 1.0,
     *,
     seed: int = 0,
-) -> list[str]:
+    overwrite: bool = True,
+) -> Written:
     """Write examples that are drawn from the model, in the data's own form.
+
+    Pictures may be written as .png: one picture, with a grid of them.
 
     Args:
         run: the folder of a run, or a model.
@@ -131,33 +159,34 @@ def sample_file(
         y: see `Trained.sample`.
         temperature: see `Trained.sample`.
         seed: see `Trained.sample`.
+        overwrite: whether `out` is replaced if it exists.
 
     Returns:
-        Notes.
+        The number of rows, and notes for a person to read.
 
     Raises:
         InputError: if an option is out of range, or the file cannot be written.
     """
-    with RowWriter(out) as writer:
-        writer.add(_loaded(run).sample(n, y, temperature, seed=seed))
-    return []
+    model = _loaded(run)
+    with _writer(model, out, overwrite) as writer:
+        writer.add(model.sample(n, y, temperature, seed=seed))
+    return Written(writer.rows)
 
 
 Work = Callable[[Trained, Any, Any, int], Any]
 
 
-def _apply(run: Folder | Trained, data: str, out: Folder, work: Work) -> list[str]:
+def _apply(run: Folder | Trained, data: str, writer: RowWriter, work: Work) -> Written:
     """Apply a function to the rows of a file, chunk by chunk, and write what it returns.
 
     Args:
         run: the folder of a run, or a model.
         data: what is read.
-        out: the file to write.
+        writer: what writes the file.
         work: a function of the model, of rows, of their conditions, and of the seed of draws of z.
     """
-    if Path(data).exists() and Path(data).resolve() == Path(out).resolve():
-        raise InputError(f"{out} is the file that is read: write another one", "out")
-    writer = RowWriter(out)
+    if Path(data).exists() and Path(data).resolve() == writer.path.resolve():
+        raise InputError(f"{writer.path} is the file that is read: write another one", "out")
     model = _loaded(run)
     rows = _open(model, data)
     notes = list(rows.notes)
@@ -171,11 +200,18 @@ def _apply(run: Folder | Trained, data: str, out: Folder, work: Work) -> list[st
             notes.append(str(each.message))
         else:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-    return list(dict.fromkeys(notes))
+    return Written(writer.rows, list(dict.fromkeys(notes)))
 
 
 def _loaded(run: Folder | Trained) -> Trained:
     return run if isinstance(run, Trained) else load(run)
+
+
+def _writer(model: Trained, out: Folder, overwrite: bool) -> RowWriter:
+    """Return what writes examples, as pictures or as numbers."""
+    if Path(out).suffix.lower() == PICTURE:
+        return PictureWriter(out, model.form.of_x, overwrite)
+    return RowWriter(out, overwrite)
 
 
 def _open(model: Trained, data: str) -> PlainRows:

@@ -1,7 +1,8 @@
 """Results for rows, written to a file of numbers as they come."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,19 @@ from pyro_vae.errors import InputError
 SUFFIXES = (".csv", ".parquet", ".npz", ".npy")
 
 
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        rows: the number of rows.
+        notes: sentences for a person to read, about what was ignored.
+    """
+
+    rows: int
+    notes: Sequence[str] = ()
+
+
 class RowWriter:
     """Writes results chunk by chunk: the file is whole, or it is not there.
 
@@ -22,19 +36,33 @@ class RowWriter:
 
     Args:
         path: the file.
+        overwrite: whether a file that exists is replaced.
+
+    Attributes:
+        rows: the number of rows that were added.
 
     Raises:
-        InputError: if its suffix is another one, or its folder does not exist.
+        InputError: if its suffix is another one, its folder does not exist, or it exists and may
+            not be replaced.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    suffixes: tuple[str, ...] = SUFFIXES
+
+    def __init__(self, path: str | Path, overwrite: bool = True) -> None:
         self.path = Path(path)
+        self.rows = 0
         self.suffix = self.path.suffix.lower()
-        if self.suffix not in SUFFIXES:
+        if self.suffix not in self.suffixes:
             raise InputError(
                 f"{self.path} cannot be written: choose a name that ends with "
-                f"{', '.join(SUFFIXES)}",
+                f"{', '.join(self.suffixes)}",
                 "out",
+            )
+        if self.path.is_dir():
+            raise InputError(f"{self.path} is a folder: choose the name of a file", "out")
+        if self.path.exists() and not overwrite:
+            raise InputError(
+                f"{self.path} exists: choose another name, or add --overwrite to replace it", "out"
             )
         if not self.path.parent.is_dir():
             raise InputError(f"there is no folder {self.path.parent}: make it first", "out")
@@ -67,6 +95,7 @@ class RowWriter:
             results = {str(name): results[name].to_numpy() for name in results.columns}
         if not isinstance(results, dict):
             results = {"x": results}
+        self.rows += len(next(iter(results.values())))
         if self.suffix == ".csv":
             self._table(results).to_csv(
                 self._unfinished, mode="w" if self._is_first else "a", header=self._is_first,

@@ -1,0 +1,338 @@
+"""The verbs of `pyro-vae` that put a trained model to work on files.
+
+Each has the command line of one function of `applying.files_of_rows`, and does what it does.
+"""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import Namespace
+
+from pyro_vae.bounds import Settings
+from pyro_vae.errors import InputError
+from pyro_vae.runs import command_line, config, malloc
+from pyro_vae.runs.parser import Parser
+
+if TYPE_CHECKING:
+    from pyro_vae.runs.applying import Trained, Written
+
+NUMBERS = ".csv, .parquet, .npz or .npy"
+OPTIONS = {"x": "data", "y": "condition", "n": "count"}  # by arguments
+
+
+def score(arguments: Sequence[str] | None = None) -> None:
+    """Write bounds on log p(x) of each row of a file.
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    parser = _parser(
+        "Write bounds on log p(x) of each row of a file: row (from 0), log_p (a lower bound in "
+        "nats), mc_se (its Monte Carlo standard error), khat (Pareto k-hat), and percentile (among "
+        "validation examples). Annealing adds upper, an upper bound, and its upper_mc_se.",
+        NUMBERS,
+    )
+    parser.add_argument(
+        "--method",
+        type=Literal["importance", "ais"],
+        default="importance",
+        help="importance is IWAE_K; ais bounds log p(x) from both sides, by annealing.",
+    )
+    parser.add_argument(
+        "--num_samples",
+        type=int,
+        default=100,
+        help="K, the number of draws of z for each row. Below 100 there is no percentile.",
+    )
+    parser.add_class_arguments(Settings, "ais", help="The chains of annealing")
+
+    def work(model: "Trained", options: Namespace) -> "Written":
+        from pyro_vae.runs import applying
+
+        anneals = options.method == "ais"
+        return applying.score_file(
+            model,
+            options.data,
+            options.out,
+            options.num_samples,
+            options.method,
+            settings=parser.instantiate(options).ais if anneals else None,
+            overwrite=options.overwrite,
+        )
+
+    _run(parser, arguments, "scored", work)
+
+
+def encode(arguments: Sequence[str] | None = None) -> None:
+    """Write the codes of each row of a file: mean and deviation of q(z|x).
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    parser = _parser("Write the codes of each row of a file: mean and scale of q(z|x).", NUMBERS)
+
+    def work(model: "Trained", options: Namespace) -> "Written":
+        from pyro_vae.runs import applying
+
+        return applying.encode_file(model, options.data, options.out, overwrite=options.overwrite)
+
+    _run(parser, arguments, "encoded", work)
+
+
+def reconstruct(arguments: Sequence[str] | None = None) -> None:
+    """Write what the model makes of the code of each row of a file.
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    parser = _parser(
+        "Write what p(x|z) makes of the code of each row of a file, in the data's own form: means "
+        "of numbers, and the most probable categories.",
+        f"{NUMBERS}; of pictures also .png, a grid of them",
+    )
+
+    def work(model: "Trained", options: Namespace) -> "Written":
+        from pyro_vae.runs import applying
+
+        return applying.reconstruct_file(
+            model, options.data, options.out, overwrite=options.overwrite
+        )
+
+    _run(parser, arguments, "reconstructed", work)
+
+
+def impute(arguments: Sequence[str] | None = None) -> None:
+    """Write the rows of a file with their missing values imputed.
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    parser = _parser(
+        "Write the rows of a file with their missing values imputed: means of numbers, and the "
+        "most probable categories, given what is there. Observed values are unchanged.",
+        NUMBERS,
+    )
+    parser.add_argument(
+        "--num_samples", type=int, default=1000, help="The number of draws of z for each row."
+    )
+
+    def work(model: "Trained", options: Namespace) -> "Written":
+        from pyro_vae.runs import applying
+
+        return applying.impute_file(
+            model, options.data, options.out, options.num_samples, overwrite=options.overwrite
+        )
+
+    _run(parser, arguments, "imputed", work)
+
+
+def sample(arguments: Sequence[str] | None = None) -> None:
+    """Write examples that are drawn from the model.
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    parser = _parser(
+        "Write examples that are drawn from the model, in the data's own form.",
+        f"{NUMBERS}; of pictures also .png, a grid of them",
+        reads=False,
+    )
+    parser.add_argument("--count", type=int, required=True, help="The number of examples.")
+    parser.add_argument(
+        "--condition",
+        nargs="+",
+        type=str,
+        help="What the examples are given, if the model has conditions: NAME=VALUE for each "
+        "column, or VALUE alone if there is one condition, such as the label.",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="The factor of the deviations of p(z) from its mean. Below 1 examples are more "
+        "typical and less diverse.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="The seed of the draws.")
+
+    def work(model: "Trained", options: Namespace) -> "Written":
+        from pyro_vae.runs import applying
+
+        return applying.sample_file(
+            model,
+            options.count,
+            options.out,
+            _conditions(model, options.condition),
+            options.temperature,
+            seed=options.seed,
+            overwrite=options.overwrite,
+        )
+
+    _run(parser, arguments, "drew", work)
+
+
+def export(arguments: Sequence[str] | None = None) -> None:
+    """Write encoder and decoder as programs that run without pyro_vae.
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    parser = Parser(
+        description="Write a folder with programs of torch.export: features.pt2 (x to its "
+        "features), encoder.pt2 (features to mean and scale of q(z|x)), decoder.pt2 (z to what is "
+        "typical of p(x|z)), and model.json, which says what goes in and what comes out. They run "
+        "where pyro_vae is not installed. Only for the posterior Normal."
+    )
+    parser.add_argument("run", help="The folder of a trained run.")
+    parser.add_argument("--out", type=str, required=True, help="The folder to make.")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="Replace the folder of an earlier export."
+    )
+    config.add_trust_code(parser)
+    with command_line.one_line_errors():
+        arguments = sys.argv[1:] if arguments is None else list(arguments)
+        command_line.find_own_modules(arguments)
+        options = parser.parse_args(arguments)
+
+    from pyro_vae.runs import applying
+
+    with (
+        command_line.one_line_errors(options, f"- {options.out} was not written"),
+        _stopped_like_interrupted(),
+    ):
+        model = applying.load(options.run, trust_code=options.trust_code)
+        names = applying.export(model, options.out, overwrite=options.overwrite)
+        print(f"exported {', '.join(names)}: {options.out}", file=sys.stderr)
+
+
+def _parser(description: str, suffixes: str, reads: bool = True) -> Parser:
+    """Return a parser of what all verbs have: the run, what is read, and what is written."""
+    parser = Parser(
+        description=f"{description} The data of training are not needed. The output is whole, or "
+        "it is not there: if the command is interrupted, nothing is written, and it has to start "
+        "again."
+    )
+    parser.add_argument("run", help="The folder of a trained run.")
+    if reads:
+        parser.add_argument(
+            "--data",
+            type=str,
+            required=True,
+            help="The rows: whatever can be trained on, such as a file or a folder of pictures. "
+            "Columns of tables are found by their names. The output has the rows in this order.",
+        )
+    parser.add_argument(
+        "--out", type=str, required=True, help=f"The file to write; its name ends with {suffixes}."
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="Replace the file to write, if it exists."
+    )
+    command_line.add_device(parser)
+    config.add_trust_code(parser)
+    return parser
+
+
+def _run(
+    parser: Parser,
+    arguments: Sequence[str] | None,
+    what: str,
+    work: "Callable[[Trained, Namespace], Written]",
+) -> None:
+    """Load a model, let it work, and say in one line what was done.
+
+    Args:
+        parser: the parser of the command line.
+        arguments: its arguments; by default those of this process.
+        what: the verb in the past, for the line.
+        work: a function of the model and the options.
+    """
+    malloc.keep_freed()
+    with command_line.one_line_errors():
+        arguments = sys.argv[1:] if arguments is None else list(arguments)
+        command_line.find_own_modules(arguments)
+        options = parser.parse_args(arguments)
+
+    from pyro_vae.runs import applying
+
+    with (
+        command_line.one_line_errors(options, f"- {options.out} was not written"),
+        _stopped_like_interrupted(),
+        _named_like_options(),
+    ):
+        start = time.perf_counter()
+        model = applying.load(options.run, options.device, trust_code=options.trust_code)
+        written = work(model, options)
+        seconds = time.perf_counter() - start
+        for note in written.notes:
+            print(f"note: {note}", file=sys.stderr)
+        rows = f"{written.rows:,} row{'s' if written.rows != 1 else ''}"
+        print(
+            f"{what} {rows} in {seconds:.1f} s ({written.rows / seconds:,.0f} a second): "
+            f"{options.out}",
+            file=sys.stderr,
+        )
+
+
+@contextlib.contextmanager
+def _stopped_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that no part of a file is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _named_like_options() -> Iterator[None]:
+    """Let errors name options of the command line, and not arguments of functions."""
+    try:
+        yield
+    except InputError as error:
+        error.parameter = OPTIONS.get(error.parameter or "", error.parameter)
+        raise
+
+
+def _conditions(model: "Trained", texts: list[str] | None) -> Any:
+    """Return conditions as `Trained.sample` takes them.
+
+    Args:
+        model: the model.
+        texts: what the command line gives: `NAME=VALUE` for each condition, or `VALUE` of a single
+            one.
+    """
+    specs = {spec.name: spec for spec in model.form.conditions}
+    if not texts or not specs:
+        return texts or None
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or (len(specs) == 1 and name not in specs):
+            if len(specs) > 1 or len(texts) > 1:
+                raise InputError(
+                    f"{text} is not understood: give NAME=VALUE for {', '.join(specs)}", "condition"
+                )
+            name, value = next(iter(specs)), text
+        if name not in specs:
+            raise InputError(
+                f"{name} is no condition of this model: give {', '.join(specs)}", "condition"
+            )
+        found[name] = value if specs[name].categories else _number(name, value)
+    missing = [name for name in specs if name not in found]
+    if missing:
+        raise InputError(f"a value of {', '.join(missing)} is missing: give all", "condition")
+    return found
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{name} is a number, and {text} is none", "condition") from error
