@@ -103,6 +103,8 @@ class Options:
         aggressive: The largest number of steps of the guide alone before each step of the model, as
             long as the mutual information of x and z grows (He et al. 2019); 0 turns it off.
         device: Where to compute. auto chooses a GPU if there is one.
+        init_from: The folder of a trained run, with the same parts and shapes, from whose
+            parameters training starts: to go on with other data.
         num_samples: K, the number of draws of z for each test example, to bound log p(x).
         num_examples: The number of test examples, chosen at random, to bound log p(x) on.
         fingerprint: What identifies the data, in whatever order their examples are. A run writes it
@@ -135,6 +137,7 @@ class Options:
     diagnose_every: int = at_least(0, 5)
     aggressive: int = at_least(0, 0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    init_from: str | None = None
     num_samples: int = positive(5000)
     num_examples: int = at_least(2, 1000)  # a single one has no standard error
     fingerprint: str | None = None

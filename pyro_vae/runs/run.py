@@ -277,10 +277,11 @@ class Run:
     def create(self) -> None:
         """Make the run's folder with `config.yaml` and `data.pt`.
 
-        The folder never exists without these files.
+        The folder never exists without these files. With `init_from`, the parameters of that run
+        are taken.
 
         Raises:
-            InputError: if the folder exists.
+            InputError: if the folder exists, or `init_from` is no run that fits.
         """
         if self.folder.exists():
             raise InputError(
@@ -288,6 +289,8 @@ class Run:
                 "choose another folder",
                 "out",
             )
+        if self.options.init_from:
+            self._start_from(Path(self.options.init_from))
         unfinished = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
         try:
             unfinished.mkdir(parents=True)
@@ -296,6 +299,22 @@ class Run:
             unfinished.rename(self.folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _start_from(self, folder: Path) -> None:
+        """Take the parameters of another run's best epoch.
+
+        Raises:
+            InputError: if that folder is no trained run, or its parameters do not fit.
+        """
+        try:
+            load_best(self.vae, folder / "best.pt")
+        except InputError as error:
+            raise InputError(
+                f"training cannot start from {folder}: it has to be a trained run with the same "
+                "parts, data of the same shape, and the same kinds of columns",
+                "init_from",
+            ) from error
+        self.vae.train()
 
     def write_config(self, folder: Path | None = None) -> None:
         """Write `config.yaml`, from which the run can be repeated.

@@ -117,3 +117,28 @@ def test_the_engine(asked: str, epochs: str, taken: str, falls_back: bool | None
     assert getattr(run.engine, "fall_back", None) is falls_back
     assert f"by the {taken} engine" in str(run)
     assert run.namespace.engine == taken  # a resumed run continues with it
+
+
+def test_training_starts_from_another_run(tmp_path: Path) -> None:
+    small = ["--latent_dim", "2", "--epochs", "2", "--engine", "eager"]
+    first = Run.build(tmp_path / "first", config.parse([*small, "--device", "cpu"]))
+    first.create()
+    history = first.fit()
+    grey = data.load("digits").test.numpy()
+    np.save(tmp_path / "other.npy", np.concatenate([grey[::-1]] * 2))
+    other = ["--data", str(tmp_path / "other.npy"), "--likelihood", "Bernoulli", *small]
+    other += ["--device", "cpu", "--init_from", str(tmp_path / "first")]
+    second = Run.build(tmp_path / "second", config.parse(other))
+    second.create()
+    for name, parameter in first.vae.named_parameters():
+        assert parameter.equal(dict(second.vae.named_parameters())[name])
+    assert second.vae.training
+    assert second.fit()[0]["train_loss"] < history[0]["train_loss"]
+    assert Run.open(tmp_path / "second").options.init_from == str(tmp_path / "first")
+    for wrong in ("nowhere", str(tmp_path / "second" / "figures")):
+        with pytest.raises(InputError, match="training cannot start from") as caught:
+            Run.build(tmp_path / "x", config.parse([*other[:-1], wrong])).create()
+        assert caught.value.parameter == "init_from" and not (tmp_path / "x").exists()
+    narrow = [*other, "--latent_dim", "3"]
+    with pytest.raises(InputError, match="the same parts"):
+        Run.build(tmp_path / "x", config.parse(narrow)).create()
