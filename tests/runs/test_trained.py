@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 import torch
 
@@ -404,3 +405,15 @@ def test_runs_without_the_file_or_with_kinds_of_their_own_are_refused(
     run.form.save(tmp_path)
     with pytest.raises(InputError, match=r"there is no .*best.pt: train first"):
         pyro_vae.load(tmp_path)
+
+
+def test_a_loaded_model_leaves_no_trace_in_the_store_of_pyro(tmp_path: Path) -> None:
+    posterior = ["--posterior", "IAF", "--posterior.layers", "1"]
+    model = load(train(tmp_path, "--data", "digits", *posterior))
+    pyro.clear_param_store()
+    pyro.param("mine", torch.ones(1))
+    images = data.load("digits").test[:5]
+    model.encode(images, draws=2)
+    model.reconstruct(images)
+    model.score(images, 20)
+    assert list(pyro.get_param_store().keys()) == ["mine"]

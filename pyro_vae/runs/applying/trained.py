@@ -1,11 +1,13 @@
 """A trained model, loaded from the folder of its run alone."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyro
 import torch
 from torch import Tensor
 
@@ -131,23 +133,25 @@ class Trained:
         seed = self.options.seed if seed is None else seed
         _check_seed(seed, "seed")
         draws = max(num_samples, NUM_SAMPLES) if method == "ais" else num_samples
-        found = bounds.evaluate(
-            self.vae.model,
-            self.vae.guide,
-            shown,
-            draws,
-            ladder=(NUM_SAMPLES,),
-            seed=seed,
-            progress=progress,
-        )
+        with _own_store():
+            found = bounds.evaluate(
+                self.vae.model,
+                self.vae.guide,
+                shown,
+                draws,
+                ladder=(NUM_SAMPLES,),
+                seed=seed,
+                progress=progress,
+            )
         percentile = torch.full((len(shown),), torch.nan, dtype=torch.float64)
         if NUM_SAMPLES in found.iwae and self.validation is not None:
             percentile = self.validation.percentiles(found.iwae[NUM_SAMPLES].values + nats)
         lower, khat, upper = found.bound, found.khat, None
         if method == "ais":
-            annealed = bounds.anneal(
-                self.vae.model, self.vae.guide, shown, settings, seed=seed, progress=progress
-            )
+            with _own_store():
+                annealed = bounds.anneal(
+                    self.vae.model, self.vae.guide, shown, settings, seed=seed, progress=progress
+                )
             lower, upper = annealed.lower, annealed.upper
             khat, draws = pareto_k(annealed.log_w.T), len(annealed.log_w)
         return RowScores(
@@ -322,15 +326,16 @@ class Trained:
         """
         stored = stored_rows(self.form, x, y)
         _check_seed(seed, "seed")
-        found = impute(
-            self.vae,
-            self._shown(stored, noise_seed),
-            num_samples,
-            draws=draws,
-            level=LEVEL,
-            seed=seed,
-            progress=progress,
-        )
+        with _own_store():
+            found = impute(
+                self.vae,
+                self._shown(stored, noise_seed),
+                num_samples,
+                draws=draws,
+                level=LEVEL,
+                seed=seed,
+                progress=progress,
+            )
 
         def filled(values: Tensor) -> Any:
             own = as_stored(self.form, values, are_means=True)
@@ -354,11 +359,17 @@ class Trained:
         """Return what a function returns for some rows at a time, with seeds of their own."""
         _check_seed(seed, "seed")
         results = []
-        with torch.no_grad(), preserve_rng_state(x):
+        with torch.no_grad(), preserve_rng_state(x), _own_store():
             for number, part in enumerate(x.split(BATCH)):
                 torch.manual_seed(stream_seed(seed, number))
                 results.append(work(part))
         return results
+
+
+def _own_store() -> contextlib.AbstractContextManager[Any]:
+    """Let programs register their parameters where the user's store of Pyro does not see it."""
+    store: contextlib.AbstractContextManager[Any] = pyro.get_param_store().scope()
+    return store
 
 
 def _errors(estimate: Estimate) -> np.ndarray:
