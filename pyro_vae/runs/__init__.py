@@ -18,6 +18,7 @@ In the order of the work:
 | `validation_scores` | log p(x) of validation examples, in `scores.pt` |
 | `evaluation`, `refined` | what is measured of a run: bounds, and all else |
 | `model_diagnostics` | what is measured beside bounds: checks, imputation, classes, the code |
+| `foreign_programs` | bounds of anybody's Pyro programs, from the command line |
 | `report` | the results as text |
 | `files` | the results as files and figures; the list of figures |
 | `blank_figure` | an empty figure, in whose style the current folder has no say |

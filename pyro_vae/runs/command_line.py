@@ -78,7 +78,9 @@ def make_plan(options: Namespace) -> Plan:
 def _evaluation_parser() -> Parser:
     parser = Parser(description="Evaluate a trained run again: bounds on log p(x), diagnostics.")
     parser.add_argument(
-        "run", help="The run's folder. Its bounds, diagnostics and their figures are replaced."
+        "run",
+        help="The run's folder. Its bounds, diagnostics and their figures are replaced. Pyro "
+        "programs of your own are evaluated instead by --programs FILE.py:FUNCTION.",
     )
     for name, meaning in (
         ("num_samples", "K, the number of draws of z for each test example"),

@@ -56,6 +56,16 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
         arguments: the arguments of the command line; by default those of this process.
     """
     malloc.keep_freed()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if any(argument.partition("=")[0] == "--programs" for argument in arguments):
+        from pyro_vae.runs import foreign_programs
+
+        with command_line.one_line_errors():
+            parser = foreign_programs.parser()
+            asked = parser.parse_args(arguments)
+        with command_line.one_line_errors(asked):
+            print(foreign_programs.evaluate(parser.instantiate(asked)))
+        return
     with command_line.one_line_errors():
         options = command_line.parse_evaluation(arguments)
 
