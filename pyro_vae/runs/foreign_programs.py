@@ -31,7 +31,7 @@ def parser() -> Parser:
         "--programs",
         type=str,
         required=True,
-        help="FILE.py:FUNCTION, which returns a model and a guide.",
+        help="FILE.py:FUNCTION, which makes a model and a guide.",
     )
     result.add_argument(
         "--data",
