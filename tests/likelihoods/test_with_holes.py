@@ -197,6 +197,17 @@ def test_dequantised_levels_are_shifted_by_the_values_that_are_there() -> None:
     torch.testing.assert_close(shift, -there.double() * math.log(256))
 
 
+def test_likelihoods_start_at_the_marginals_of_what_is_observed() -> None:
+    torch.manual_seed(0)
+    on = torch.tensor([0.2, 0.5, 0.9])
+    stored = with_holes((torch.rand(4000, 3) < on).float())
+    likelihood = ObservedEntries(likelihoods.Bernoulli(2, kinds.Binary([3], levels=2)))
+    likelihood.initialize(likelihood.kind.stored_features(stored))
+    assert isinstance(likelihood.whole, likelihoods.Bernoulli)
+    started = likelihood.whole.decoder.bias.sigmoid()
+    assert started.tolist() == pytest.approx(stored.nanmean(0).tolist(), abs=5 * 0.5 / 2000**0.5)
+
+
 def test_shifts_are_those_of_the_columns_that_are_there() -> None:
     levels = kinds.UnitInterval([1], levels=256)
     kind = kinds.Incomplete(kinds.Columns([(levels, [1]), (kinds.Counts([3]), [0, 2, 3])]))
