@@ -8,11 +8,11 @@ from torch import Tensor
 from pyro_vae import kinds
 from pyro_vae.data import Dataset
 from pyro_vae.data.column_spec import ColumnSpec, kind_of_values
+from pyro_vae.data.source import PARTS
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind
 
 LABELS = "labels"  # the name by which labels that are no column are a condition
-PARTS = ("train", "validation", "test")
 
 Conditions = tuple[Tensor, Tensor, Tensor]  # of the three parts, shape [N, Dy]
 
@@ -44,33 +44,12 @@ def take_out(dataset: Dataset, names: list[str]) -> tuple[Dataset, Kind, Conditi
         kind, classes = _labels(dataset)
         spec = ColumnSpec("label", "categories", kind.categories[0])
         return replace(dataset, conditions=(spec,)), kind, classes
-    if len(set(names)) < len(names):
-        raise InputError(f"a condition is named twice in {', '.join(names)}", "condition")
-    unknown = [name for name in names if name not in shown]
-    if unknown:
-        found = (
-            f"their columns are {', '.join(shown[:20])}" if shown else "they have no named columns"
-        )
-        labels = ", and labels" if dataset.train_labels is not None else ""
-        raise InputError(
-            f"the data have no column {', '.join(unknown)} to be a condition: {found}{labels}",
-            "condition",
-        )
-    chosen = [shown.index(name) for name in names]
+    chosen = _places(dataset, names)
     rest = [place for place in range(len(shown)) if place not in chosen]
-    if not rest:
-        raise InputError("all columns are conditions, and none is left: name fewer", "condition")
-    missing = [name for name, at in zip(names, chosen, strict=True) if _has_missing(dataset, at)]
-    if missing:
-        raise InputError(
-            f"the condition {', '.join(missing)} has missing values, and conditions have to be "
-            "known: fill them, remove their rows, or choose other conditions",
-            "condition",
-        )
     parts = [getattr(dataset, part) for part in PARTS]
     given = _kind_of(dataset, chosen)
     of = _kind_of(dataset, rest)
-    if any(part.is_floating_point() and part[:, rest].isnan().any() for part in parts):
+    if _has_missing(dataset, rest):
         of = Incomplete(of)
     columns = dataset.columns
     train, validation, test = (part[:, rest] for part in parts)
@@ -123,11 +102,41 @@ def _labels(dataset: Dataset) -> tuple[kinds.Categories, Conditions]:
     return kinds.Categories([1], ["label"], [names]), (train, validation, test)
 
 
-def _has_missing(dataset: Dataset, place: int) -> bool:
+def _places(dataset: Dataset, names: list[str]) -> list[int]:
+    """Return the places of the columns that are conditions.
+
+    Raises:
+        InputError: if they cannot be conditions, with the reason.
+    """
+    shown = dataset.names
+    if len(set(names)) < len(names):
+        raise InputError(f"a condition is named twice in {', '.join(names)}", "condition")
+    unknown = [name for name in names if name not in shown]
+    if unknown:
+        found = (
+            f"their columns are {', '.join(shown[:20])}" if shown else "they have no named columns"
+        )
+        labels = ", and labels" if dataset.train_labels is not None else ""
+        raise InputError(
+            f"the data have no column {', '.join(unknown)} to be a condition: {found}{labels}",
+            "condition",
+        )
+    chosen = [shown.index(name) for name in names]
+    if len(chosen) == len(shown):
+        raise InputError("all columns are conditions, and none is left: name fewer", "condition")
+    missing = [name for name, at in zip(names, chosen, strict=True) if _has_missing(dataset, [at])]
+    if missing:
+        raise InputError(
+            f"the condition {', '.join(missing)} has missing values, and conditions have to be "
+            "known: fill them, remove their rows, or choose other conditions",
+            "condition",
+        )
+    return chosen
+
+
+def _has_missing(dataset: Dataset, places: list[int]) -> bool:
     parts = (getattr(dataset, part) for part in PARTS)
-    return any(
-        bool(part.is_floating_point() and part[:, place].isnan().any().item()) for part in parts
-    )
+    return any(part.is_floating_point() and bool(part[:, places].isnan().any()) for part in parts)
 
 
 def _kind_of(dataset: Dataset, places: list[int]) -> Kind:

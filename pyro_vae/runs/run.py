@@ -25,7 +25,7 @@ from pyro_vae.runs.hidden_entries import hidden_values
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parts_of_vae import load_best, make_vae, named_likelihood
 from pyro_vae.runs.run_data import check_fingerprint, prepare, sample, show, split_names
-from pyro_vae.runs.validation_scores import ValidationScores
+from pyro_vae.runs.validation_scores import ValidationScores, shift
 from pyro_vae.training import CompiledEngine, EagerEngine, Engine, History
 from pyro_vae.vae import VAE
 
@@ -208,7 +208,7 @@ class Run:
     def shift(self) -> Tensor:
         """The nats that are added to log p(x) of each evaluated example, on the base measure."""
         x = self.test[self.evaluated.to(self.device)]
-        return torch.as_tensor(self.kind.shift(x), dtype=torch.float64).cpu().expand(len(x))
+        return shift(self.kind, x).expand(len(x))
 
     def on_base_measure(self, bound: Estimate) -> Estimate:
         """Return a bound on log p(x) as a bound on its logarithm on the run's base measure.

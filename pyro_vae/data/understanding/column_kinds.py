@@ -133,7 +133,6 @@ def understand_columns(
     values: list[np.ndarray] = []
     notes: list[str] = []
     constant: list[str] = []
-    empty: list[str] = []
     atoms: dict[str, Column] = {}
     numbers: dict[str, Column] = {}
     facts = None if matrix is None or summary is None else _Facts.of(matrix, summary)
@@ -146,9 +145,10 @@ def understand_columns(
             spec, codes = _understand_words(name, column, given, where)
         else:
             own, at = (_Facts.of(column[:, None]), 0) if facts is None else (facts, j)
-            if np.isinf(own.summary.low[at]):  # all its values are missing
-                empty.append(name)
-                continue
+            if np.isinf(own.summary.low[at]):  # others that are empty were left out before
+                raise InputError(
+                    f"column {name} of {where} has no values: all are missing: drop it", "columns"
+                )
             about = own.describe(at)
             if about.low == about.high and (
                 given is None or parse_kind(name, given)[0] not in ONE_VALUE
@@ -162,14 +162,6 @@ def understand_columns(
                 atoms[name] = about
         specs.append(spec)
         values.append(codes)
-    without = [name for name in empty if name in kinds]
-    if without:
-        raise InputError(
-            f"column {listed(without)} of {where} has no values: all are missing: drop it",
-            "columns",
-        )
-    if empty:
-        notes.append(f"left out, because they are empty: {listed(empty)}")
     named = [name for name in constant if name in kinds]
     if named:
         raise InputError(
