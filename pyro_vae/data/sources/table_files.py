@@ -152,12 +152,31 @@ def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[
         raise _ragged(path, how) or _no_table(path, error) from error
     except (OSError, ValueError, csv.Error) as error:
         raise _no_table(path, error) from error
-    notes = []
     unasked = [name for j in codes if (name := _name(frame, j)) not in options.columns]
-    if unasked and ALL not in options.columns:
+    return _tidied(frame, path, how, [] if ALL in options.columns else unasked)
+
+
+def _tidied(
+    frame: Any, path: Path, how: TextFormat, with_zeros: list[str]
+) -> tuple[Any, list[str]]:
+    """Return a table without what programs write beside it, and notes.
+
+    Args:
+        frame: the table as pandas reads it.
+        path: the path of the file.
+        how: how the file is written.
+        with_zeros: the names of columns that are text because of leading zeros, and not by request.
+
+    Raises:
+        InputError: if some lines have fewer fields than others.
+    """
+    import pandas as pd
+
+    notes = []
+    if with_zeros:
         notes.append(
-            f"{path.name}: numbers with leading zeros in {listed(unasked)}: taken as text; to have "
-            "numbers, give the kind of the column"
+            f"{path.name}: numbers with leading zeros in {listed(with_zeros)}: taken as text; to "
+            "have numbers, give the kind of the column"
         )
     if how.skipped:
         notes.append(f"{path.name}: {how.skipped} lines before the table are not read")
