@@ -13,8 +13,8 @@
 - `compiling` turns a function in which Pyro programs run into a compiled function.
 - `testing` has tests for your own parts.
 
-`svi` is the older name of `training`. A module that the `VAE` does not need is imported at its
-first use, so that `import pyro_vae` takes hardly more time than `import pyro`.
+`svi` is the older name of `training`. All this is imported at its first use. `import pyro_vae`
+alone imports neither Pyro nor PyTorch, so that help texts appear at once.
 """
 
 import importlib
@@ -23,9 +23,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
-from pyro_vae import kinds, likelihoods, networks, posteriors, priors
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.vae import VAE, Guide, Model
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -36,7 +34,12 @@ if TYPE_CHECKING:
         data,
         diagnostics,
         figures,
+        kinds,
+        likelihoods,
+        networks,
         objectives,
+        posteriors,
+        priors,
         runs,
         semi_supervised,
         sklearn,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from pyro_vae.diagnostics import refinement
     from pyro_vae.programs import compiling
     from pyro_vae.runs.applying import load
+    from pyro_vae.vae import VAE, Guide, Model
 
 __version__ = "0.1.0"  # the only place; the build reads it as text, and imports nothing
 __all__ = [
@@ -82,7 +86,12 @@ _OTHER_PLACES = {
     "refinement": "pyro_vae.diagnostics.refinement",
     "svi": "pyro_vae.training",
 }
-_FUNCTIONS = {"load": "pyro_vae.runs.applying"}
+_MEMBERS = {
+    "Guide": "pyro_vae.vae",
+    "Model": "pyro_vae.vae",
+    "VAE": "pyro_vae.vae",
+    "load": "pyro_vae.runs.applying",
+}
 
 
 class _OtherPlaces(MetaPathFinder, Loader):
@@ -107,11 +116,11 @@ sys.meta_path.append(_OtherPlaces())
 if not TYPE_CHECKING:  # type checkers read the imports above
 
     def __getattr__(name: str) -> Any:
-        """Import a public module, or the module of a public function, at its first use."""
+        """Import a public module, or the module of a public class or function, when it is used."""
         if name not in __all__:
             raise AttributeError(f"module 'pyro_vae' has no attribute '{name}'")
-        if name in _FUNCTIONS:
-            found = getattr(importlib.import_module(_FUNCTIONS[name]), name)
+        if name in _MEMBERS:
+            found = getattr(importlib.import_module(_MEMBERS[name]), name)
         else:
             found = importlib.import_module(_OTHER_PLACES.get(name, f"pyro_vae.{name}"))
         globals()[name] = found

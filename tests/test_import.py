@@ -2,13 +2,16 @@
 
 import importlib
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import pyro_vae
+from pyro_vae import bounds, runs
 
 HEAVY = [
     "arviz",
@@ -32,10 +35,14 @@ import contextlib, io, json, runpy, sys
 def added(before):
     return sorted(set(sys.modules) - before)
 
-import pyro
 before = set(sys.modules)
 import pyro_vae
-stages = {"import": added(before)}
+stages = {"alone": added(before)}
+
+import pyro
+before = set(sys.modules)
+from pyro_vae import VAE
+stages["import"] = added(before)
 
 sys.argv = ["svi_train.py", "--help"]
 with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as help_text:
@@ -78,15 +85,35 @@ def test_nothing_heavy_is_imported(stages: dict[str, list[str]], stage: str) -> 
     assert not added
 
 
-def test_importing_the_package_adds_only_its_own_modules(stages: dict[str, list[str]]) -> None:
-    packages = {module.partition(".")[0] for module in stages["import"]}
+@pytest.mark.parametrize("stage", ["alone", "import"])
+def test_importing_the_package_adds_only_its_own_modules(
+    stages: dict[str, list[str]], stage: str
+) -> None:
+    packages = {module.partition(".")[0] for module in stages[stage]}
     assert packages - {"pyro_vae"} <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("name", pyro_vae.__all__)
-def test_every_public_name_resolves_and_is_listed(name: str) -> None:
-    assert getattr(pyro_vae, name) is not None
-    assert name in dir(pyro_vae)
+def test_the_package_alone_imports_neither_pyro_nor_its_own_parts(
+    stages: dict[str, list[str]],
+) -> None:
+    own = [module for module in stages["alone"] if module.startswith("pyro_vae")]
+    assert own == ["pyro_vae", "pyro_vae.errors"]
+
+
+@pytest.mark.parametrize("package", [pyro_vae, bounds, runs], ids=lambda each: each.__name__)
+def test_every_public_name_resolves_and_is_listed(package: ModuleType) -> None:
+    for name in package.__all__:
+        found = getattr(package, name)
+        assert getattr(found, "__name__", name).rpartition(".")[2] in (name, "training")
+        assert name in dir(package)
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'no'"):
+        _ = package.no
+
+
+@pytest.mark.parametrize("made", [bounds.Settings(chains=3), pyro_vae.InputError("no", "lr")])
+def test_classes_that_are_imported_late_can_be_pickled(made: object) -> None:
+    again = pickle.loads(pickle.dumps(made))
+    assert type(again) is type(made) and vars(again) == vars(made)
 
 
 def test_old_and_short_names_are_the_modules() -> None:
@@ -99,8 +126,3 @@ def test_old_and_short_names_are_the_modules() -> None:
         module = importlib.import_module(f"pyro_vae.{old}")
         assert module is importlib.import_module(f"pyro_vae.{new}")
         assert module.__spec__.name == f"pyro_vae.{new}"
-
-
-def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'observations'"):
-        _ = pyro_vae.observations  # type: ignore[attr-defined]

@@ -41,20 +41,24 @@ To add a bound that is another reduction of the log-weights which `evaluate` dra
    error in `tests/bounds/test_known_errors.py`.
 """
 
-from pyro_vae.bounds.annealing import anneal, bidirectional
-from pyro_vae.bounds.annealing_results import Annealed, Bidirectional
-from pyro_vae.bounds.annealing_settings import Settings
-from pyro_vae.bounds.elbo_gaps import Gaps, gaps
-from pyro_vae.bounds.estimates import Corrected, Estimate, certified
-from pyro_vae.bounds.exact import enumeration, gaussian
-from pyro_vae.bounds.for_arviz import elpd_data, inference_data
-from pyro_vae.bounds.grid import quadrature
-from pyro_vae.bounds.importance import LADDER, elbo, evaluate, iwae, jackknife
-from pyro_vae.bounds.importance_results import Bounds
-from pyro_vae.bounds.paired import Comparison, compare
-from pyro_vae.bounds.results import Result
-from pyro_vae.bounds.weights import log_weights
-from pyro_vae.programs.arguments import Arguments, Shared
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyro_vae.bounds.annealing import anneal, bidirectional
+    from pyro_vae.bounds.annealing_results import Annealed, Bidirectional
+    from pyro_vae.bounds.annealing_settings import Settings
+    from pyro_vae.bounds.elbo_gaps import Gaps, gaps
+    from pyro_vae.bounds.estimates import Corrected, Estimate, certified
+    from pyro_vae.bounds.exact import enumeration, gaussian
+    from pyro_vae.bounds.for_arviz import elpd_data, inference_data
+    from pyro_vae.bounds.grid import quadrature
+    from pyro_vae.bounds.importance import LADDER, elbo, evaluate, iwae, jackknife
+    from pyro_vae.bounds.importance_results import Bounds
+    from pyro_vae.bounds.paired import Comparison, compare
+    from pyro_vae.bounds.results import Result
+    from pyro_vae.bounds.weights import log_weights
+    from pyro_vae.programs.arguments import Arguments, Shared
 
 __all__ = [
     "LADDER",
@@ -85,3 +89,48 @@ __all__ = [
     "log_weights",
     "quadrature",
 ]
+
+_MODULES = {  # where the public names are
+    "Annealed": "pyro_vae.bounds.annealing_results",
+    "Arguments": "pyro_vae.programs.arguments",
+    "Bidirectional": "pyro_vae.bounds.annealing_results",
+    "Bounds": "pyro_vae.bounds.importance_results",
+    "Comparison": "pyro_vae.bounds.paired",
+    "Corrected": "pyro_vae.bounds.estimates",
+    "Estimate": "pyro_vae.bounds.estimates",
+    "Gaps": "pyro_vae.bounds.elbo_gaps",
+    "LADDER": "pyro_vae.bounds.importance",
+    "Result": "pyro_vae.bounds.results",
+    "Settings": "pyro_vae.bounds.annealing_settings",
+    "Shared": "pyro_vae.programs.arguments",
+    "anneal": "pyro_vae.bounds.annealing",
+    "bidirectional": "pyro_vae.bounds.annealing",
+    "certified": "pyro_vae.bounds.estimates",
+    "compare": "pyro_vae.bounds.paired",
+    "elbo": "pyro_vae.bounds.importance",
+    "elpd_data": "pyro_vae.bounds.for_arviz",
+    "enumeration": "pyro_vae.bounds.exact",
+    "evaluate": "pyro_vae.bounds.importance",
+    "gaps": "pyro_vae.bounds.elbo_gaps",
+    "gaussian": "pyro_vae.bounds.exact",
+    "inference_data": "pyro_vae.bounds.for_arviz",
+    "iwae": "pyro_vae.bounds.importance",
+    "jackknife": "pyro_vae.bounds.importance",
+    "log_weights": "pyro_vae.bounds.weights",
+    "quadrature": "pyro_vae.bounds.grid",
+}
+
+if not TYPE_CHECKING:  # type checkers read the imports above
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name at its first use: nearly all need PyTorch, which takes seconds."""
+        if name not in _MODULES:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        found = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

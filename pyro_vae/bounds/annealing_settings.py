@@ -1,26 +1,12 @@
 """The settings of annealed importance sampling, and the schedules of inverse temperatures."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from pyro_vae.errors import InputError
 
-
-def _sigmoid(even: Tensor) -> Tensor:
-    """Wu et al. (2017), section 4: the logistic function between -4 and 4, scaled to [0, 1]."""
-    low, high = torch.sigmoid(torch.tensor([-4.0, 4.0], dtype=torch.float64))
-    return ((torch.sigmoid(8 * even - 4) - low) / (high - low)).clamp(0, 1)
-
-
-def _linear(even: Tensor) -> Tensor:
-    return even
-
-
-_SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": _sigmoid, "linear": _linear}
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -47,13 +33,24 @@ class Settings:
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"{name} have to be at least {least}, and {value} is not", name)
-        for name, choices in (("start", ("posterior", "prior")), ("schedule", _SCHEDULES)):
+        allowed = {"start": ("posterior", "prior"), "schedule": ("sigmoid", "linear")}
+        for name, choices in allowed.items():
             value = getattr(self, name)
             if value not in choices:
                 raise InputError(
                     f"{name} has to be {' or '.join(choices)}, and {value} is not", name
                 )
 
-    def betas(self) -> Tensor:
-        """Return the inverse temperatures b_0, .., b_T, `float64`, ascending from 0 to 1."""
-        return _SCHEDULES[self.schedule](torch.linspace(0, 1, self.temperatures + 1).double())
+    def betas(self) -> "Tensor":
+        """Return the inverse temperatures b_0, .., b_T, `float64`, ascending from 0 to 1.
+
+        The `sigmoid` schedule is that of Wu et al. (2017), section 4: the logistic function between
+        -4 and 4, scaled to [0, 1].
+        """
+        import torch  # help texts show these settings, and do not need PyTorch
+
+        even = torch.linspace(0, 1, self.temperatures + 1).double()
+        if self.schedule == "linear":
+            return even
+        low, high = torch.sigmoid(torch.tensor([-4.0, 4.0], dtype=torch.float64))
+        return ((torch.sigmoid(8 * even - 4) - low) / (high - low)).clamp(0, 1)

@@ -8,6 +8,7 @@ In the order of the work:
 | `verbs_on_rows` | its verbs that put a trained model to work on files |
 | `command_line` | the command lines of the verbs, and errors that are one line |
 | `options` | `Options`: the options of a run, which `config.yaml` holds |
+| `checked_fields` | options whose values are checked |
 | `parser`, `config` | options as text: parsed, read from `config.yaml`, and written to it |
 | `trust`, `bounded_yaml` | what a file of options may say: it executes nothing, and is small |
 | `run` | `Run`: what the options describe, built: data, VAE, engine |
@@ -16,6 +17,7 @@ In the order of the work:
 | `parts_of_vae` | the VAE, from the parts that the options name |
 | `data_form` | what a run remembers of its data, in `data.pt` |
 | `validation_scores` | log p(x) of validation examples, in `scores.pt` |
+| `plan` | what an evaluation measures |
 | `evaluation`, `refined` | what is measured of a run: bounds, and all else |
 | `model_diagnostics` | what is measured beside bounds: checks, imputation, classes, the code |
 | `foreign_programs` | bounds of anybody's Pyro programs, from the command line |
@@ -28,6 +30,24 @@ In the order of the work:
 | `malloc` | how the process reuses the memory that it frees |
 """
 
-from pyro_vae.runs.run import Run
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyro_vae.runs.run import Run
 
 __all__ = ["Run"]
+
+if not TYPE_CHECKING:  # type checkers read the import above
+
+    def __getattr__(name: str) -> Any:
+        """Import `Run` at its first use: it needs PyTorch, and help texts do not."""
+        if name != "Run":
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        from pyro_vae.runs.run import Run
+
+        return Run
+
+
+def __dir__() -> list[str]:
+    """List `Run` also before its first use."""
+    return sorted({*globals(), *__all__})

@@ -11,9 +11,9 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.runs import config, trust
-from pyro_vae.runs.evaluation import Plan
-from pyro_vae.runs.parser import Parser
+from pyro_vae.runs import trust
+from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
+from pyro_vae.runs.plan import Plan
 
 # Options that may change on resume: the place of the data, and the length of training, the device,
 # and the effort of the evaluation.
@@ -32,6 +32,8 @@ def parse_training(arguments: Sequence[str] | None = None) -> Namespace:
     Raises:
         InputError: if the command line is not understood.
     """
+    from pyro_vae.runs import config  # it imports PyTorch, which takes seconds
+
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     find_own_modules(arguments)
     now = config.parse(arguments)
@@ -95,7 +97,7 @@ def _evaluation_parser() -> Parser:
             f"--{name}", type=str | None, help="Where the data are now, if they were moved."
         )
     add_device(parser)
-    config.add_trust_code(parser)
+    add_trust_code(parser)
     return parser
 
 
@@ -177,5 +179,5 @@ def find_own_modules(arguments: Sequence[str]) -> None:
     Python finds modules in the current folder only if the user names such a class himself, or
     trusts the code that a file names. That folder may be a stranger's.
     """
-    if f"--{config.TRUST}" in arguments or trust.types_names_of_others(arguments):
+    if f"--{TRUST}" in arguments or trust.types_names_of_others(arguments):
         sys.path.append(os.getcwd())

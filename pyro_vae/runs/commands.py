@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from pyro_vae.runs import command_line, config, malloc, verbs_on_rows
+from pyro_vae.runs import command_line, malloc, verbs_on_rows
 
 Verb = Callable[[Sequence[str] | None], None]
 
@@ -25,7 +25,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_training(arguments)
 
-    from pyro_vae.runs import evaluation, files, report
+    from pyro_vae.runs import config, evaluation, files, report
     from pyro_vae.runs.run import Run
 
     with command_line.one_line_errors(options):

@@ -10,11 +10,10 @@ from pyro_vae import data
 from pyro_vae.errors import InputError
 from pyro_vae.runs import bounded_yaml, trust
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.parser import Parser
+from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
 
 NAMES = tuple(Options.__dataclass_fields__)
 BY_KIND = "pyro_vae.likelihoods.ByKind"  # the class path of a likelihood that was not named
-TRUST = "trust_code"
 # Older files lack the others.
 REQUIRED = tuple(f.name for f in fields(Options) if f.default not in (None, MISSING))
 
@@ -43,16 +42,6 @@ def parser(trust_code: bool = False) -> Parser:
     add_trust_code(result)
     result.add_class_arguments(Options, as_group=False)
     return result
-
-
-def add_trust_code(to: Parser) -> None:
-    """Add the option `--trust_code` to a parser."""
-    to.add_argument(
-        f"--{TRUST}",
-        action="store_true",
-        help="Import classes that a file of options names and that are not in pyro_vae, also from "
-        "the current folder. This executes their code.",
-    )
 
 
 def parse(arguments: Sequence[str], trust_code: bool = False) -> Namespace:

@@ -6,71 +6,26 @@ put the result into `looser` or `tighter`: bounds are in order, from the loosest
 and IWAE is between the two. The report, `bounds.json` and `compare.py` take it from there.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vae import bounds
-from pyro_vae.bounds import Annealed, Bounds, Corrected, Estimate, Settings, inference_data
+from pyro_vae.bounds import Annealed, Bounds, Corrected, Estimate, inference_data
 from pyro_vae.bounds.results import Result
 from pyro_vae.diagnostics import Diagnosis, refinement
 from pyro_vae.diagnostics.predictive import PredictiveChecks
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
 from pyro_vae.runs.model_diagnostics import Diagnostic, measure, unfinished_file
-from pyro_vae.runs.options import at_least, check_fields
+from pyro_vae.runs.plan import Plan
 from pyro_vae.runs.refined import Refined
 from pyro_vae.runs.run import Run
 
 EXAMPLES_IN_NETCDF = 50  # the number of test examples in bounds.nc
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an evaluation measures beside the ELBO and IWAE.
-
-    Args:
-        method: importance gives the ELBO and IWAE only; ais also bounds log p(x) from both sides,
-            by annealed importance sampling.
-        ais: The chains of annealed importance sampling, from q(z|x) or p(z) to p(x, z).
-        subset: The number of test examples to anneal; by default all. The mean over all is
-            then IWAE's mean over all plus the mean difference on these.
-        simulated: The number of examples to draw from the model. Chains in both directions show how
-            tight annealing is on them; 0 leaves it out.
-        refine: The number of SVI steps that refine q(z|x) for each example, to measure the
-            amortisation gap; 0 leaves it out.
-        checks: The number of examples to draw from the model for predictive checks; 0 leaves
-            them out. Autoregressive likelihoods are slow to draw from, pixel by pixel.
-        classify: The number of draws of z for each class, to classify the test examples by Bayes'
-            rule if the condition is one column of classes; 0 leaves it out.
-        imputations: The number of draws of z for each test example, to impute values that
-            hold_out_entries has hidden; 0 leaves it out.
-        draws: The number of draws for each of 50 test examples, in each of 4 chains, in bounds.nc;
-            0 leaves the file out, which saves autoregressive likelihoods much time.
-    """
-
-    method: Literal["importance", "ais"] = "importance"
-    ais: Settings = field(default_factory=Settings)
-    subset: int | None = at_least(2, None)
-    simulated: int = at_least(0, 100)
-    refine: int = at_least(0, 0)
-    checks: int = at_least(0, 1000)
-    classify: int = at_least(0, 100)
-    imputations: int = at_least(0, 1000)
-    draws: int = at_least(0, 10)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.checks == 1:
-            raise InputError("checks takes two examples or more, or 0 to leave them out", "checks")
-        if self.subset is not None and self.method != "ais":
-            raise InputError(
-                "subset (number of examples to anneal) needs annealing: use the method ais",
-                "method",
-            )
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from pyro_vae.bounds.estimates import table
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.bounds.results import Result
 from pyro_vae.errors import InputError
-from pyro_vae.runs import config
-from pyro_vae.runs.parser import Parser
+from pyro_vae.runs.parser import Parser, add_trust_code
 
 IN_NETCDF = 50  # examples in bounds.nc
 
@@ -55,7 +54,7 @@ def parser() -> Parser:
     result.add_argument("--plate", type=str | None, help="The plate of the examples.")
     result.add_argument("--draws", type=int, default=10, help="Draws in bounds.nc; 0 leaves it out")
     result.add_argument("--seed", type=int, default=0, help="The seed of all noise.")
-    config.add_trust_code(result)
+    add_trust_code(result)
     return result
 
 

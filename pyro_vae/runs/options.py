@@ -1,58 +1,18 @@
 """The options of a run: what `config.yaml` holds."""
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from pyro_vae import data as data_sets
 from pyro_vae import likelihoods, objectives, posteriors, priors, training
-from pyro_vae.errors import InputError
 from pyro_vae.kinds import Binarization, Kind
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.objectives import Objective
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
 from pyro_vae.programs.random_streams import stream_seed
-
-
-def positive(default: float) -> Any:
-    """Return a field of a dataclass whose value has to be above zero."""
-    return _field(default, lambda value: 0 < value < math.inf, "positive")
-
-
-def at_least(least: int, default: int | None) -> Any:
-    """Return a field of a dataclass whose value has to be `least` or more; None is allowed."""
-    return _field(default, lambda value: value >= least, f"at least {least}")
-
-
-def random_seed(default: int) -> Any:
-    """Return a field of a dataclass for the seed of a random generator."""
-    return _field(default, lambda value: 0 <= value < 2**32, "between 0 and 2**32 - 1")
-
-
-def share(default: float | None) -> Any:
-    """Return a field for a share, from 0 to below 1."""
-    return _field(default, lambda value: 0 <= value < 1, "from 0 to below 1")
-
-
-def _field(default: Any, is_allowed: Callable[[Any], bool], expected: str) -> Any:
-    return field(default=default, metadata={"is_allowed": is_allowed, "expected": expected})
-
-
-def check_fields(options: Any) -> None:
-    """Check the values of a dataclass whose fields were made by the functions above.
-
-    Raises:
-        InputError: naming the first value that is not allowed.
-    """
-    for option in fields(options):
-        value = getattr(options, option.name)
-        if value is None or not option.metadata or option.metadata["is_allowed"](value):
-            continue
-        expected = option.metadata["expected"]
-        raise InputError(f"{option.name} has to be {expected}, and {value} is not", option.name)
-
+from pyro_vae.runs.checked_fields import at_least, check_fields, positive, random_seed, share
 
 HIDING = 1  # the random stream of the choice of hidden values
 

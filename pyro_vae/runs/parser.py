@@ -2,29 +2,26 @@
 
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.errors import InputError
-from pyro_vae.likelihoods import Likelihood
-from pyro_vae.networks import Network
-from pyro_vae.objectives import Objective
-from pyro_vae.posteriors import Posterior
-from pyro_vae.priors import Prior
 from pyro_vae.runs import trust
 
+TRUST = "trust_code"
 LONGEST = 1000  # characters of a message
-COMPONENTS: dict[str, type] = {  # the base class of an option, by its name or its last part
-    "prior": Prior,
-    "likelihood": Likelihood,
-    "decoder": Network,
-    "posterior": Posterior,
-    "encoder": Network,
-    "objective": Objective,
-    "network": Network,
-    "prior.top": Prior,
-    "posterior.top": Posterior,
+COMPONENTS = {  # where the base class of an option is, by the option's name or its last part
+    "prior": "pyro_vae.priors:Prior",
+    "likelihood": "pyro_vae.likelihoods:Likelihood",
+    "decoder": "pyro_vae.networks:Network",
+    "posterior": "pyro_vae.posteriors:Posterior",
+    "encoder": "pyro_vae.networks:Network",
+    "objective": "pyro_vae.objectives:Objective",
+    "network": "pyro_vae.networks:Network",
+    "prior.top": "pyro_vae.priors:Prior",
+    "posterior.top": "pyro_vae.posteriors:Posterior",
 }
 
 
@@ -45,6 +42,16 @@ class Parser(ArgumentParser):
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a file of options. `--config` calls it."""
         return self.parse_string(trust.read(Path(path), self.trust_code), *args, **kwargs)
+
+
+def add_trust_code(to: Parser) -> None:
+    """Add the option `--trust_code` to a parser."""
+    to.add_argument(
+        f"--{TRUST}",
+        action="store_true",
+        help="Import classes that a file of options names and that are not in pyro_vae, also from "
+        "the current folder. This executes their code.",
+    )
 
 
 def explain(message: str) -> str:
@@ -78,7 +85,7 @@ def explain(message: str) -> str:
         return f"--{option}: {problem}: see --{_option_with_help(option)}.help NAME for its options"
     if "Expected a dot import path string" in problem:
         problem = f"there is no '{problem.rpartition(': ')[2]}'"
-    names = ", ".join(sorted(_public_subclasses(base)))
+    names = ", ".join(sorted(_public_subclasses(resolve_name(base))))
     return f"--{option}: {problem}: choose {names}, or give the import path of your own class"
 
 

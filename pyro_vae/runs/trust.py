@@ -10,33 +10,40 @@ What a user types on the command line is his own choice, and is not checked.
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pyro_vae import likelihoods, networks, objectives, posteriors, priors
 from pyro_vae.errors import InputError
 from pyro_vae.runs import bounded_yaml
 
 # The options whose values are classes. In their values, jsonargparse looks for names of classes.
 COMPONENTS = ("prior", "likelihood", "posterior", "objective")
 ONLY_TYPED = ("config", "resume", "trust_code")  # options that no file may set
-CLASSES = frozenset(
-    f"{package.__name__}.{name}"
-    for package, base in (
-        (priors, priors.Prior),
-        (likelihoods, likelihoods.Likelihood),
-        (posteriors, posteriors.Posterior),
-        (networks, networks.Network),
-        (objectives, objectives.Objective),
-    )
-    for name in package.__all__
-    if isinstance(found := getattr(package, name), type) and issubclass(found, base)
-)
 
 _WORD_OR_NUMBER = re.compile(
     r"\w*|[+-]?[\d.]+(e[+-]?\d+)?|[+-]?\.(inf|nan)", re.ASCII | re.IGNORECASE
 )
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
+
+
+@cache
+def classes() -> frozenset[str]:
+    """Return the import paths of the public classes of this package that options may name."""
+    from pyro_vae import likelihoods, networks, objectives, posteriors, priors
+
+    return frozenset(
+        f"{package.__name__}.{name}"
+        for package, base in (
+            (priors, priors.Prior),
+            (likelihoods, likelihoods.Likelihood),
+            (posteriors, posteriors.Posterior),
+            (networks, networks.Network),
+            (objectives, objectives.Objective),
+        )
+        for name in package.__all__
+        if isinstance(found := getattr(package, name), type) and issubclass(found, base)
+    )
 
 
 def read(path: Path, trust_code: bool = False) -> str:
@@ -80,7 +87,7 @@ def names_of_others(options: dict[Any, Any]) -> Iterator[str]:
     for option, value in options.items():
         if str(option).partition(".")[0].rstrip("+") in COMPONENTS:
             for each in bounded_yaml.scalars(value):
-                if isinstance(each, str) and each not in CLASSES:
+                if isinstance(each, str) and each not in classes():
                     if not _WORD_OR_NUMBER.fullmatch(each):
                         yield each
 
@@ -97,6 +104,6 @@ def types_names_of_others(arguments: Iterable[str]) -> bool:
         if argument.startswith("--"):
             option, _, value = argument[2:].partition("=")
         if option.partition(".")[0] in COMPONENTS:
-            if any(name not in CLASSES for name in _IMPORT_PATH.findall(value)):
+            if any(name not in classes() for name in _IMPORT_PATH.findall(value)):
                 return True
     return False

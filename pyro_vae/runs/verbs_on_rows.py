@@ -15,8 +15,8 @@ from jsonargparse import Namespace
 
 from pyro_vae.bounds import Settings
 from pyro_vae.errors import InputError
-from pyro_vae.runs import command_line, config, malloc
-from pyro_vae.runs.parser import Parser
+from pyro_vae.runs import command_line, malloc
+from pyro_vae.runs.parser import Parser, add_trust_code
 
 if TYPE_CHECKING:
     from pyro_vae.runs.applying import Trained, Written
@@ -192,7 +192,7 @@ def export(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="Replace the folder of an earlier export."
     )
-    config.add_trust_code(parser)
+    add_trust_code(parser)
     with command_line.one_line_errors():
         arguments = sys.argv[1:] if arguments is None else list(arguments)
         command_line.find_own_modules(arguments)
@@ -232,7 +232,7 @@ def _parser(description: str, suffixes: str, reads: bool = True) -> Parser:
         "--overwrite", action="store_true", help="Replace the file to write, if it exists."
     )
     command_line.add_device(parser)
-    config.add_trust_code(parser)
+    add_trust_code(parser)
     return parser
 
 

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from pyro_vae import InputError
 from pyro_vae.errors import DivergenceError
-from pyro_vae.runs import command_line, config
+from pyro_vae.runs import command_line, commands, config
 from pyro_vae.runs.command_line import one_line_errors
 from pyro_vae.runs.parser import explain
 
@@ -169,7 +169,24 @@ def test_a_plan_has_the_options_of_an_evaluation() -> None:
     assert (plan.subset, plan.checks, plan.draws) == (4, 0, 10)
 
 
-def test_help_is_quick() -> None:
+@pytest.mark.parametrize("verb", ["", *(verb for verb in commands.VERBS if verb != "train")])
+def test_help_and_errors_of_options_need_no_torch(verb: str) -> None:
+    code = f"""
+import contextlib, sys
+from pyro_vae.runs import commands
+for argument in ["--help", "--nonsense"]:
+    try:
+        commands.main([*{verb.split()}, argument])
+    except SystemExit:
+        pass
+print([name for name in ("torch", "pyro", "numpy", "scipy") if name in sys.modules])
+"""
+    out = subprocess.check_output([sys.executable, "-c", code], text=True, stderr=subprocess.STDOUT)
+    assert "usage: pyro-vae" in out and "error: " in out
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_help_of_training_is_quick() -> None:
     """It imports no library that only a part of the work needs."""
     code = """
 import runpy, sys
