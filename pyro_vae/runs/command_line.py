@@ -92,10 +92,17 @@ def _evaluation_parser() -> Parser:
             f"--{name}", type=int | None, help=f"{meaning}; by default the run's own."
         )
     parser.add_class_arguments(Plan, as_group=False)
-    for name in ("data", "data_root"):
-        parser.add_argument(
-            f"--{name}", type=str | None, help="Where the data are now, if they were moved."
-        )
+    parser.add_argument(
+        "--data",
+        type=str | None,
+        help="Where the run's own data are now, if they were moved. Others are refused: pyro-vae "
+        "score bounds log p(x) of new data.",
+    )
+    parser.add_argument(
+        "--data_root",
+        type=str | None,
+        help="Where the folder of torchvision's data sets is now, if it was moved.",
+    )
     add_device(parser)
     add_trust_code(parser)
     return parser

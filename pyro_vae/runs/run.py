@@ -14,17 +14,24 @@ from torch import Tensor
 
 from pyro_vae import checkpoint, training
 from pyro_vae.bounds import Estimate
-from pyro_vae.data import Dataset, Rows
+from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
 from pyro_vae.runs import config
-from pyro_vae.runs.conditions import LABELS
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.devices import find_device
 from pyro_vae.runs.hidden_entries import hidden_values
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parts_of_vae import load_best, make_vae, named_likelihood
-from pyro_vae.runs.run_data import check_fingerprint, prepare, sample, show, split_names
+from pyro_vae.runs.run_data import (
+    check_fingerprint,
+    check_moved,
+    labels_are_given,
+    left_out,
+    prepare,
+    sample,
+    show,
+)
 from pyro_vae.runs.validation_scores import ValidationScores, shift
 from pyro_vae.training import CompiledEngine, EagerEngine, Engine, History
 from pyro_vae.vae import VAE
@@ -77,19 +84,20 @@ class Run:
     engine: Engine
 
     @classmethod
-    def build(cls, folder: Path, namespace: Namespace) -> "Run":
+    def build(cls, folder: Path, namespace: Namespace, *, same_data: bool = False) -> "Run":
         """Load the data, make the model and the engine, and check that they fit together.
 
         Args:
             folder: the run's folder. It is neither read nor made.
             namespace: parsed options.
+            same_data: whether the data have to be those whose fingerprint the options hold.
 
         Raises:
             InputError: if the options do not fit together, or do not fit the data.
         """
         options = config.instantiate(namespace)
         device = find_device(options.device)
-        dataset, whole = prepare(options)
+        dataset, whole = prepare(options, trained=folder if same_data else None)
         torch.manual_seed(options.seed)
         vae = make_vae(options, dataset.kind, dataset.train)
         namespace = namespace.clone()
@@ -115,8 +123,8 @@ class Run:
             form=DataForm.of(
                 dataset,
                 kind,
-                labels_are_given=_labels_are_given(options, dataset),
-                ignored=_left_out(options),
+                labels_are_given=labels_are_given(options, dataset),
+                ignored=left_out(options),
                 is_array=Path(options.data).suffix.lower() in (".npy", ".npz", ".pt"),
             ),
             train=train.to(device),
@@ -148,11 +156,12 @@ class Run:
                 its options name code that is not trusted.
         """
         namespace = config.read(Path(folder) / "config.yaml", trust_code)
+        if changes.get("data") not in (None, namespace.data):
+            check_moved(namespace.fingerprint, Path(folder))
         for name, value in changes.items():
             if value is not None:
                 namespace[name] = value
-        run = cls.build(Path(folder), namespace)
-        check_fingerprint(run.options, run.namespace.fingerprint, run.folder)
+        run = cls.build(Path(folder), namespace, same_data=True)
         run.load_best()
         return run
 
@@ -369,17 +378,6 @@ def choose_engine(
     if asked != "auto":
         return asked
     return "compiled" if device.type == "cpu" and num_steps >= COMPILING_PAYS else "eager"
-
-
-def _labels_are_given(options: Options, dataset: Dataset) -> bool:
-    """Return whether the condition is the labels, and not a column of this name."""
-    names = [spec.name for spec in dataset.conditions]
-    return split_names(options.condition or "") == [LABELS] and names != [LABELS]
-
-
-def _left_out(options: Options) -> list[str]:
-    """Return the names of the columns that the options leave out of the examples."""
-    return [*split_names(options.drop or ""), *([options.labels] if options.labels else [])]
 
 
 def _num_steps(options: Options, num_examples: int) -> int:

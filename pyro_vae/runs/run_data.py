@@ -11,22 +11,26 @@ from pyro_vae.data import Dataset
 from pyro_vae.data.rows import LARGE, Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Kind
-from pyro_vae.runs.conditions import put_back, take_out
+from pyro_vae.runs.conditions import LABELS, put_back, take_out
 from pyro_vae.runs.hidden_entries import hide_entries
 from pyro_vae.runs.options import Options
 
 
-def prepare(options: Options) -> tuple[Dataset, Tensor | None]:
+def prepare(options: Options, trained: Path | None = None) -> tuple[Dataset, Tensor | None]:
     """Load and split the data, hide values, and put conditions beside the examples.
+
+    Args:
+        options: the options of the run.
+        trained: the folder of the run, if it was trained: its data have to be the same.
 
     Returns:
         The data set, and its test examples as they were before values were hidden; None if none
         was.
 
     Raises:
-        InputError: if the options do not fit the data.
+        InputError: if the options do not fit the data, or the data are not the same.
     """
-    dataset = load_and_split(options)
+    dataset = load_and_split(options) if trained is None else _load_again(options, trained)
     names = split_names(options.condition or "")
     if not names:
         return hide_entries(dataset, options)
@@ -35,6 +39,18 @@ def prepare(options: Options) -> tuple[Dataset, Tensor | None]:
     dataset = put_back(dataset, given, conditions)
     assert isinstance(dataset.kind, Conditional)
     return dataset, None if whole is None else dataset.kind.packed(whole, conditions[2])
+
+
+def _load_again(options: Options, folder: Path) -> Dataset:
+    """Load and split the data of a run that was trained, and refuse others."""
+    try:
+        dataset = load_and_split(options)
+    except InputError as error:  # one row, for example, cannot be split
+        if options.data in data.SOURCES or not Path(options.data).exists():
+            raise
+        raise _other_data(options.data, folder, str(error)) from error
+    check_fingerprint(options, dataset.fingerprint, folder)
+    return dataset
 
 
 def load_and_split(options: Options) -> Dataset:
@@ -66,6 +82,17 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for row in rows for name in row if name.strip()]
 
 
+def labels_are_given(options: Options, dataset: Dataset) -> bool:
+    """Return whether the condition is the labels, and not a column of this name."""
+    names = [spec.name for spec in dataset.conditions]
+    return split_names(options.condition or "") == [LABELS] and names != [LABELS]
+
+
+def left_out(options: Options) -> list[str]:
+    """Return the names of the columns that the options leave out of the examples."""
+    return [*split_names(options.drop or ""), *([options.labels] if options.labels else [])]
+
+
 def check_fingerprint(before: Options, now: str, folder: Path) -> None:
     """Refuse other data than those that a run was started with.
 
@@ -84,12 +111,34 @@ def check_fingerprint(before: Options, now: str, folder: Path) -> None:
                 "rows: train it again, or use that version"
             )
     elif before.fingerprint != now:
+        reason = f"their fingerprint was {before.fingerprint} and is {now}"
+        raise _other_data(before.data, folder, reason)
+
+
+def check_moved(fingerprint: str | None, folder: Path) -> None:
+    """Refuse another name of the data, if they cannot be recognised.
+
+    Args:
+        fingerprint: the fingerprint that the run's options hold.
+        folder: the run's folder, for the message.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if fingerprint is None:
         raise InputError(
-            f"{before.data} is not what {folder} was trained on: its rows, names or kinds have "
-            f"changed (fingerprint {now}, and {before.fingerprint} before): name the file as it "
-            "was, or start a new run",
+            f"{folder} was made by an older version, which did not note what identifies its data: "
+            "only the data that it names are used",
             "data",
         )
+
+
+def _other_data(name: str, folder: Path, reason: str) -> InputError:
+    return InputError(
+        f"{name} is not what {folder} was trained on ({reason}): give the run's own data, wherever "
+        "they are now; for other data use pyro-vae score, or train a new run",
+        "data",
+    )
 
 
 def sample(train: Tensor | Rows) -> Tensor:

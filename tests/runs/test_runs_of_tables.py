@@ -69,11 +69,15 @@ def test_a_file_that_is_moved_or_sorted_is_the_same_and_others_are_refused(tmp_p
         with pytest.raises(InputError, match=r"is not what .* was trained on") as caught:
             Run.open(run.folder, data=str(tmp_path / "c.csv"))
         assert caught.value.parameter == "data"
+    with pytest.raises(InputError, match=r"there is no file .*nowhere\.csv"):
+        Run.open(run.folder, data=str(tmp_path / "nowhere.csv"))
     text = (run.folder / "config.yaml").read_text()
     old = "\n".join(line for line in text.splitlines() if not line.startswith("fingerprint"))
     (run.folder / "config.yaml").write_text(old)
     with pytest.raises(InputError, match="made by an older version"):
         Run.open(run.folder)
+    with pytest.raises(InputError, match="did not note what identifies its data"):
+        Run.open(run.folder, data="digits")
 
 
 def test_totals_that_are_known_are_those_of_the_rows(tmp_path: Path) -> None:

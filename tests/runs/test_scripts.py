@@ -478,6 +478,20 @@ def test_data_may_move(script: Script, tmp_path: Path) -> None:
     assert script("evaluate", "run")[0] == 0
 
 
+def test_other_data_are_not_evaluated(script: Script, tmp_path: Path) -> None:
+    """They are scored by another verb, also those that cannot be split; the run stays as it is."""
+    x = np.random.default_rng(0).random((60, 5))
+    np.save(tmp_path / "own.npy", x)
+    script("svi_train", "--out", "run", "--data", "own.npy", "--batch_size", 20, *SMALL)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    for name, rows in (("other", x + 1), ("fewer", x[:30]), ("one", x[:1]), ("wide", x.T)):
+        np.save(tmp_path / f"{name}.npy", rows)
+        refused = script("evaluate", "run", "--data", f"{name}.npy")
+        assert_refused(refused, f"{name}.npy is not what run was trained on", "use pyro-vae score")
+    after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert after == before
+
+
 def test_comparison(script: Script, tmp_path: Path) -> None:
     """Differences are paired, on one base measure; runs that are not comparable are refused."""
     for name, likelihood in (
