@@ -23,6 +23,7 @@ from pyro_vae.data.understanding.given_kinds import ALL
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Incomplete, Pixels
 from pyro_vae.kinds.kind import rows_at_once
+from pyro_vae.programs.looking_once import looked_at_once
 from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.runs.applying.answers import Imputed
 from pyro_vae.runs.applying.new_columns import IgnoredColumnsWarning
@@ -303,7 +304,7 @@ def _apply(
     rows = _open(model, data)
     size = rows_at_once(model.kind.shape)
     asked = request(model, verb, data, **options, seed=model.options.seed, rows_of_chunk=size)
-    with writer, warnings.catch_warnings(record=True) as caught:
+    with looked_at_once(), writer, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", IgnoredColumnsWarning)
         writer.begin(asked)
         before = writer.rows
