@@ -134,6 +134,7 @@ def in_batches(
         unit=unit,
         unit_scale=True,
         desc=description or work_name,
+        leave=None,  # below another bar it is removed at the end
         disable=not progress,
     )
     validate = pyro.poutine.util.is_validation_enabled()

@@ -5,6 +5,7 @@ A model that is trained already knows what its data are, and reads new rows so.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from torch import Tensor
 
 from pyro_vae.data.dataset import SOURCES, describe_sources
 from pyro_vae.data.rows import RowReader
+from pyro_vae.data.rows.row_chunks import find_pages, give_back
 from pyro_vae.data.source import PARTS, ReadOptions, listed
 from pyro_vae.data.sources.anndata_files import numbered, read_cells
 from pyro_vae.data.sources.image_folders import find_pictures
 from pyro_vae.data.sources.named_arrays import find_roles
 from pyro_vae.data.sources.numpy_files import load_arrays, load_numpy, load_sparse
+from pyro_vae.data.sources.parquet_chunks import ParquetChunks
 from pyro_vae.data.sources.picture_files import BIT, open_picture
-from pyro_vae.data.sources.table_files import read_parquet_frame, read_text_frame
+from pyro_vae.data.sources.text_chunks import TextChunks, survey_text
 from pyro_vae.data.sources.torch_files import load_tensors
 from pyro_vae.data.understanding.arrays import to_array
 from pyro_vae.data.understanding.missing_values import hide
@@ -31,10 +34,11 @@ class PlainRows:
     """Rows as a file has them.
 
     Attributes:
-        values: a DataFrame; an array [N, ...], which may be mapped from a file; a sparse matrix of
-            SciPy [N, D]; what reads rows; or the paths of pictures.
+        values: a table, in chunks; an array [N, ...], which may be mapped from a file; a sparse
+            matrix of SciPy [N, D]; what reads rows; or the paths of pictures.
         names: the names of the columns of a matrix, if they have names.
-        labels: a label for each row, as the file has it, if it has labels beside the rows.
+        labels: a label for each row, as the file has it, if it has labels beside the rows; of a
+            table the name of their column.
         layout: the shape of each picture, [H, W] or [3, H, W], and the largest value of a pixel.
         size: the height and width that pictures are scaled and cut to, if they are.
         notes: sentences about what is not read.
@@ -42,26 +46,38 @@ class PlainRows:
 
     values: Any
     names: tuple[str, ...] = ()
-    labels: np.ndarray | None = None
+    labels: np.ndarray | str | None = None
     layout: tuple[tuple[int, ...], int] = ((), 255)
     size: int | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         values = self.values
+        if isinstance(values, TextChunks | ParquetChunks):
+            return values.num_rows
         return len(values) if isinstance(values, list) else int(values.shape[0])
 
-    def chunks(self, size: int) -> Iterator[tuple[Any, np.ndarray | None]]:
-        """Yield DataFrames or dense arrays of so many rows or fewer, and their labels."""
-        for start in range(0, len(self), size):
+    def chunks(self, size: int, first: int = 0) -> Iterator[tuple[Any, np.ndarray | None]]:
+        """Yield DataFrames or dense arrays of so many rows or fewer, and their labels.
+
+        Args:
+            size: the number of rows.
+            first: the number of the first chunk, from 0.
+        """
+        values, labels = self.values, self.labels
+        if isinstance(values, TextChunks | ParquetChunks):
+            for frame in islice(values.frames(size), first, None):
+                yield frame, None if labels is None else frame[labels].to_numpy()
+            return
+        pages = find_pages(values)
+        for start in range(first * size, len(self), size):
             rows = slice(start, min(start + size, len(self)))
-            labels = None if self.labels is None else self.labels[rows]
-            yield self._read(rows), labels
+            yield self._read(rows), None if labels is None else labels[rows]  # type: ignore[misc]
+            if pages is not None:
+                give_back(pages)
 
     def _read(self, rows: slice) -> Any:
         values = self.values
-        if hasattr(values, "iloc"):
-            return values.iloc[rows]
         if isinstance(values, list):
             return np.stack([self._open(path) for path in values[rows]])
         if isinstance(values, RowReader):
@@ -121,11 +137,9 @@ def open_rows(
         return _of_folder(path, options, layout)
     match suffix:
         case ".csv" | ".tsv":
-            frame, notes = read_text_frame(path, options)
-            return PlainRows(frame, labels=_column(frame, options), notes=tuple(notes))
+            return _of_table(survey_text(path, options), options)
         case ".parquet":
-            frame = read_parquet_frame(path)
-            return PlainRows(frame, labels=_column(frame, options))
+            return _of_table(ParquetChunks(path), options)
         case ".npy":
             return PlainRows(load_numpy(path))
         case ".npz":
@@ -156,6 +170,11 @@ def open_rows(
             names = numbered(tuple(map(str, cells.var_names)))
             return PlainRows(matrix, names, _column(cells.obs, options), notes=tuple(notes))
     raise InputError(f"no data '{name}': choose {describe_sources()}", "data")
+
+
+def _of_table(table: TextChunks | ParquetChunks, options: ReadOptions) -> PlainRows:
+    labels = options.labels if options.labels in table.names else None
+    return PlainRows(table, labels=labels, notes=tuple(table.notes))
 
 
 def _column(frame: Any, options: ReadOptions) -> np.ndarray | None:

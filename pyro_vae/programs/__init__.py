@@ -4,6 +4,7 @@
 |---|---|
 | `arguments` | what programs are called with, and how examples are taken from it |
 | `looking` | `look_at` runs a model and a guide once, and checks what a bound takes for granted |
+| `looking_once` | the same programs are looked at once, for one chunk of rows after another |
 | `pair` | what was found: the model, the guide, their sites, and how the two may be run |
 | `traces` | log-probabilities of each example, from the traces of programs |
 | `sites` | what each site is for, and whether a bound follows from the sites |

@@ -136,9 +136,15 @@ def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
     return parser.parse_args(arguments)
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, by SIGTERM."""
+
+
 @contextlib.contextmanager
 def one_line_errors(options: Namespace | None = None, if_interrupted: str = "") -> Iterator[None]:
     """Print errors that the user can correct as one line, and exit with code 2.
+
+    After an interruption the code is 130, and after SIGTERM, where it is handled, 143.
 
     Args:
         options: the script's options, once they are parsed. An `InputError` that names an argument
@@ -156,9 +162,9 @@ def one_line_errors(options: Namespace | None = None, if_interrupted: str = "") 
             raise
         print("error: there is not enough memory for these options", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"\ninterrupted {if_interrupted}".rstrip(), file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if isinstance(error, Terminated) else 130)
 
 
 def _option_to_change(error: Exception, message: str, options: Namespace | None) -> str:

@@ -63,6 +63,7 @@ def score(arguments: Sequence[str] | None = None) -> None:
             options.method,
             settings=parser.instantiate(options).ais if anneals else None,
             overwrite=options.overwrite,
+            progress=_is_watched(),
         )
 
     _run(parser, arguments, "scored", work)
@@ -74,12 +75,25 @@ def encode(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the arguments of the command line; by default those of this process.
     """
-    parser = _parser("Write the codes of each row of a file: mean and scale of q(z|x).", NUMBERS)
+    parser = _parser(
+        "Write the codes of each row of a file: mean and scale of q(z|x). Tables have the columns "
+        "mean_0, mean_1, .., scale_0, .., and with draws draw0_0, draw0_1, .., draw1_0, ..; .npz "
+        "files the arrays mean and scale [N, D], and draw [N, draws, D].",
+        NUMBERS,
+    )
+    parser.add_argument("--draws", type=int, default=0, help="The number of draws from q(z|x).")
 
     def work(model: "Trained", options: Namespace) -> "Written":
         from pyro_vae.runs import applying
 
-        return applying.encode_file(model, options.data, options.out, overwrite=options.overwrite)
+        return applying.encode_file(
+            model,
+            options.data,
+            options.out,
+            options.draws,
+            overwrite=options.overwrite,
+            progress=_is_watched(),
+        )
 
     _run(parser, arguments, "encoded", work)
 
@@ -100,7 +114,11 @@ def reconstruct(arguments: Sequence[str] | None = None) -> None:
         from pyro_vae.runs import applying
 
         return applying.reconstruct_file(
-            model, options.data, options.out, overwrite=options.overwrite
+            model,
+            options.data,
+            options.out,
+            overwrite=options.overwrite,
+            progress=_is_watched(),
         )
 
     _run(parser, arguments, "reconstructed", work)
@@ -114,8 +132,22 @@ def impute(arguments: Sequence[str] | None = None) -> None:
     """
     parser = _parser(
         "Write the rows of a file with their missing values imputed: means of numbers, and the "
-        "most probable categories, given what is there. Observed values are unchanged.",
+        "most probable categories, given what is there. Observed values are unchanged. Arrays are "
+        "called x, lower, upper [N, ..] and draw [N, draws, ..].",
         NUMBERS,
+    )
+    parser.add_argument(
+        "--intervals",
+        action="store_true",
+        help="Add the ends of 90 %% intervals of missing numbers, in the columns lower_NAME and "
+        "upper_NAME. They are empty where a value is observed, and where the draws of a row are "
+        "not reliable.",
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=0,
+        help="The number of multiple imputations, in the columns draw0_NAME, draw1_NAME, ..",
     )
     parser.add_argument(
         "--num_samples", type=int, default=1000, help="The number of draws of z for each row."
@@ -125,7 +157,14 @@ def impute(arguments: Sequence[str] | None = None) -> None:
         from pyro_vae.runs import applying
 
         return applying.impute_file(
-            model, options.data, options.out, options.num_samples, overwrite=options.overwrite
+            model,
+            options.data,
+            options.out,
+            options.num_samples,
+            draws=options.draws,
+            intervals=options.intervals,
+            overwrite=options.overwrite,
+            progress=_is_watched(),
         )
 
     _run(parser, arguments, "imputed", work)
@@ -170,6 +209,7 @@ def sample(arguments: Sequence[str] | None = None) -> None:
             options.temperature,
             seed=options.seed,
             overwrite=options.overwrite,
+            progress=_is_watched(),
         )
 
     _run(parser, arguments, "drew", work)
@@ -213,8 +253,8 @@ def _parser(description: str, suffixes: str, reads: bool = True) -> Parser:
     """Return a parser of what all verbs have: the run, what is read, and what is written."""
     parser = Parser(
         description=f"{description} The data of training are not needed. The output is whole, or "
-        "it is not there: if the command is interrupted, nothing is written, and it has to start "
-        "again."
+        "it is not there: if the command is interrupted, the same command continues (a .png starts "
+        "again). What it has finished is in a hidden folder beside the output."
     )
     parser.add_argument("run", help="The folder of a trained run.")
     if reads:
@@ -229,7 +269,10 @@ def _parser(description: str, suffixes: str, reads: bool = True) -> Parser:
         "--out", type=str, required=True, help=f"The file to write; its name ends with {suffixes}."
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="Replace the file to write, if it exists."
+        "--overwrite",
+        action="store_true",
+        help="Replace the file to write, if it exists, and discard what an interrupted command "
+        "with other options has finished of it.",
     )
     command_line.add_device(parser)
     add_trust_code(parser)
@@ -258,8 +301,11 @@ def _run(
 
     from pyro_vae.runs import applying
 
+    to_continue = f"- {options.out} was not written"
+    if not options.out.lower().endswith(".png"):
+        to_continue += ": the same command continues"
     with (
-        command_line.one_line_errors(options, f"- {options.out} was not written"),
+        command_line.one_line_errors(options, to_continue),
         _stopped_like_interrupted(),
         _named_like_options(),
     ):
@@ -269,21 +315,30 @@ def _run(
         seconds = time.perf_counter() - start
         for note in written.notes:
             print(f"note: {note}", file=sys.stderr)
-        rows = f"{written.rows:,} row{'s' if written.rows != 1 else ''}"
+        count = written.rows - written.before
+        rows = f"{count:,}{' more' if written.before else ''} row{'s' if count != 1 else ''}"
         print(
-            f"{what} {rows} in {seconds:.1f} s ({written.rows / seconds:,.0f} a second): "
-            f"{options.out}",
+            f"{what} {rows} in {seconds:.1f} s ({count / seconds:,.0f} a second): {options.out}",
             file=sys.stderr,
         )
 
 
+def _is_watched() -> bool:
+    """Return whether somebody may see a progress bar."""
+    return sys.stderr.isatty()
+
+
 @contextlib.contextmanager
 def _stopped_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, so that no part of a file is left."""
+    """Let SIGTERM end the work as Ctrl-C does, with another exit code."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def stop(number: int, frame: Any) -> None:
+        raise command_line.Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

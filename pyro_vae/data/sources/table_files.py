@@ -1,7 +1,9 @@
 """Users' own tables, from text files and Parquet."""
 
+import contextlib
 import csv
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from pyro_vae.data.understanding.data_frames import understand_table
 from pyro_vae.data.understanding.given_kinds import ALL, refuse_image_size
 from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
+
+LAST_ENCODING = "cp1252"  # of text that is not UTF-8: Windows-1252
 
 
 def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
@@ -89,8 +93,15 @@ def read_parquet_frame(path: Path) -> Any:
     """
     import pandas as pd
 
-    try:
+    with named_parquet_errors(path):
         return pd.read_parquet(path)
+
+
+@contextlib.contextmanager
+def named_parquet_errors(path: Path) -> Iterator[None]:
+    """Let errors of Arrow say what is wrong with a Parquet file."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}", "name") from error
     except ImportError as error:
@@ -99,14 +110,12 @@ def read_parquet_frame(path: Path) -> Any:
             "save the table as .csv",
             "name",
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # Arrow's readers raise many types of errors
         raise InputError(
             f"{path.name} is not a Parquet file ({first_line(error)})", "name"
         ) from error
-
-
-def _name(frame: Any, place: int) -> str:
-    return str(frame.columns[place]).strip()
 
 
 def _is_free(name: str, options: ReadOptions) -> bool:
@@ -115,76 +124,110 @@ def _is_free(name: str, options: ReadOptions) -> bool:
     return kind.strip().startswith(("categories", "ordered", "binary"))
 
 
-def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[str]]:
-    """Return the table as a DataFrame, and notes."""
-    import pandas as pd
+def csv_options(path: Path, how: TextFormat) -> dict[str, Any]:
+    """Return what pandas is told to read a table of text."""
+    return {
+        "filepath_or_buffer": path,
+        "sep": r"\s+" if how.separator == SPACES else how.separator,
+        "skiprows": how.skipped,
+        "decimal": how.decimal,
+        "encoding": how.encoding,
+        "header": 0 if how.has_header else None,
+        "index_col": False,
+        "skipinitialspace": True,
+        "low_memory": False,
+        "float_precision": "round_trip",  # the digits that repr wrote are the same number
+    }
 
-    def read(**more: Any) -> Any:
-        return pd.read_csv(
-            path,
-            sep=r"\s+" if how.separator == SPACES else how.separator,
-            skiprows=how.skipped,
-            decimal=how.decimal,
-            encoding=how.encoding,
-            header=0 if how.has_header else None,
-            index_col=False,
-            skipinitialspace=True,
-            low_memory=False,
-            float_precision="round_trip",  # the digits that repr wrote are the same number
-            **more,
-        )
+
+@contextlib.contextmanager
+def named_errors(path: Path, how: TextFormat) -> Iterator[None]:
+    """Let errors of pandas say what is wrong with a table of text.
+
+    `UnicodeDecodeError` comes through if another encoding may be right.
+
+    Args:
+        path: the path of the file.
+        how: how the file is written.
+    """
+    import pandas as pd
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             warnings.filterwarnings("ignore", ".*float_precision.* is deprecated")  # pandas 3.1
-            frame = read()
-            codes = [j for j in how.find_codes(path) if _is_free(_name(frame, j), options)]
-            if codes:
-                text = read(usecols=codes, dtype=str)
-                for place, j in enumerate(codes):
-                    frame.isetitem(j, text.iloc[:, place])
-    except UnicodeDecodeError:  # it is found late in the file
-        return _read(path, replace(how, encoding="cp1252"), options)
+            yield
+    except UnicodeDecodeError as error:  # it is found late in the file
+        if how.encoding == LAST_ENCODING:
+            raise _no_table(path, error) from error
+        raise
     except pd.errors.EmptyDataError as error:
         raise InputError(f"{path.name} is empty: it has no rows", "name") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise _ragged(path, how) or _no_table(path, error) from error
+        raise ragged(path, how) or _no_table(path, error) from error
+    except InputError:
+        raise
     except (OSError, ValueError, csv.Error) as error:
         raise _no_table(path, error) from error
-    unasked = [name for j in codes if (name := _name(frame, j)) not in options.columns]
-    return _tidied(frame, path, how, [] if ALL in options.columns else unasked)
 
 
-def _tidied(
-    frame: Any, path: Path, how: TextFormat, with_zeros: list[str]
-) -> tuple[Any, list[str]]:
-    """Return a table without what programs write beside it, and notes.
+def find_codes(
+    path: Path, how: TextFormat, names: Sequence[Any], options: ReadOptions
+) -> list[int]:
+    """Return the columns with leading zeros that are text; see `TextFormat.find_codes`.
 
     Args:
-        frame: the table as pandas reads it.
         path: the path of the file.
         how: how the file is written.
-        with_zeros: the names of columns that are text because of leading zeros, and not by request.
-
-    Raises:
-        InputError: if some lines have fewer fields than others.
+        names: the names of the columns, as pandas reads them.
+        options: what the user says about the data.
     """
+    return [j for j in how.find_codes(path) if _is_free(str(names[j]).strip(), options)]
+
+
+def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[str]]:
+    """Return the table as a DataFrame, and notes."""
     import pandas as pd
 
+    try:
+        with named_errors(path, how):
+            frame = pd.read_csv(**csv_options(path, how))
+            codes = find_codes(path, how, frame.columns, options)
+            if codes:
+                text = pd.read_csv(**csv_options(path, how), usecols=codes, dtype=str)
+                for place, j in enumerate(codes):
+                    frame.isetitem(j, text.iloc[:, place])
+    except UnicodeDecodeError:
+        return _read(path, replace(how, encoding=LAST_ENCODING), options)
+    return _tidied(frame, path, how, notes_on_text(path, how, frame.columns, codes, options))
+
+
+def notes_on_text(
+    path: Path, how: TextFormat, columns: Sequence[Any], codes: list[int], options: ReadOptions
+) -> list[str]:
+    """Return sentences about how a table of text is read.
+
+    Args:
+        path: the path of the file.
+        how: how the file is written.
+        columns: the names of the columns, as pandas reads them.
+        codes: the columns that are text because of leading zeros.
+        options: what the user says about the data.
+    """
     notes = []
-    if with_zeros:
+    names = [str(columns[j]).strip() for j in codes]
+    unasked = [name for name in names if name not in options.columns]
+    if unasked and ALL not in options.columns:
         notes.append(
-            f"{path.name}: numbers with leading zeros in {listed(with_zeros)}: taken as text; to "
+            f"{path.name}: numbers with leading zeros in {listed(unasked)}: taken as text; to "
             "have numbers, give the kind of the column"
         )
     if how.skipped:
         notes.append(f"{path.name}: {how.skipped} lines before the table are not read")
     if not how.has_header:
-        frame.columns = [str(j) for j in range(frame.shape[1])]
         notes.append(
             f"{path.name}: its first line has values, so it has no names of columns: they are "
-            f"called 0 to {frame.shape[1] - 1}"
+            f"called 0 to {len(columns) - 1}"
         )
     else:
         first = [field.strip() for field in next(how.rows(path))[1]]
@@ -194,19 +237,46 @@ def _tidied(
                 f"{path.name} has several columns {listed(repeated)}: numbered, as in "
                 f"{repeated[0]}.1"
             )
-    if how.encoding == "cp1252":
+    if how.encoding == LAST_ENCODING:
         notes.append(f"{path.name}: the text is not UTF-8: read as Windows-1252")
+    return notes
+
+
+def note_blank(path: Path, count: int) -> str:
+    """Return a sentence about rows without values."""
+    return f"{path.name}: {count:,} rows are empty: left out"
+
+
+def is_nameless(name: Any) -> bool:
+    """Return whether a column has no name in the file, by the name that pandas gives it."""
+    return str(name).startswith("Unnamed: ")
+
+
+def _tidied(frame: Any, path: Path, how: TextFormat, notes: list[str]) -> tuple[Any, list[str]]:
+    """Return a table without what programs write beside it, and notes.
+
+    Args:
+        frame: the table as pandas reads it.
+        path: the path of the file.
+        how: how the file is written.
+        notes: the notes so far.
+
+    Raises:
+        InputError: if some lines have fewer fields than others.
+    """
+    import pandas as pd
+
     if len(frame) and frame.iloc[:, -1].isna().any():  # pandas fills short lines up
-        short = _ragged(path, how)
+        short = ragged(path, how)
         if short is not None:
             raise short
-        nameless = [str(column).startswith("Unnamed: ") for column in frame.columns]
+        nameless = [is_nameless(column) for column in frame.columns]
         frame = frame.loc[:, ~(np.array(nameless) & frame.isna().all().to_numpy())].copy()
     if frame.shape[1] > 1 and frame.iloc[:, 0].isna().any():
         blank = frame.isna().all(axis=1)  # lines of separators alone, as Excel writes them
         if blank.any():
             frame = frame[~blank].reset_index(drop=True)
-            notes.append(f"{path.name}: {blank.sum():,} rows are empty: left out")
+            notes.append(note_blank(path, int(blank.sum())))
     for column in frame.columns:
         if pd.api.types.infer_dtype(frame[column], skipna=True) == "string":
             frame[column] = frame[column].str.strip()
@@ -214,25 +284,29 @@ def _tidied(
     return frame, notes
 
 
-def _ragged(path: Path, how: TextFormat) -> InputError | None:
+def ragged(path: Path, how: TextFormat) -> InputError | None:
     """Return the error of a file whose lines differ in their number of fields, if they do."""
     names = {"\t": "tabs", SPACES: "spaces"}
     separator = names.get(how.separator, f"'{how.separator}'")
+    first, num_lines, num_odd, widths = (0, 0), 0, 0, set()
     try:
-        lines = [(number, len(fields)) for number, fields in how.rows(path)]
+        for number, fields in how.rows(path):
+            num_lines += 1
+            if len(fields) != how.width:
+                first = first if num_odd else (number, len(fields))
+                num_odd += 1
+                widths.add(len(fields))
     except csv.Error:  # a field that does not end
         return None
-    odd = [(number, width) for number, width in lines if width != how.width]
-    if not odd:
+    if not num_odd:
         return None
-    first, found = odd[0]
     cure = "give all lines the same number of fields"
     if how.width == 1:
         cure = "remove the lines before the table, or give all lines the same number of fields"
-    elif len(odd) == len(lines) - 1 > 1 and {width for _, width in odd} == {how.width + 1}:
+    elif num_odd == num_lines - 1 > 1 and widths == {how.width + 1}:
         cure = "the first column has no name, as R writes names of rows: give it one"
     return InputError(
-        f"{path.name}: line {first} has {found} fields, and the first line has {how.width} "
+        f"{path.name}: line {first[0]} has {first[1]} fields, and the first line has {how.width} "
         f"(separated by {separator}): {cure}",
         "name",
     )

@@ -48,6 +48,15 @@ class TextFormat:
                 if fields:
                     yield self.skipped + number, fields
 
+    def has_long_lines(self, path: Path) -> bool:
+        """Return whether some line has more fields than the first one."""
+        try:
+            long = (fields for _, fields in self.rows(path) if len(fields) > self.width)
+            # `rows` splits at spaces within quotes, too.
+            return any(self.separator != SPACES or '"' not in "".join(f) for f in long)
+        except csv.Error:  # a field that does not end
+            return False
+
     def find_codes(self, path: Path) -> list[int]:
         """Return the columns of digits alone, some with leading zeros, such as postal codes."""
         if not self._may_have_codes(path):

@@ -4,12 +4,16 @@
 |---|---|
 | `trained` | `load` and `Trained`: score, encode, reconstruct, sample, impute |
 | `decoding` | moments of codes, what is typical of p(x given z), and draws from the model |
+| `sampling`, `seeded_batches` | many examples, some at a time; batches with seeds of their own |
 | `new_rows` | new data as a run stores its examples, or an error that says what does not fit |
 | `new_columns` | the columns of new tables: found by name, and read as in training |
 | `noise_of_rows` | pixels that are drawn from grey values: by row, in any order |
 | `own_form` | examples in the form that the data had: tables with names of categories, or arrays |
 | `files_of_rows` | the same on files: `score_file`, `encode_file`, .. |
+| `output_file` | a file that is whole, or not there |
 | `row_writer`, `picture_writer` | the files that are written: numbers, and grids of pictures |
+| `pieces` | results of chunks in a hidden folder, until the file is whole |
+| `requests` | all that results depend on: whether a call goes on after an interrupted one |
 | `exported` | encoder and decoder as programs that run without pyro_vae |
 | `answers` | what `Trained` returns |
 """
@@ -23,7 +27,7 @@ from pyro_vae.runs.applying.files_of_rows import (
     sample_file,
     score_file,
 )
-from pyro_vae.runs.applying.row_writer import Written
+from pyro_vae.runs.applying.output_file import Written
 from pyro_vae.runs.applying.trained import Trained, load
 
 __all__ = [

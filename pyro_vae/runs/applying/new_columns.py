@@ -79,6 +79,8 @@ def read_values(values: np.ndarray | Words, spec: ColumnSpec) -> np.ndarray:
         codes = [_code_of_number(value, spec) for value in distinct.tolist()]
         _refuse_unknown([f"{v:g}" for v, c in zip(distinct, codes, strict=True) if c is None], spec)
         return np.array([np.nan if code is None else code for code in codes] or [0.0])[places]
+    if values.is_binary and not spec.categories:  # booleans, as where none is missing
+        return np.where(values.codes < 0, np.nan, values.codes)
     words = [" ".join(word.split()) for word in values.categories]
     if not spec.categories and words:
         raise InputError(

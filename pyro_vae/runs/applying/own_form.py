@@ -47,8 +47,7 @@ def from_stored(form: DataForm, stored: Tensor, are_means: bool = False) -> Any:
     names = form.of_x.names
     if names is None:
         return (own.float() if are_means else own.to(_type_of_x(form))).numpy()
-    if len(columns) == 1 and not columns[0].name:
-        columns = [replace(columns[0], name=name) for name in names]
+    columns = _with_names(columns, names)
     if isinstance(kind, Conditional) and not form.labels_are_given:
         own, columns = stored, [*columns, *form.conditions]
     table = _table(own.double().numpy(), columns)
@@ -57,6 +56,19 @@ def from_stored(form: DataForm, stored: Tensor, are_means: bool = False) -> Any:
         if all(dtype.kind in "bif" for dtype in table.dtypes):
             return table.to_numpy(np.float64)
     return table
+
+
+def columns_of_numbers(form: DataForm) -> list[str]:
+    """Return the names of the columns of x that hold numbers, and neither categories nor bits."""
+    columns = _with_names(form.columns, form.of_x.names or ())
+    return [spec.name for spec in columns if spec.kind not in ("binary", "categories", "ordered")]
+
+
+def _with_names(columns: Sequence[ColumnSpec], names: Sequence[str]) -> list[ColumnSpec]:
+    """Return what each column is, where one of them may stand for all."""
+    if len(columns) == 1 and not columns[0].name:
+        return [replace(columns[0], name=name) for name in names]
+    return list(columns)
 
 
 def _type_of_x(form: DataForm) -> torch.dtype:

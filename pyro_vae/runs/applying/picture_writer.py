@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Incomplete, Kind, Pixels
-from pyro_vae.runs.applying.row_writer import SUFFIXES, RowWriter
+from pyro_vae.runs.applying.output_file import OutputFile
+from pyro_vae.runs.applying.row_writer import SUFFIXES
 
 PICTURE = ".png"
 MOST = 10_000  # pictures of a grid
@@ -18,8 +19,8 @@ SMALL = 64  # pictures that are narrower are shown larger
 BETWEEN = 128  # the grey level of the lines between pictures
 
 
-class PictureWriter(RowWriter):
-    """Writes pictures as a grid: the file is whole, or it is not there.
+class PictureWriter(OutputFile):
+    """Writes pictures as a grid. After an interruption the work starts again.
 
     The grid is filled row by row, and is about as wide as it is high. Pictures of three channels
     are in colour; of any other number of channels the mean is shown in grey. Small pictures are
@@ -54,6 +55,7 @@ class PictureWriter(RowWriter):
             InputError: if there are too many.
         """
         self.rows += len(results)
+        self.chunks += 1
         if self.rows > MOST:
             raise InputError(
                 f"a grid has room for {MOST:,} pictures, and there are more: write a .npy or .npz "
@@ -66,7 +68,7 @@ class PictureWriter(RowWriter):
         grey = grey.reshape(len(x), -1, *grey.shape[-2:])
         self._pictures.append(grey if grey.shape[1] == 3 else grey.mean(1, keepdim=True))
 
-    def _finish(self) -> None:
+    def _finish(self) -> Path:
         from PIL import Image
 
         pictures = (255 * torch.cat(self._pictures).clamp(0, 1)).round().byte()
@@ -81,3 +83,7 @@ class PictureWriter(RowWriter):
         shown = whole.repeat_interleave(times, 0).repeat_interleave(times, 1).numpy()
         image = Image.fromarray(shown if colours == 3 else np.ascontiguousarray(shown[..., 0]))
         image.save(self._unfinished, format="png")
+        return self._unfinished
+
+    def _clean(self, error: BaseException | None) -> None:
+        self._unfinished.unlink(missing_ok=True)

@@ -1,13 +1,11 @@
 """A trained model, loaded from the folder of its run alone."""
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
@@ -15,15 +13,17 @@ from pyro_vae import bounds
 from pyro_vae.bounds import Estimate, Settings
 from pyro_vae.bounds.khat import pareto_k
 from pyro_vae.errors import InputError
-from pyro_vae.kinds import Conditional, Kind, column_names
+from pyro_vae.kinds import Kind
 from pyro_vae.prediction import impute
-from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
+from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.runs import config
 from pyro_vae.runs.applying.answers import Codes, Imputed, RowScores
-from pyro_vae.runs.applying.decoding import draw_examples, moments, typical
-from pyro_vae.runs.applying.new_rows import stored_conditions, stored_rows
+from pyro_vae.runs.applying.decoding import moments, typical
+from pyro_vae.runs.applying.new_rows import stored_rows
 from pyro_vae.runs.applying.noise_of_rows import shown_by_row
 from pyro_vae.runs.applying.own_form import as_stored, from_stored, in_own_form
+from pyro_vae.runs.applying.sampling import conditions, drawn_in_parts
+from pyro_vae.runs.applying.seeded_batches import BATCH, check_seed, in_batches, own_store
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.devices import find_device
 from pyro_vae.runs.options import Options
@@ -31,7 +31,6 @@ from pyro_vae.runs.parts_of_vae import load_best, make_vae
 from pyro_vae.runs.validation_scores import NUM_SAMPLES, ValidationScores, shift
 from pyro_vae.vae import VAE
 
-BATCH = 500  # rows that are encoded, decoded or drawn at once
 DRAWS = 100  # of codes, for a mean and a deviation that have no closed form
 LEVEL = 0.9  # of the intervals of imputed values
 
@@ -104,6 +103,7 @@ class Trained:
         seed: int | None = None,
         noise_seed: int | None = 0,
         settings: Settings | None = None,
+        keep: Path | None = None,
         progress: bool = False,
     ) -> RowScores:
         """Bound log p(x) of each row.
@@ -119,6 +119,8 @@ class Trained:
             seed: the seed of the draws of z; by default that of the run.
             noise_seed: the seed of pixels that are drawn from grey values.
             settings: the settings of annealing.
+            keep: a folder for the results so far. If the call is interrupted, a later call with the
+                same arguments continues from them. The caller removes them.
             progress: whether to show a progress bar.
 
         Raises:
@@ -131,9 +133,9 @@ class Trained:
         shown = self.observe(x, y, noise_seed)
         nats = shift(self.kind, shown)
         seed = self.options.seed if seed is None else seed
-        _check_seed(seed, "seed")
+        check_seed(seed, "seed")
         draws = max(num_samples, NUM_SAMPLES) if method == "ais" else num_samples
-        with _own_store():
+        with own_store():
             found = bounds.evaluate(
                 self.vae.model,
                 self.vae.guide,
@@ -141,6 +143,7 @@ class Trained:
                 draws,
                 ladder=(NUM_SAMPLES,),
                 seed=seed,
+                keep=keep and keep / "importance.pt",
                 progress=progress,
             )
         percentile = torch.full((len(shown),), torch.nan, dtype=torch.float64)
@@ -148,9 +151,15 @@ class Trained:
             percentile = self.validation.percentiles(found.iwae[NUM_SAMPLES].values + nats)
         lower, khat, upper = found.bound, found.khat, None
         if method == "ais":
-            with _own_store():
+            with own_store():
                 annealed = bounds.anneal(
-                    self.vae.model, self.vae.guide, shown, settings, seed=seed, progress=progress
+                    self.vae.model,
+                    self.vae.guide,
+                    shown,
+                    settings,
+                    seed=seed,
+                    keep=keep and keep / "annealing.pt",
+                    progress=progress,
                 )
             lower, upper = annealed.lower, annealed.upper
             khat, draws = pareto_k(annealed.log_w.T), len(annealed.log_w)
@@ -180,7 +189,7 @@ class Trained:
 
     def _shown(self, stored: Tensor, noise_seed: int | None) -> Tensor:
         if noise_seed is not None:
-            _check_seed(noise_seed, "noise_seed")
+            check_seed(noise_seed, "noise_seed")
             shown = shown_by_row(self.kind, stored, self.options.binarization, noise_seed)
         else:
             seed = self.options.noise_seeds[2]
@@ -212,7 +221,7 @@ class Trained:
         if draws < 0:
             raise InputError(f"draws has to be 0 or more, and {draws} is not", "draws")
         shown = self.observe(x, y, noise_seed)
-        found = self._in_batches(lambda part: self._encode(part, draws), shown, seed)
+        found = in_batches(lambda part: self._encode(part, draws), shown, seed)
         mean, scale, drawn, exact = zip(*found, strict=True)
         return Codes(
             torch.cat(mean).cpu().numpy(),
@@ -255,7 +264,7 @@ class Trained:
             return typical(self.vae, self.vae.prior.code(z), part)
 
         shown = self.observe(x, y, noise_seed)
-        found = torch.cat(self._in_batches(decode, shown, seed))
+        found = torch.cat(in_batches(decode, shown, seed))
         return in_own_form(self.form, found, are_means=True)
 
     def sample(self, n: int, y: Any = None, temperature: float = 1.0, *, seed: int = 0) -> Any:
@@ -271,33 +280,36 @@ class Trained:
         Raises:
             InputError: if the conditions do not fit, or an option is out of range.
         """
-        kind = self.kind
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise InputError(f"n has to be a whole number above zero, and {n} is not", "n")
-        if not 0 < temperature < float("inf"):
-            raise InputError(
-                f"temperature has to be positive, and {temperature} is not", "temperature"
-            )
-        if getattr(self.form.of_x, "total_is_known", False):
-            raise InputError(
-                "this model is p(x | total of x), and has no totals to draw: use a likelihood with "
-                "free totals"
-            )
-        if isinstance(kind, Conditional):
-            if y is None:
-                names = ", ".join(column_names(kind.given))
-                raise InputError(f"this model is given {names}: give y, for each or for all", "y")
-            given = kind.given.observe(stored_conditions(self.form, y, n)).to(self.device)
-            filler = kind.filler[: kind.size].to(given)
-            like = torch.cat([filler.expand(n, -1), given], -1)
-        elif y is not None:
-            raise InputError("this model has no conditions: leave y out", "y")
-        else:
-            like = torch.empty(n, 0, device=self.device)
-        found = self._in_batches(
-            lambda part: draw_examples(self.vae, part, temperature), like, seed
+        (whole,) = self.samples(n, y, temperature, seed=seed, size=max(n, 1))
+        return whole
+
+    def samples(
+        self,
+        n: int,
+        y: Any = None,
+        temperature: float = 1.0,
+        *,
+        seed: int = 0,
+        size: int = 8 * BATCH,
+        first: int = 0,
+    ) -> Iterator[Any]:
+        """Draw the examples that `sample` draws, some at a time.
+
+        Args:
+            n: the number of examples, of all parts together.
+            y: see `sample`.
+            temperature: see `sample`.
+            seed: see `sample`.
+            size: the number of examples of a part, a multiple of 500, or n.
+            first: the number of the first part, from 0.
+
+        Raises:
+            InputError: if the conditions do not fit, or an option is out of range.
+        """
+        given = conditions(self.form, n, y, temperature, seed, size)
+        return drawn_in_parts(
+            self.vae, self.form, self.device, given, temperature, seed, size, first
         )
-        return in_own_form(self.form, torch.cat(found))
 
     def impute(
         self,
@@ -308,6 +320,7 @@ class Trained:
         y: Any = None,
         seed: int = 0,
         noise_seed: int | None = 0,
+        keep: Path | None = None,
         progress: bool = False,
     ) -> Imputed:
         """Impute missing values: NaN in arrays, and empty cells of tables.
@@ -319,14 +332,15 @@ class Trained:
             y: their conditions, if x does not hold them.
             seed: the seed of all draws.
             noise_seed: the seed of pixels that are drawn from grey values.
+            keep: a folder for the results so far; see `score`.
             progress: whether to show a progress bar.
 
         Raises:
             InputError: if the rows do not fit, or the model has seen no data with missing values.
         """
         stored = stored_rows(self.form, x, y)
-        _check_seed(seed, "seed")
-        with _own_store():
+        check_seed(seed, "seed")
+        with own_store():
             found = impute(
                 self.vae,
                 self._shown(stored, noise_seed),
@@ -334,6 +348,7 @@ class Trained:
                 draws=draws,
                 level=LEVEL,
                 seed=seed,
+                keep=keep and keep / "imputation.pt",
                 progress=progress,
             )
 
@@ -355,29 +370,8 @@ class Trained:
             found.khat.numpy(),
         )
 
-    def _in_batches(self, work: Callable[[Tensor], Any], x: Tensor, seed: int) -> list[Any]:
-        """Return what a function returns for some rows at a time, with seeds of their own."""
-        _check_seed(seed, "seed")
-        results = []
-        with torch.no_grad(), preserve_rng_state(x), _own_store():
-            for number, part in enumerate(x.split(BATCH)):
-                torch.manual_seed(stream_seed(seed, number))
-                results.append(work(part))
-        return results
-
-
-def _own_store() -> contextlib.AbstractContextManager[Any]:
-    """Let programs register their parameters where the user's store of Pyro does not see it."""
-    store: contextlib.AbstractContextManager[Any] = pyro.get_param_store().scope()
-    return store
-
 
 def _errors(estimate: Estimate) -> np.ndarray:
     """Return the Monte Carlo standard errors of single rows; NaN where they are unknown."""
     errors: np.ndarray = estimate.mc_variance.sqrt().numpy()
     return errors
-
-
-def _check_seed(seed: int, name: str) -> None:
-    if not 0 <= seed < 2**64:
-        raise InputError(f"{name} has to be between 0 and 2**64 - 1, and {seed} is not", name)
