@@ -16,6 +16,7 @@
 | `estimates`, `khat` | means with their errors; the Pareto k-hat of weights |
 | `known_errors` | when a Monte Carlo error can be stated |
 | `paired` | models, compared on the same examples |
+| `groups` | groups of runs, compared over seeds and examples |
 | `results` | the protocol that results of estimators share |
 | `batches`, `program_state` | work in batches, which can be interrupted and continued |
 | `for_arviz`, `arviz_versions` | draws and bounds in the form that ArviZ takes |
@@ -49,6 +50,7 @@ from pyro_vae.bounds.estimates import Corrected, Estimate, certified
 from pyro_vae.bounds.exact import enumeration, gaussian
 from pyro_vae.bounds.for_arviz import elpd_data, inference_data
 from pyro_vae.bounds.grid import quadrature
+from pyro_vae.bounds.groups import GroupComparison, compare_groups
 from pyro_vae.bounds.importance import LADDER, elbo, evaluate, iwae, jackknife
 from pyro_vae.bounds.importance_results import Bounds
 from pyro_vae.bounds.paired import Comparison, compare
@@ -66,6 +68,7 @@ __all__ = [
     "Corrected",
     "Estimate",
     "Gaps",
+    "GroupComparison",
     "Result",
     "Settings",
     "Shared",
@@ -73,6 +76,7 @@ __all__ = [
     "bidirectional",
     "certified",
     "compare",
+    "compare_groups",
     "elbo",
     "elpd_data",
     "enumeration",
