@@ -224,6 +224,6 @@ def forest_of_groups(ax: "Axes", comparison: GroupComparison) -> "Axes":
     ax.axvline(0, color="k", lw=0.8, ls="--")
     ax.set_yticks(range(len(comparison.bounds)), list(comparison.bounds))
     ax.invert_yaxis()
-    ax.set(xlabel=f"log p(x) minus the mean of {first}, nats per example, 95 % intervals")
+    ax.set(xlabel=f"nats per example above the mean of {first}, with 95 % intervals")
     ax.legend()
     return ax

@@ -118,7 +118,7 @@ def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
     parser = Parser(
         description="Compare runs by paired differences to the first, on the same test examples."
     )
-    parser.add_argument("runs", nargs="*", help="The folders of two or more runs.")
+    parser.add_argument("runs", nargs="*", default=[], help="The folders of two or more runs.")
     parser.add_argument(
         "--group",
         action="append",

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,9 +15,6 @@ from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
 from pyro_vae.runs.blank_figure import blank_figure
 from pyro_vae.runs.evaluation import label
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -72,19 +69,10 @@ class RunComparison:
         """
         figure = blank_figure((7, 1.5 + 0.3 * len(self.comparison.bounds)))
         figures.forest(figure.subplots(), self.comparison)
-        save_figure(figure, path)
-
-
-def save_figure(figure: "Figure", path: Path) -> None:
-    """Save a figure that the user asked for.
-
-    Raises:
-        InputError: if matplotlib cannot write files of that kind.
-    """
-    try:
-        figure.savefig(path, dpi=150)
-    except ValueError as error:
-        raise InputError(f"{path} cannot be drawn: {error}", "figure") from error
+        try:
+            figure.savefig(path, dpi=150)
+        except ValueError as error:
+            raise InputError(f"{path} cannot be drawn: {error}", "figure") from error
 
 
 def _with_column(table: list[str], column: list[str], width: int) -> list[str]:
@@ -106,7 +94,7 @@ def compare_runs(folders: Sequence[str]) -> RunComparison:
         InputError: if they are not comparable, with the reason.
     """
     if len({Path(folder).resolve() for folder in folders}) < max(2, len(folders)):
-        raise InputError("a comparison needs two runs or more, each named once", "runs")
+        raise InputError("a comparison needs two runs or more, each named once")
     contents, names = read_comparable(folders)
     tightest, *others = names
     folder_names = [Path(folder).resolve().name for folder in contents]

@@ -10,7 +10,7 @@ from pyro_vae import bounds, figures
 from pyro_vae.bounds import GroupComparison
 from pyro_vae.errors import InputError
 from pyro_vae.runs.blank_figure import blank_figure
-from pyro_vae.runs.comparison import read_comparable, save_figure
+from pyro_vae.runs.comparison import read_comparable
 from pyro_vae.runs.evaluation import label
 
 
@@ -43,7 +43,10 @@ class RunGroupComparison:
         tightest = next(iter(self.by_bound.values()))
         figure = blank_figure((7, 1.5 + 0.4 * len(tightest.bounds)))
         figures.forest_of_groups(figure.subplots(), tightest)
-        save_figure(figure, path)
+        try:
+            figure.savefig(path, dpi=150)
+        except ValueError as error:
+            raise InputError(f"{path} cannot be drawn: {error}", "figure") from error
 
 
 def compare_run_groups(groups: Sequence[str]) -> RunGroupComparison:
@@ -94,7 +97,7 @@ def find_groups(groups: Sequence[str]) -> dict[str, list[str]]:
         name, pattern = _name_and_pattern(text)
         folders = [each for each in sorted(glob.glob(pattern)) if Path(each).is_dir()]
         if not folders:
-            raise InputError(f"no folder matches {pattern}", "group")
+            raise InputError(f"no folder matches {pattern!r}", "group")
         if name in found:
             raise InputError(f"two groups are named {name}: name them NAME=PATTERN", "group")
         for folder in folders:

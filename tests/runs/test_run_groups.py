@@ -113,7 +113,7 @@ def test_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
     normal = "runs/normal-*"
     assert "two groups or more (option --group)" in group(normal)
-    assert "no folder matches runs/flow-* (option --group)" in group(normal, "runs/flow-*")
+    assert "no folder matches 'runs/flow-*' (option --group)" in group(normal, "runs/flow-*")
     assert "runs/vamp-0 is in two groups, vamp and one" in group("runs/vamp-*", "one=runs/vamp-0")
     assert "two groups are named vamp" in group("runs/vamp-*", "vamp=runs/normal-*")
     alone = refused(capsys, "--group", "runs/normal-0", "runs/normal-1", "--group", "runs/vamp-0")
