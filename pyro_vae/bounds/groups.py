@@ -47,11 +47,17 @@ runs say little. Satterthwaite's degrees of freedom for S + E - D would give int
 shorter, with three runs by a quarter, but cover too little: 87, 92, 94 % in the worst case with 2,
 3, 5 runs. These degrees of freedom are largest where S is too small by chance.
 
+**Pairs.** If two groups have the same seeds, each once, the runs of a seed are a pair: they start
+from the same random numbers, and are often good or bad together. Then the difference is the mean of
+the table of differences y[1, r, i] - y[2, r, i], which is a single group of pairs: S is
+s^2(differences of the means of the pairs) / R. This interval holds whatever the correlation in a
+pair. It has the same t as that above, so it is shorter on average unless the correlation is
+negative. Whether runs are paired is decided by their seeds, not by their bounds.
+
 **What is left out.** The seed variances of groups are not pooled, since one kind of model may
-depend on its seed more than another. Runs are not paired by their seeds: models of different kinds
-use a seed's random numbers differently, and pairs would halve the degrees of freedom. If equal
-seeds make two groups move together, the interval is too wide. All runs have the same training
-examples, so the error is not that over training sets.
+depend on its seed more than another. If two groups have some seeds in common, but not all, and
+these make them move together, the interval is too wide. All runs have the same training examples,
+so the error is not that over training sets.
 """
 
 import math
@@ -200,12 +206,14 @@ class GroupComparison:
         differences: the mean bound of each group minus that of the first group.
         run_means: the mean bound of each run over the examples, by group.
         num_examples: N.
+        paired: the groups whose runs are paired by their seeds with those of the first.
     """
 
     bounds: dict[str, OverRuns]
     differences: dict[str, OverRuns]
     run_means: dict[str, list[float]]
     num_examples: int
+    paired: list[str]
 
     def __str__(self) -> str:
         first = next(iter(self.bounds))
@@ -220,6 +228,8 @@ class GroupComparison:
         for name, difference in self.differences.items():
             line = f"{name:{width}} {'':5} {difference.mean:+10.3f} {_errors(difference)}"
             lines.append(f"{line}  {difference.verdict}")
+        if self.paired:
+            lines += ["", f"Paired by seed with the runs of {first}: {', '.join(self.paired)}."]
         single = [name for name, means in self.run_means.items() if len(means) == 1]
         if single:
             lines += ["", f"The error over runs is unknown: one run only in {', '.join(single)}."]
@@ -233,7 +243,10 @@ def _errors(bound: OverRuns) -> str:
     )
 
 
-def compare_groups(groups: Mapping[str, Sequence[Tensor | Estimate]]) -> GroupComparison:
+def compare_groups(
+    groups: Mapping[str, Sequence[Tensor | Estimate]],
+    seeds: Mapping[str, Sequence[int]] | None = None,
+) -> GroupComparison:
     """Compare groups of runs by their bounds on log p(x) of the same examples.
 
     Args:
@@ -241,41 +254,65 @@ def compare_groups(groups: Mapping[str, Sequence[Tensor | Estimate]]) -> GroupCo
             their seed. A run is log p(x_i) or a bound on it, in nats, shape [N]; an `Estimate` also
             has the Monte Carlo variances. All runs have the same N examples in the same order, and
             the same base measure. The first group is the one with which the others are compared.
+        seeds: the seeds of the runs of each group, in the same order, by the name of the group. Two
+            groups with the same seeds, each once, are compared in pairs.
 
     Raises:
         InputError: if there are fewer than two groups, a group has no runs, the numbers of examples
-            differ, or two runs of a group have the same values: they are not two seeds.
+            differ, two runs of a group have the same values (they are not two seeds), or a group
+            has more or fewer seeds than runs.
     """
     if len(groups) < 2:
         raise InputError("a comparison takes two groups or more", "groups")
+    for name, numbers in (seeds or {}).items():
+        if len(numbers) != len(groups[name]):
+            raise InputError(f"the group {name} needs a seed for each of its runs", "seeds")
     tables: dict[str, Tensor] = {}
     averages: dict[str, Estimate] = {}
     for name, runs in groups.items():
-        if len(runs) == 0:
-            raise InputError(f"the group {name} has no runs", "groups")
         estimates = [as_estimate(run) for run in runs]
-        if len({len(estimate.values) for estimate in estimates}) > 1:
-            raise InputError("runs can only be compared on the same examples", "groups")
-        tables[name] = torch.stack([estimate.values for estimate in estimates])
+        tables[name] = _table(name, estimates)
         averages[name] = _average(estimates)
-        if len(tables[name].unique(dim=0)) < len(runs):
-            raise InputError(
-                f"two runs of the group {name} have the same values: train each with its own seed",
-                "groups",
-            )
     if len({len(average.values) for average in averages.values()}) > 1:
         raise InputError("groups can only be compared on the same examples", "groups")
-    first = next(iter(groups))
+    first, *others = groups
+    orders = {name: _order_of_pairs((seeds or {}).get(name, ())) for name in groups}
+    paired = [name for name in others if orders[name] and set(orders[name]) == set(orders[first])]
+
+    def minus_first(name: str) -> TwoWay:
+        if name not in paired:
+            return two_way(tables[name], tables[first])
+        pairs = [(orders[name][seed], orders[first][seed]) for seed in orders[name]]
+        return two_way(torch.stack([tables[name][i] - tables[first][j] for i, j in pairs]))
+
     return GroupComparison(
         {name: _over_runs(two_way(table), averages[name]) for name, table in tables.items()},
-        {
-            name: _over_runs(two_way(table, tables[first]), averages[name] - averages[first])
-            for name, table in tables.items()
-            if name != first
-        },
+        {name: _over_runs(minus_first(name), averages[name] - averages[first]) for name in others},
         {name: table.mean(-1).tolist() for name, table in tables.items()},
         len(averages[first].values),
+        paired,
     )
+
+
+def _table(name: str, runs: Sequence[Estimate]) -> Tensor:
+    """Return the values of the runs of a group, shape [R, N]."""
+    if not runs:
+        raise InputError(f"the group {name} has no runs", "groups")
+    if len({len(run.values) for run in runs}) > 1:
+        raise InputError("runs can only be compared on the same examples", "groups")
+    table = torch.stack([run.values for run in runs])
+    if len(table.unique(dim=0)) < len(runs):
+        raise InputError(
+            f"two runs of the group {name} have the same values: train each with its own seed",
+            "groups",
+        )
+    return table
+
+
+def _order_of_pairs(seeds: Sequence[int]) -> dict[int, int]:
+    """Return the place of the run of each seed; nothing if a seed has several runs."""
+    order = {seed: place for place, seed in enumerate(seeds)}
+    return order if len(order) == len(seeds) else {}
 
 
 def _average(runs: Sequence[Estimate]) -> Estimate:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pyro_vae import bounds, figures
 from pyro_vae.bounds import GroupComparison
 from pyro_vae.errors import InputError
+from pyro_vae.runs import bounded_yaml
 from pyro_vae.runs.blank_figure import blank_figure
 from pyro_vae.runs.comparison import read_comparable
 from pyro_vae.runs.evaluation import label
@@ -65,13 +66,15 @@ def compare_run_groups(groups: Sequence[str]) -> RunGroupComparison:
         raise InputError("a comparison needs two groups or more", "group")
     contents, names = read_comparable([folder for each in folders.values() for folder in each])
     first, *_ = contents.values()
+    seeds = {group: found for group, each in folders.items() if (found := _seeds(each))}
     return RunGroupComparison(
         {
             label(name, first.conditions[name]): bounds.compare_groups(
                 {
                     group: [contents[folder].estimates[name] for folder in each]
                     for group, each in folders.items()
-                }
+                },
+                seeds,
             )
             for name in names
         },
@@ -106,6 +109,14 @@ def find_groups(groups: Sequence[str]) -> dict[str, list[str]]:
                 raise InputError(f"{folder} is in two groups, {other} and {name}", "group")
         found[name] = folders
     return found
+
+
+def _seeds(folders: Sequence[str]) -> list[int]:
+    """Return the seeds of runs; nothing if a folder does not say its seed."""
+    files = [Path(folder, "config.yaml") for folder in folders]
+    options = [bounded_yaml.load(bounded_yaml.read(file)) for file in files if file.exists()]
+    seeds = [each["seed"] for each in options if isinstance(each.get("seed"), int)]
+    return seeds if len(seeds) == len(folders) else []
 
 
 def _name_and_pattern(text: str) -> tuple[str, str]:

@@ -25,10 +25,12 @@ def simulate(
     seed_sd: tuple[float, float],
     interaction_sd: float = 0.5,
     repetitions: int = REPETITIONS,
+    correlation: float = 0,
 ) -> list[Tensor]:
     """Repeat an experiment with two groups whose true means are equal.
 
-    Examples differ by 10 nats, and by 1 nat in what the group does to them.
+    Examples differ by 10 nats, and by 1 nat in what the group does to them. The r-th runs of both
+    groups may be correlated.
     """
     normal = torch.Generator().manual_seed(0)
 
@@ -36,12 +38,12 @@ def simulate(
         return torch.randn(repetitions, *shape, dtype=torch.float64, generator=normal)
 
     hardness, by_group = 10 * draw(1, EXAMPLES), draw(1, EXAMPLES)
+    seeds = [draw(count, 1) for count in runs]
+    if correlation:
+        seeds[1] = correlation * seeds[0] + math.sqrt(1 - correlation**2) * seeds[1]
     return [
-        hardness
-        + sign * by_group / 2
-        + sd * draw(count, 1)
-        + interaction_sd * draw(count, EXAMPLES)
-        for sign, count, sd in zip((1, -1), runs, seed_sd, strict=True)
+        hardness + sign * by_group / 2 + sd * seed + interaction_sd * draw(count, EXAMPLES)
+        for sign, count, sd, seed in zip((1, -1), runs, seed_sd, seeds, strict=True)
     ]
 
 
@@ -80,6 +82,19 @@ def test_the_coverage_is_95_percent_if_one_part_has_all_the_variance(
 ) -> None:
     coverage = check_coverage(runs, seed_sd, interaction_sd)
     assert coverage < 0.95 + binomial(0.95)
+
+
+@pytest.mark.parametrize("correlation", [-0.9, 0, 0.9])
+@pytest.mark.parametrize("runs", [2, 3, 5])
+def test_intervals_of_pairs_cover_the_true_difference(runs: int, correlation: float) -> None:
+    """Pairs may go together or against each other; together, their intervals are shorter."""
+    first, second = simulate((runs, runs), (1, 1), correlation=correlation)
+    paired, unpaired = groups.two_way(first - second), groups.two_way(first, second)
+    covered = paired.mean.abs() < paired.reach
+    assert covered.double().mean() > 0.95 - binomial(0.95)
+    if correlation >= 0:
+        share = 0.6 if correlation else 1
+        assert paired.reach.mean() < share * unpaired.reach.mean()
 
 
 def test_the_interval_of_a_single_group_covers_its_mean() -> None:
@@ -275,6 +290,25 @@ def test_the_error_over_examples_is_that_of_a_paired_comparison() -> None:
     more = bounds.compare_groups({"first": torch.randn(2, 50), "second": second})
     assert math.isfinite(more.bounds["first"].se)
     assert math.isnan(more.differences["second"].se)
+
+
+def test_runs_of_the_same_seeds_are_pairs() -> None:
+    """In whatever order they come; groups with other seeds, or none, are not paired."""
+    first, second = (table[0] for table in simulate((3, 3), (1, 1), 0.5, 1, correlation=0.9))
+    runs = {"first": first, "second": second.flip(0), "third": second, "fourth": second[:2]}
+    seeds = {"first": [4, 5, 6], "second": [6, 5, 4], "third": [5, 6, 7], "fourth": [4, 4]}
+    found = bounds.compare_groups(runs, seeds)
+    assert found.paired == ["second"]
+    assert "Paired by seed with the runs of first: second." in str(found)
+    pairs, apart = groups.two_way(second - first), groups.two_way(second, first)
+    for name, expected in (("second", pairs), ("third", apart)):
+        assert found.differences[name].mean == pytest.approx(expected.mean.item())
+        assert found.differences[name].se ** 2 == pytest.approx(expected.variance.item())
+    del seeds["first"]
+    assert bounds.compare_groups(runs, seeds).paired == []
+    seeds["third"] = [5, 6]
+    with pytest.raises(InputError, match="third needs a seed for each"):
+        bounds.compare_groups(runs, seeds)
 
 
 def test_verdicts() -> None:

@@ -68,6 +68,25 @@ def test_groups_are_compared(
     assert "forest.txt cannot be drawn" in refused(capsys, *groups, "--figure", "forest.txt")
 
 
+def test_runs_of_the_same_seeds_are_paired() -> None:
+    """The seeds are those in `config.yaml`, not those in the names of the folders."""
+    for seed in range(3):
+        write_run(f"runs/flow-{seed}", -86 + 0.3 * seed)
+    for kind, seeds in (("normal", (7, 8, 9)), ("flow", (9, 7, 8)), ("vamp", (7, 8))):
+        for place, seed in enumerate(seeds):
+            Path(f"runs/{kind}-{place}/config.yaml").write_text(f"data_seed: 3\nseed: {seed}\n")
+    groups = ["runs/normal-*", "runs/flow-*", "runs/vamp-*"]
+    [found] = compare_run_groups(groups).by_bound.values()
+    assert found.paired == ["flow"]
+    normal, flow = (np.array(found.run_means[name]) for name in ("normal", "flow"))
+    spread = (flow[[1, 2, 0]] - normal).std(ddof=1) / 3**0.5
+    assert found.differences["flow"].run_se == pytest.approx(spread)
+    for text in ("seed: [1]", "data: digits"):  # there is no seed in it
+        Path("runs/flow-0/config.yaml").write_text(text)
+        [found] = compare_run_groups(groups).by_bound.values()
+        assert found.paired == []
+
+
 def test_all_bounds_that_all_runs_have_are_compared() -> None:
     for name, number in (("a-1", 1.0), ("a-2", 2.0), ("b-1", 4.0), ("b-2", 6.0)):
         write_run(f"both/{name}", -90)
