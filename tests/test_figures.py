@@ -256,6 +256,26 @@ def test_forest(ax: Axes) -> None:
     assert means == [comparison.differences[name].mean for name in ("second", "third")]
 
 
+def test_forest_of_groups(ax: Axes) -> None:
+    """Intervals of the groups with several runs, and a dot for each run."""
+    runs = {"first": 3, "second": 2, "third": 1}
+    comparison = bounds.compare_groups(
+        {name: torch.randn(count, 50) + count for name, count in runs.items()}
+    )
+    figures.forest_of_groups(ax, comparison)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(runs)
+    drawn = {line.get_marker(): [] for line in ax.lines}
+    for line in ax.lines:
+        drawn[line.get_marker()].append(list(line.get_xdata()))
+    first = comparison.bounds["first"].mean
+    assert drawn["."] == [
+        [mean - first for mean in means] for means in comparison.run_means.values()
+    ]
+    assert drawn["o"] == [[each.mean] for each in comparison.differences.values()]
+    intervals = [x for x in drawn["|"] if len(x) == 2]
+    assert intervals == [list(comparison.differences["second"].ci95)]
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (20,)])
 def test_predictive_checks_are_drawn(shape: tuple[int, ...]) -> None:
     axes = Figure().subplots(ncols=3)

@@ -16,6 +16,7 @@
 | `estimates`, `khat` | means with their errors; the Pareto k-hat of weights |
 | `known_errors` | when a Monte Carlo error can be stated |
 | `paired` | models, compared on the same examples |
+| `groups` | groups of runs, compared over seeds and examples |
 | `results` | the protocol that results of estimators share |
 | `batches`, `program_state` | work in batches, which can be interrupted and continued |
 | `for_arviz`, `arviz_versions` | draws and bounds in the form that ArviZ takes |
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from pyro_vae.bounds.exact import enumeration, gaussian
     from pyro_vae.bounds.for_arviz import elpd_data, inference_data
     from pyro_vae.bounds.grid import quadrature
+    from pyro_vae.bounds.groups import GroupComparison, compare_groups
     from pyro_vae.bounds.importance import LADDER, elbo, evaluate, iwae, jackknife
     from pyro_vae.bounds.importance_results import Bounds
     from pyro_vae.bounds.paired import Comparison, compare
@@ -70,6 +72,7 @@ __all__ = [
     "Corrected",
     "Estimate",
     "Gaps",
+    "GroupComparison",
     "Result",
     "Settings",
     "Shared",
@@ -77,6 +80,7 @@ __all__ = [
     "bidirectional",
     "certified",
     "compare",
+    "compare_groups",
     "elbo",
     "elpd_data",
     "enumeration",
@@ -99,6 +103,7 @@ _MODULES = {  # where the public names are
     "Corrected": "pyro_vae.bounds.estimates",
     "Estimate": "pyro_vae.bounds.estimates",
     "Gaps": "pyro_vae.bounds.elbo_gaps",
+    "GroupComparison": "pyro_vae.bounds.groups",
     "LADDER": "pyro_vae.bounds.importance",
     "Result": "pyro_vae.bounds.results",
     "Settings": "pyro_vae.bounds.annealing_settings",
@@ -107,6 +112,7 @@ _MODULES = {  # where the public names are
     "bidirectional": "pyro_vae.bounds.annealing",
     "certified": "pyro_vae.bounds.estimates",
     "compare": "pyro_vae.bounds.paired",
+    "compare_groups": "pyro_vae.bounds.groups",
     "elbo": "pyro_vae.bounds.importance",
     "elpd_data": "pyro_vae.bounds.for_arviz",
     "enumeration": "pyro_vae.bounds.exact",

@@ -56,14 +56,19 @@ def compare(values: Mapping[str, Tensor | Estimate]) -> Comparison:
     """
     if len(values) < 2:
         raise InputError("a comparison takes two models or more", "values")
-    bounds = {
-        name: value
-        if isinstance(value, Estimate)
-        else Estimate(value.double(), torch.full_like(value, torch.nan, dtype=torch.float64))
-        for name, value in values.items()
-    }
+    bounds = {name: as_estimate(value) for name, value in values.items()}
     if len({len(bound.values) for bound in bounds.values()}) > 1:
         raise InputError("models can only be compared on the same examples", "values")
     first = next(iter(bounds))
     differences = {name: bound - bounds[first] for name, bound in bounds.items() if name != first}
     return Comparison(bounds, differences)
+
+
+def as_estimate(values: Tensor | Estimate) -> Estimate:
+    """Return values, shape [N], as an estimate whose Monte Carlo variances are unknown.
+
+    An estimate is returned as it is.
+    """
+    if isinstance(values, Estimate):
+        return values
+    return Estimate(values.double(), torch.full_like(values, torch.nan, dtype=torch.float64))

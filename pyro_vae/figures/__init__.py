@@ -6,6 +6,7 @@ To add a figure, write a function in a file of this folder, name it here, and ad
 
 from pyro_vae.figures.measurements import (
     forest,
+    forest_of_groups,
     ladder,
     pareto_k,
     predictive_checks,
@@ -28,6 +29,7 @@ __all__ = [
     "column_fits",
     "column_pairs",
     "forest",
+    "forest_of_groups",
     "image_grid",
     "interpolation",
     "ladder",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pyro_vae.bounds import Annealed, Bounds, Comparison
+from pyro_vae.bounds import Annealed, Bounds, Comparison, GroupComparison
 from pyro_vae.bounds.estimates import said
 from pyro_vae.diagnostics import Diagnosis
 from pyro_vae.diagnostics.predictive import PredictiveChecks
@@ -200,4 +200,30 @@ def forest(ax: "Axes", comparison: Comparison) -> "Axes":
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set(xlabel=f"log p(x) minus that of {names[0]}, nats per example, 95 % intervals")
+    return ax
+
+
+def forest_of_groups(ax: "Axes", comparison: GroupComparison) -> "Axes":
+    """Draw the difference of each group to the first, and a dot for each run.
+
+    The bars are 95 % intervals over runs and examples; where the error over runs is unknown, there
+    is no bar. A dot is the mean of a run minus the mean of the first group.
+    """
+    first = next(iter(comparison.bounds))
+    for i, (name, means) in enumerate(comparison.run_means.items()):
+        dots = [mean - comparison.bounds[first].mean for mean in means]
+        ax.plot(dots, [i + 0.2] * len(dots), "k.", alpha=0.6, label="runs" if i == 0 else None)
+        if name != first:
+            difference = comparison.differences[name]
+            low, high = difference.ci95
+            colour = {"higher": "C0", "lower": "C3"}.get(difference.verdict, "C7")
+            ax.plot(difference.mean, i, "o", color=colour)
+            if math.isfinite(low) and math.isfinite(high):
+                ax.plot([low, high], [i, i], "|-", color=colour)
+    ax.plot(0, 0, "k|", ms=12)
+    ax.axvline(0, color="k", lw=0.8, ls="--")
+    ax.set_yticks(range(len(comparison.bounds)), list(comparison.bounds))
+    ax.invert_yaxis()
+    ax.set(xlabel=f"nats per example above the mean of {first}, with 95 % intervals")
+    ax.legend()
     return ax

@@ -25,6 +25,7 @@ In the order of the work:
 | `files` | the results as files and figures; the list of figures |
 | `blank_figure` | an empty figure, in whose style the current folder has no say |
 | `comparison` | runs, compared with each other from what is in their folders |
+| `run_groups` | groups of runs, compared over their seeds |
 | `applying/` | a trained model at work on new data: `pyro_vae.load` |
 | `devices` | the device that a user names |
 | `malloc` | how the process reuses the memory that it frees |

@@ -122,18 +122,31 @@ def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
         arguments: the arguments of the command line; by default those of this process.
 
     Raises:
-        InputError: if the command line is not understood.
+        InputError: if the command line is not understood, or names both runs and groups.
     """
     parser = Parser(
         description="Compare runs by paired differences to the first, on the same test examples."
     )
-    parser.add_argument("runs", nargs="+", help="The folders of two or more runs.")
+    parser.add_argument("runs", nargs="*", default=[], help="The folders of two or more runs.")
+    parser.add_argument(
+        "--group",
+        action="append",
+        help="Instead of single runs, the runs of one kind with different seeds: a quoted pattern "
+        "of their folders such as 'runs/vamp-*', or NAME=PATTERN. Repeat it for each group. "
+        "Differences to the first group have errors over seeds and examples.",
+    )
     parser.add_argument(
         "--figure",
         type=str | None,
         help="A file for a figure of the differences, such as forest.png.",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.runs and options.group:
+        raise InputError(
+            f"{options.runs[0]} is in no group: put each pattern after --group in quotes, and name "
+            "no other runs"
+        )
+    return options
 
 
 class Terminated(KeyboardInterrupt):

@@ -97,11 +97,17 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_comparison(arguments)
 
-    from pyro_vae.runs.comparison import compare_codes, compare_runs
+    from pyro_vae.runs.comparison import RunComparison, compare_codes, compare_runs
+    from pyro_vae.runs.run_groups import RunGroupComparison, compare_run_groups
 
     with command_line.one_line_errors(options):
-        comparison, codes = compare_runs(options.runs), compare_codes(options.runs)
-        print(f"{comparison}\n\n{codes}")
+        comparison: RunComparison | RunGroupComparison
+        if options.group:
+            comparison = compare_run_groups(options.group)
+            print(comparison)
+        else:
+            comparison = compare_runs(options.runs)
+            print(f"{comparison}\n\n{compare_codes(options.runs)}")
         if options.figure:
             comparison.draw(Path(options.figure))
 

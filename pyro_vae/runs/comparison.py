@@ -93,14 +93,12 @@ def compare_runs(folders: Sequence[str]) -> RunComparison:
     Raises:
         InputError: if they are not comparable, with the reason.
     """
-    contents = {folder: _read(Path(folder)) for folder in folders}
     if len({Path(folder).resolve() for folder in folders}) < max(2, len(folders)):
-        raise InputError("a comparison needs two runs or more, each named once", "runs")
-    _check_same_examples(contents)
-    *others, tightest = _common_bounds(contents)
-    _check_same_conditions(tightest, contents)
-    names = [Path(folder).resolve().name for folder in contents]
-    labels = names if len(set(names)) == len(names) else list(contents)
+        raise InputError("a comparison needs two runs or more, each named once")
+    contents, names = read_comparable(folders)
+    tightest, *others = names
+    folder_names = [Path(folder).resolve().name for folder in contents]
+    labels = folder_names if len(set(folder_names)) == len(folder_names) else list(contents)
     first, *_ = contents.values()
 
     def compare(name: str) -> Comparison:
@@ -113,17 +111,31 @@ def compare_runs(folders: Sequence[str]) -> RunComparison:
         first.base_measure,
         _mean(first.observed[: len(first.estimates[tightest].values)]),
         any(content.has_bits for content in contents.values()),
-        {
-            label(name, first.conditions[name]): compare(name)
-            for name in reversed(others)
-            if _difference(name, contents) is None
-        },
+        {label(name, first.conditions[name]): compare(name) for name in others},
         [content.upper for content in contents.values()] if tightest == "ais" else [],
     )
 
 
+def read_comparable(folders: Sequence[str]) -> tuple[dict[str, "Content"], list[str]]:
+    """Read the results of runs that can be compared.
+
+    Returns:
+        What `bounds.json` holds, by the names of the folders, and the names of the bounds by which
+        the runs can be compared, from the tightest to the loosest.
+
+    Raises:
+        InputError: if they are not comparable, with the reason.
+    """
+    contents = {folder: _read(Path(folder)) for folder in folders}
+    _check_same_examples(contents)
+    *others, tightest = _common_bounds(contents)
+    _check_same_conditions(tightest, contents)
+    others = [name for name in others if _difference(name, contents) is None]
+    return contents, [tightest, *reversed(others)]
+
+
 @dataclass(frozen=True)
-class _Content:
+class Content:
     """What a comparison needs from a run's `bounds.json`.
 
     Attributes:
@@ -145,7 +157,7 @@ class _Content:
     upper: float | None = None
 
 
-def _check_same_examples(contents: dict[str, _Content]) -> None:
+def _check_same_examples(contents: dict[str, Content]) -> None:
     first, about = next(iter(contents.items()))
     for other, content in contents.items():
         if content.base_measure != about.base_measure:
@@ -160,7 +172,7 @@ def _check_same_examples(contents: dict[str, _Content]) -> None:
             )
 
 
-def _common_bounds(contents: dict[str, _Content]) -> list[str]:
+def _common_bounds(contents: dict[str, Content]) -> list[str]:
     """Return the names of the bounds that all runs have for the same number of examples."""
     first, *others = (content.estimates for content in contents.values())
     return [
@@ -170,7 +182,7 @@ def _common_bounds(contents: dict[str, _Content]) -> list[str]:
     ]
 
 
-def _check_same_conditions(name: str, contents: dict[str, _Content]) -> None:
+def _check_same_conditions(name: str, contents: dict[str, Content]) -> None:
     """Refuse to compare bounds that are tighter for one run because more effort was spent on it."""
     difference = _difference(name, contents)
     if difference is not None:
@@ -181,7 +193,7 @@ def _check_same_conditions(name: str, contents: dict[str, _Content]) -> None:
         )
 
 
-def _difference(name: str, contents: dict[str, _Content]) -> tuple[str, str, str, Any, Any] | None:
+def _difference(name: str, contents: dict[str, Content]) -> tuple[str, str, str, Any, Any] | None:
     """Return two runs, a condition of a bound that differs, and its values; None if all agree."""
     first, about = next(iter(contents.items()))
     for other, content in contents.items():
@@ -192,7 +204,7 @@ def _difference(name: str, contents: dict[str, _Content]) -> tuple[str, str, str
     return None
 
 
-def _read(folder: Path) -> _Content:
+def _read(folder: Path) -> Content:
     """Read what a comparison needs from a run's `bounds.json`."""
     path = folder / "bounds.json"
     try:
@@ -204,7 +216,7 @@ def _read(folder: Path) -> _Content:
         }
         conditions = content.get("conditions") or _old_conditions(content)
         num_examples = max(len(estimate.values) for estimate in estimates.values())
-        return _Content(
+        return Content(
             base_measure=content["base_measure"],
             observed=content.get("observed_values") or [content["dims"]] * num_examples,
             sha256=content["examples"]["sha256"],
