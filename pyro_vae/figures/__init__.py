@@ -4,6 +4,7 @@ To add a figure, write a function in a file of this folder, name it here, and ad
 `FIGURES` in `runs/files.py`.
 """
 
+from pyro_vae.figures.graphical_models import graphical_model, relations
 from pyro_vae.figures.measurements import (
     forest,
     ladder,
@@ -14,6 +15,7 @@ from pyro_vae.figures.measurements import (
     units,
 )
 from pyro_vae.figures.pictures import (
+    hard_examples,
     image_grid,
     interpolation,
     manifold,
@@ -28,6 +30,8 @@ __all__ = [
     "column_fits",
     "column_pairs",
     "forest",
+    "graphical_model",
+    "hard_examples",
     "image_grid",
     "interpolation",
     "ladder",
@@ -36,6 +40,7 @@ __all__ = [
     "predictive_checks",
     "reconstructed_rows",
     "reconstructions",
+    "relations",
     "samples",
     "samples_by_class",
     "tightness",
