@@ -4,6 +4,7 @@ To add a figure, write a function in a file of this folder, name it here, and ad
 `FIGURES` in `runs/files.py`.
 """
 
+from pyro_vae.figures.graphical_models import graphical_model, relations
 from pyro_vae.figures.measurements import (
     forest,
     forest_of_groups,
@@ -15,6 +16,7 @@ from pyro_vae.figures.measurements import (
     units,
 )
 from pyro_vae.figures.pictures import (
+    hard_examples,
     image_grid,
     interpolation,
     manifold,
@@ -30,6 +32,8 @@ __all__ = [
     "column_pairs",
     "forest",
     "forest_of_groups",
+    "graphical_model",
+    "hard_examples",
     "image_grid",
     "interpolation",
     "ladder",
@@ -38,6 +42,7 @@ __all__ = [
     "predictive_checks",
     "reconstructed_rows",
     "reconstructions",
+    "relations",
     "samples",
     "samples_by_class",
     "tightness",

@@ -1,5 +1,6 @@
 """Figures of training, bounds, units, checks and comparisons."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,10 +35,16 @@ def training_curves(ax: "Axes", history: History) -> "Axes":
         epochs[best], bound[best], "k*", label=f"best: {bound[best]:.2f} in epoch {epochs[best]}"
     )
     # The first epochs are far below the others: leave out the lowest 5 % of the values.
-    values = sorted([*bound, *(-row["train_loss"] for row in history)])
+    objective = [-row["train_loss"] for row in history]
+    values = sorted([*bound, *objective])
     low, high = values[len(values) // 20], values[-1]
-    ax.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
+    bottom = low - 0.05 * (high - low) - 1e-3
+    ax.set_ylim(bottom, high + 0.05 * (high - low) + 1e-3)
     ax.set(xlabel="epoch", ylabel="nats per example")
+    hidden = sum(min(pair) < bottom for pair in zip(bound, objective, strict=True))
+    if hidden:
+        count = "1 epoch is" if hidden == 1 else f"{hidden} epochs are"
+        ax.set_title(f"{count} below the axis")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="lower right")
     return ax
@@ -49,25 +56,39 @@ def units(ax: "Axes", diagnosis: Diagnosis) -> "Axes":
     If the KL of a dimension is not known, the bar shows which share of its variance x explains.
     """
     offset = 0
+    ticks: dict[int, str] = {}
+    labelled: set[str] = set()
+    several = len(diagnosis.shares) > 1
     for site, share in diagnosis.shares.items():
         kl = diagnosis.kl[site]
-        height = (share if kl is None else kl).cpu().numpy()
+        height = (share if kl is None else kl).cpu().numpy().clip(0)  # below 0 by noise
         order = np.argsort(-height)
         active = (share > THRESHOLD).cpu().numpy()[order]
         places = np.arange(len(order)) + offset
         for which, label in ((active, "active"), (~active, "not active")):
             if which.any():
-                ax.bar(places[which], height[order][which], label=f"{site}, {label}")
+                colour = "C0" if label == "active" else "C7"
+                once = "_nolegend_" if label in labelled else label
+                labelled.add(label)
+                ax.bar(places[which], height[order][which], color=colour, label=once)
+        for place, unit in zip(places.tolist(), order.tolist(), strict=True):
+            ticks[place] = f"{unit + 1}" if several else f"$z_{{{unit + 1}}}$"
         offset += len(order) + 1
     all_known = all(kl is not None for kl in diagnosis.kl.values())
     ax.set(
-        xlabel="dimension of the code, sorted",
+        xlabel="unit of the code"
+        if len(diagnosis.shares) == 1
+        else f"units of {', then of '.join(diagnosis.shares)}",
         ylabel="KL, nats"
         if all_known
         else "KL in nats if it is known, otherwise the share of variance that x explains",
-        title=f"{diagnosis.verdict}: {diagnosis.active} of {diagnosis.units} units are active",
-        xticks=[],
+        title=diagnosis.verdict
+        if diagnosis.verdict == "collapsed"  # whatever the number of active units
+        else f"{diagnosis.active} of {diagnosis.units} units are active",
     )
+    # Names of more than 40 units would overlap.
+    step = -(-len(ticks) // 40)
+    ax.set_xticks([*ticks][::step], [*ticks.values()][::step])
     ax.legend()
     return ax
 
@@ -110,14 +131,17 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
             ax.axhline(bound.mean, color=colour, lw=1)
             ax.plot(rungs[-1] * 3, bound.mean, color=colour, marker=marker, ls="", label=label)
     ax.set_xscale("log")
-    ax.set_xticks(rungs, [f"{k}\n{mean:.2f}" for k, mean in zip(rungs, means, strict=True)])
+    # Of rungs that are close to each other, the labels would overlap: only the last has one.
+    close = [later < 3 * k for k, later in itertools.pairwise(rungs)] + [False]
+    texts = [f"{k}\n{mean:.2f}" for k, mean in zip(rungs, means, strict=True)]
+    ax.set_xticks(rungs, ["" if gone else text for text, gone in zip(texts, close, strict=True)])
     ax.minorticks_off()
     ax.set(
         xlabel="number of draws K, with the bound below",
         ylabel="bound on log p(x), nats per example",
     )
     se = said(best.se, ".2f")
-    ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over examples {se}", fontsize=10)
+    ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over examples {se}", fontsize=9)
     ax.legend(loc="center right")
     return ax
 
@@ -134,7 +158,7 @@ def pareto_k(ax: "Axes", importance: Bounds) -> "Axes":
     reliable = importance.good_k
     ax.axvline(reliable, color="k", ls="--", lw=1, label=f"reliable up to {reliable:.2f}")
     ax.set(xlabel=xlabel, ylabel="examples")
-    ax.set_title(f"not reliable on {importance.heavy:.0%} of the examples", fontsize=10)
+    ax.set_title(f"not reliable on {importance.heavy:.0%} of the examples", fontsize=9)
     ax.legend()
     return ax
 
@@ -144,6 +168,11 @@ def _bin_edges(values: np.ndarray, bins: int) -> list[float]:
     low, high = float(values.min()), float(values.max())
     if high - low < 1e-6 * max(1.0, abs(low)):
         low, high = low - 0.01, high + 0.01
+    steps = np.diff(np.unique(values))
+    step = steps[steps > 1e-6 * (high - low)].min()
+    if bins < (high - low) / step < 20 * bins:  # on a grid: each bin has as many of its points
+        width = step * np.ceil((high - low) / step / bins)
+        return np.arange(low - step / 2, high + width, width).tolist()
     return np.linspace(low, high, bins + 1).tolist()
 
 
@@ -173,7 +202,7 @@ def predictive_checks(axes: "Sequence[Axes]", checks: PredictiveChecks) -> None:
                 alpha=0.5 if label == "data" else 1,
             )
         ax.set(xlabel=name, yticks=[])
-        ax.set_title(f"difference {check.difference:+.3f} ± {1.96 * check.se:.3f}", fontsize=10)
+        ax.set_title(f"difference {check.difference:+.3f} ± {1.96 * check.se:.3f}", fontsize=9)
     for ax in list(axes)[len(checks.by_statistic) :]:
         ax.set_visible(False)
     axes[0].set_ylabel("density")
@@ -199,7 +228,9 @@ def forest(ax: "Axes", comparison: Comparison) -> "Axes":
     ax.axvline(0, color="k", lw=0.8, ls="--")
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-    ax.set(xlabel=f"log p(x) minus that of {names[0]}, nats per example, 95 % intervals")
+    ax.set(xlabel=f"nats per example above {names[0]}, with 95 % intervals")
+    ax.grid(axis="x")
+    ax.grid(visible=False, axis="y")
     return ax
 
 
@@ -225,5 +256,7 @@ def forest_of_groups(ax: "Axes", comparison: GroupComparison) -> "Axes":
     ax.set_yticks(range(len(comparison.bounds)), list(comparison.bounds))
     ax.invert_yaxis()
     ax.set(xlabel=f"nats per example above the mean of {first}, with 95 % intervals")
+    ax.grid(axis="x")
+    ax.grid(visible=False, axis="y")
     ax.legend()
     return ax

@@ -31,6 +31,7 @@ def image_grid(ax: "Axes", images: Tensor, columns: int) -> "Axes":
     Pixels that are NaN are missing, and drawn in a colour of their own.
     """
     ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
     if images.isnan().any():
         images = _with_missing(images)
     if images.dim() == 2:
@@ -101,6 +102,23 @@ def reconstructions(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
     return ax
 
 
+def hard_examples(ax: "Axes", images: Tensor) -> "Axes":
+    """Draw the examples of lowest likelihood, and below them those with the loosest bound.
+
+    Args:
+        ax: the axes.
+        images: both sorts, as many of each, shape [2 N, *event], values in [0, 1].
+    """
+    columns = len(images) // 2
+    image_grid(ax, images, columns)
+    if images.dim() > 2:
+        height = images.shape[-2] + 1
+        names = ["lowest log p(x)", "loosest bound"]
+        ax.set_yticks([height / 2 - 1, 1.5 * height - 1], names)
+        ax.tick_params(length=0)
+    return ax
+
+
 def samples(ax: "Axes", vae: VAE, count: int = 64, like: Tensor | None = None) -> "Axes":
     """Draw decoded codes from the prior.
 
@@ -117,6 +135,7 @@ def samples(ax: "Axes", vae: VAE, count: int = 64, like: Tensor | None = None) -
         likelihood = likelihood.under(like)
     with torch.no_grad():
         decoded = likelihood.picture(vae.draw_codes(count, like))
+    ax.set_title("means of p(x|z) for draws of z from the prior")
     return image_grid(ax, decoded, columns=max(1, round(count**0.5)))
 
 
@@ -169,6 +188,7 @@ def interpolation(ax: "Axes", vae: VAE, starts: Tensor, ends: Tensor, steps: int
             codes = normalize(codes, dim=-1)
         decoded = vae.likelihood.under(starts[:, None]).picture(vae.prior.code(codes))
     image_grid(ax, decoded.flatten(0, 1), columns=steps)
+    ax.set_title("means of p(x|z) between the codes of two images")
     if decoded.dim() > 3:
         width = decoded.shape[-1] + 1
         ax.set_xticks([width / 2 - 1, (steps - 0.5) * width - 1], ["image A", "image B"])
@@ -203,6 +223,11 @@ def traversals(ax: "Axes", vae: VAE, x: Tensor, most: int = 12, steps: int = 9) 
         height = decoded.shape[-2] + 1
         ticks = [(row + 0.5) * height - 1 for row in range(len(shown))]
         ax.set_yticks(ticks, [f"$z_{{{unit + 1}}}$" for unit in shown])
+        width = decoded.shape[-1] + 1
+        ax.set_xticks(
+            [width / 2 - 1, steps * width / 2 - 1, (steps - 0.5) * width - 1],
+            ["-2 sd", "the image's code", "+2 sd"],
+        )
         ax.tick_params(length=0)
     return ax
 

@@ -43,12 +43,11 @@ def reconstructed_rows(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
         text, rowLabels=["data", "reconstruction"] * len(x), colLabels=names, loc="center"
     )
     grid.auto_set_font_size(False)
-    grid.set_fontsize(8)
+    grid.set_fontsize(9)
     grid.scale(1, 1.3)
     for (row, _), cell in grid.get_celld().items():
         cell.set_linewidth(0.3)
-        if row > 0 and (row - 1) // 2 % 2 == 0:
-            cell.set_facecolor("0.93")
+        cell.visible_edges = "B" if row % 2 == 0 else "open"
     ax.set_axis_off()
     return ax
 
@@ -73,8 +72,12 @@ def column_fits(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) ->
             ):
                 shares = [(values == value).mean() for value in both]
                 ax.bar(np.arange(len(both)) + shift, shares, 0.4, color=colour, label=label)
-            labels = [kind.text(place, value)[:12] for value in both]
-            ax.set_xticks(range(len(both)), labels, fontsize=7, rotation=30 if len(both) > 4 else 0)
+            labels = [_short(kind.text(place, value), 12) for value in both]
+            are_long = sum(map(len, labels)) > 18
+            step = 2 if len(both) > 8 and not are_long else 1
+            ticks = range(0, len(both), step)
+            ax.set_xticks(ticks, labels[::step], fontsize=7, rotation=30 if are_long else 0)
+            ax.set_xlim(-0.9, len(both) - 0.1)
         else:
             edges = _bins(data)
             ax.hist(data, edges, density=True, color="C7", alpha=0.5, label="data")
@@ -88,7 +91,9 @@ def column_fits(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) ->
                 label="model",
             )
         ax.set(yticks=[])
-        ax.set_title(f"{_short(name, 24)}, p = {check.p_value:.2g}", fontsize=9)
+        p = "p < 0.0001" if check.p_value < 1e-4 else f"p = {check.p_value:.2g}"
+        ax.set_title(f"{_short(name, 18)}, {p}", fontsize=7.5)
+        ax.tick_params(labelsize=7)
     for ax in list(axes)[len(checks.by_statistic) :]:
         ax.set_visible(False)
     axes[0].legend(fontsize=8)
@@ -116,9 +121,10 @@ def column_pairs(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) -
             found.append((-abs(data - model), first, second, data, model))
     for ax, (_, first, second, data, model) in zip(axes, sorted(found), strict=False):
         one, two = values[first], values[second]
-        for label, colour, size in (("model", "C0", 2), ("data", "C1", 4)):
+        for label, colour, size in (("model", "C0", 3), ("data", "0.25", 3)):
             chosen = np.random.default_rng(0).permutation(len(getattr(one, label)))[:POINTS]
-            x, y = (_apart(getattr(check, label)[chosen]) for check in (one, two))
+            x = _apart(getattr(one, label)[chosen], seed=0)
+            y = _apart(getattr(two, label)[chosen], seed=1)
             ax.plot(x, y, ".", color=colour, ms=size, alpha=0.7, label=label)
         for name, limits, ticks, labels in (
             (first, ax.set_xlim, ax.set_xticks, ax.set_xticklabels),
@@ -131,13 +137,13 @@ def column_pairs(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) -
                 ticks(own)
                 place = names.index(name)
                 labels([kind.text(place, value)[:10] for value in own], fontsize=7)
-        ax.set_xlabel(_short(first, 24), fontsize=9)
-        ax.set_ylabel(_short(second, 24), fontsize=9)
-        ax.set_title(f"rank correlation {data:.2f}, model {model:.2f}", fontsize=8)
+        ax.set_xlabel(_short(first, 24), fontsize=8)
+        ax.set_ylabel(_short(second, 24), fontsize=8)
+        ax.set_title(f"rank correlation {data:.2f}, model {model:.2f}", fontsize=7.5)
     for ax in list(axes)[len(found) :]:
         ax.set_visible(False)
     if found:
-        axes[0].legend(fontsize=8, markerscale=3)
+        axes[0].legend(fontsize=7.5, markerscale=2.5, frameon=True, framealpha=0.8)
 
 
 def _rank_correlation(one: np.ndarray, two: np.ndarray) -> float | None:
@@ -170,10 +176,10 @@ def _short(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _apart(values: np.ndarray) -> np.ndarray:
-    """Move equal values apart a little, if there are few distinct ones."""
+def _apart(values: np.ndarray, seed: int) -> np.ndarray:
+    """Move equal values apart a little at random, if there are few distinct ones."""
     distinct = np.unique(known(values))
     if not 1 < len(distinct) <= 2 * FEW:
         return values
     width = 0.3 * np.diff(distinct).min()
-    return values + np.random.default_rng(0).uniform(-width, width, len(values))
+    return values + np.random.default_rng(seed).uniform(-width, width, len(values))

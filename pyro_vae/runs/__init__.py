@@ -22,8 +22,10 @@ In the order of the work:
 | `model_diagnostics` | what is measured beside bounds: checks, imputation, classes, the code |
 | `foreign_programs` | bounds of anybody's Pyro programs, from the command line |
 | `report` | the results as text |
+| `reporting/` | the report: a page for a run, and one for a comparison |
+| `hard_examples` | the test examples of the lowest likelihood, or with the loosest bound |
 | `files` | the results as files and figures; the list of figures |
-| `blank_figure` | an empty figure, in whose style the current folder has no say |
+| `draw_figure` | figures in the style of runs, in which the current folder has no say |
 | `comparison` | runs, compared with each other from what is in their folders |
 | `run_groups` | groups of runs, compared over their seeds |
 | `applying/` | a trained model at work on new data: `pyro_vae.load` |

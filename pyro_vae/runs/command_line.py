@@ -140,13 +140,38 @@ def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
         type=str | None,
         help="A file for a figure of the differences, such as forest.png.",
     )
+    parser.add_argument(
+        "--report",
+        type=str | None,
+        help="A file for a page about the comparison, such as comparison.html. It is replaced if "
+        "it exists.",
+    )
     options = parser.parse_args(arguments)
     if options.runs and options.group:
         raise InputError(
             f"{options.runs[0]} is in no group: put each pattern after --group in quotes, and name "
             "no other runs"
         )
+    if options.report and options.group:
+        raise InputError("a page compares runs, and no groups: leave it out", "report")
     return options
+
+
+def parse_report(arguments: Sequence[str] | None = None) -> Namespace:
+    """Parse the command line that makes the page of a run again.
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+
+    Raises:
+        InputError: if the command line is not understood.
+    """
+    parser = Parser(
+        description="Make report.html again from the files in a run's folder. Neither its data nor "
+        "its model is needed."
+    )
+    parser.add_argument("run", help="The folder of a run.")
+    return parser.parse_args(arguments)
 
 
 class Terminated(KeyboardInterrupt):

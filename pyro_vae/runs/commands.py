@@ -25,7 +25,9 @@ def train(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_training(arguments)
 
-    from pyro_vae.runs import config, evaluation, files, report
+    from pyro_vae.runs import config, evaluation, files
+    from pyro_vae.runs.report import report as as_text
+    from pyro_vae.runs.reporting import run_page
     from pyro_vae.runs.run import Run
 
     with command_line.one_line_errors(options):
@@ -46,7 +48,8 @@ def train(arguments: Sequence[str] | None = None) -> None:
         result = evaluation.evaluate(run)
         files.write_evaluation(run, result)
         files.write_training(run, history)
-        print(report.report(run, result))
+        run_page.write(run.folder)
+        print(as_text(run, result))
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
@@ -69,7 +72,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_evaluation(arguments)
 
-    from pyro_vae.runs import evaluation, files, report
+    from pyro_vae.runs import evaluation, files
+    from pyro_vae.runs.report import report as as_text
+    from pyro_vae.runs.reporting import run_page
     from pyro_vae.runs.run import Run
 
     with command_line.one_line_errors(options, "- the same command continues where it stopped"):
@@ -85,7 +90,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
         )
         result = evaluation.evaluate(run, plan)
         files.write_evaluation(run, result)
-        print(report.report(run, result))
+        run_page.write(run.folder)
+        print(as_text(run, result))
 
 
 def compare(arguments: Sequence[str] | None = None) -> None:
@@ -97,25 +103,46 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_comparison(arguments)
 
-    from pyro_vae.runs.comparison import RunComparison, compare_codes, compare_runs
-    from pyro_vae.runs.run_groups import RunGroupComparison, compare_run_groups
+    from pyro_vae.runs.comparison import compare_codes, compare_runs
+    from pyro_vae.runs.run_groups import compare_run_groups
 
     with command_line.one_line_errors(options):
-        comparison: RunComparison | RunGroupComparison
         if options.group:
-            comparison = compare_run_groups(options.group)
-            print(comparison)
-        else:
-            comparison = compare_runs(options.runs)
-            print(f"{comparison}\n\n{compare_codes(options.runs)}")
+            groups = compare_run_groups(options.group)
+            print(groups)
+            if options.figure:
+                groups.draw(Path(options.figure))
+            return
+        comparison = compare_runs(options.runs)
+        print(f"{comparison}\n\n{compare_codes(options.runs)}")
         if options.figure:
             comparison.draw(Path(options.figure))
+        if options.report:
+            from pyro_vae.runs.reporting import comparison_page
+
+            comparison_page.write(Path(options.report), options.runs, comparison)
+
+
+def report(arguments: Sequence[str] | None = None) -> None:
+    """Make the page of a run again, from the files in its folder.
+
+    Args:
+        arguments: the arguments of the command line; by default those of this process.
+    """
+    with command_line.one_line_errors():
+        options = command_line.parse_report(arguments)
+
+    from pyro_vae.runs.reporting import run_page
+
+    with command_line.one_line_errors(options):
+        print(run_page.write(Path(options.run)))
 
 
 VERBS: dict[str, Verb] = {
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
+    "report": report,
     "score": verbs_on_rows.score,
     "encode": verbs_on_rows.encode,
     "reconstruct": verbs_on_rows.reconstruct,

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -13,7 +13,7 @@ from pyro_vae import bounds, figures
 from pyro_vae.bounds import Comparison, Estimate, Settings
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
-from pyro_vae.runs.blank_figure import blank_figure
+from pyro_vae.runs.draw_figure import draw_figure
 from pyro_vae.runs.evaluation import label
 
 
@@ -61,16 +61,18 @@ class RunComparison:
         title = f"{bound} of {count} test examples ({self.base_measure})"
         return "\n".join([f"{title}, with differences to {first}:\n", *table])
 
-    def draw(self, path: Path) -> None:
+    def draw(self, path: Path | BinaryIO) -> None:
         """Draw a forest plot of the differences into a file.
+
+        Args:
+            path: its path; or a file that receives PNG.
 
         Raises:
             InputError: if matplotlib cannot write files of that kind.
         """
-        figure = blank_figure((7, 1.5 + 0.3 * len(self.comparison.bounds)))
-        figures.forest(figure.subplots(), self.comparison)
+        size = 7.2, 1.1 + 0.32 * len(self.comparison.bounds)
         try:
-            figure.savefig(path, dpi=150)
+            draw_figure(path, size, lambda ax: figures.forest(ax, self.comparison))
         except ValueError as error:
             raise InputError(f"{path} cannot be drawn: {error}", "figure") from error
 
@@ -256,16 +258,74 @@ def _estimate(content: dict[str, Any]) -> Estimate:
     return Estimate(values, variance, limit)
 
 
-def compare_codes(folders: Sequence[str]) -> str:
-    """Compare the latent codes of runs, from `bounds.json` and `diagnostics.json`.
+@dataclass(frozen=True)
+class CodeSummary:
+    """What is compared of a run's latent code; numbers are means in nats.
+
+    Attributes:
+        bound: the test bound.
+        kl: the KL.
+        information: the lower bound on the mutual information I(x; z).
+        gain: the gain of the decoder from z.
+        active: the number of active units.
+        units: the number of units.
+        accuracy: the accuracy of the probe of labels; None if there is no probe.
+        verdict: the verdict on the code.
+    """
+
+    bound: float
+    kl: float
+    information: float
+    gain: float
+    active: int
+    units: int
+    accuracy: float | None
+    verdict: str
+
+
+def read_codes(folders: Sequence[str]) -> dict[str, CodeSummary]:
+    """Read what is compared of latent codes, from `bounds.json` and `diagnostics.json`.
 
     Args:
         folders: the folders of the runs.
 
     Returns:
-        A table, in nats: the test bound, the KL, the lower bound on the mutual information I(x; z),
-        the gain of the decoder from z, the active units, the accuracy of the probe, and the
-        verdict.
+        A summary for each folder.
+
+    Raises:
+        InputError: if a run has no diagnosis, or an incomplete one.
+    """
+    summaries = {}
+    for folder in folders:
+        path = Path(folder) / "diagnostics.json"
+        try:
+            content = json.loads(path.read_text())
+            bound = _read(Path(folder)).estimates["iwae"].mean
+            kl, information, gain = (
+                float(content[name]["mean"]) for name in ("rate", "mutual_information", "gain")
+            )
+            summaries[folder] = CodeSummary(
+                bound,
+                kl,
+                information,
+                gain,
+                content["active_units"],
+                content["units"],
+                float(content["probe"]["accuracy"]) if content["probe"] else None,
+                str(content["verdict"]),
+            )
+        except FileNotFoundError as error:
+            raise InputError(f"there is no {path}: evaluate the run again") from error
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
+            raise InputError(f"{path} cannot be compared: evaluate the run again") from error
+    return summaries
+
+
+def compare_codes(folders: Sequence[str]) -> str:
+    """Compare the latent codes of runs: a table of their summaries, in nats.
+
+    Args:
+        folders: the folders of the runs.
 
     Raises:
         InputError: if a run has no diagnosis, or an incomplete one.
@@ -273,22 +333,11 @@ def compare_codes(folders: Sequence[str]) -> str:
     head = f"{'bound':>9} {'KL':>7} {'I(x; z)':>8} {'z gains':>8} {'active':>7} {'probe':>7}"
     width = max(len(Path(folder).name) for folder in folders)
     rows = [f"{'nats':{width}} {head}  the code is"]
-    for folder in folders:
-        path = Path(folder) / "diagnostics.json"
-        try:
-            content = json.loads(path.read_text())
-            bound = _read(Path(folder)).estimates["iwae"].mean
-            kl, information, gain = (
-                content[name]["mean"] for name in ("rate", "mutual_information", "gain")
-            )
-            probe = f"{content['probe']['accuracy']:.1%}" if content["probe"] else ""
-            active = f"{content['active_units']}/{content['units']}"
-            rows.append(
-                f"{Path(folder).name:{width}} {bound:9.2f} {kl:7.2f} {information:8.2f} "
-                f"{gain:8.2f} {active:>7} {probe:>7}  {content['verdict']}"
-            )
-        except FileNotFoundError as error:
-            raise InputError(f"there is no {path}: evaluate the run again") from error
-        except (KeyError, RecursionError, TypeError, ValueError) as error:
-            raise InputError(f"{path} cannot be compared: evaluate the run again") from error
+    for folder, code in read_codes(folders).items():
+        probe = "" if code.accuracy is None else f"{code.accuracy:.1%}"
+        active = f"{code.active}/{code.units}"
+        rows.append(
+            f"{Path(folder).name:{width}} {code.bound:9.2f} {code.kl:7.2f} {code.information:8.2f} "
+            f"{code.gain:8.2f} {active:>7} {probe:>7}  {code.verdict}"
+        )
     return "\n".join(rows)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,8 @@ from pyro_vae.bounds import Estimate
 from pyro_vae.bounds.estimates import finite
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.kinds import has_holes
-from pyro_vae.runs.blank_figure import blank_figure
+from pyro_vae.runs import hard_examples
+from pyro_vae.runs.draw_figure import draw_figure
 from pyro_vae.runs.evaluation import Evaluation
 from pyro_vae.runs.model_diagnostics import UNFINISHED, has_classes, unfinished_file
 from pyro_vae.runs.run import Run
@@ -54,7 +56,7 @@ FIGURES = (
     RunFigure(
         "training",
         "training",
-        (6, 4),
+        (7.2, 3),
         lambda ax, run, history: figures.training_curves(ax, history),
     ),
     RunFigure(
@@ -75,14 +77,14 @@ FIGURES = (
     RunFigure(
         "reconstructions",
         "training",
-        (9, 2.2),
+        (7.2, 1.5),
         lambda ax, run, _: figures.reconstructions(ax, run.vae, run.mixed[:12]),
         of="pictures",
     ),
     RunFigure(
         "rows",
         "training",
-        (10, 4),
+        (9, 3.8),
         lambda ax, run, _: figures.reconstructed_rows(ax, run.vae, run.mixed[:6]),
         of="tables",
     ),
@@ -96,7 +98,7 @@ FIGURES = (
     RunFigure(
         "manifold",
         "training",
-        (7, 7),
+        (6.5, 6.5),
         lambda ax, run, _: figures.manifold(ax, run.vae, like=run.test[0]),
         of="pictures",
         exists=lambda run, _: (
@@ -106,7 +108,7 @@ FIGURES = (
     RunFigure(
         "predictive",
         "evaluation",
-        (9, 3),
+        (7.2, 2.3),
         lambda axes, run, evaluation: figures.predictive_checks(axes, evaluation.checks),
         columns=3,
         of="pictures",
@@ -115,7 +117,7 @@ FIGURES = (
     RunFigure(
         "columns",
         "evaluation",
-        (11, 5),
+        (7.2, 3.6),
         lambda axes, run, evaluation: figures.column_fits(axes, evaluation.checks, run.kind),
         columns=4,
         rows=2,
@@ -125,7 +127,7 @@ FIGURES = (
     RunFigure(
         "pairs",
         "evaluation",
-        (10, 6),
+        (7.2, 4.8),
         lambda axes, run, evaluation: figures.column_pairs(axes, evaluation.checks, run.kind),
         columns=3,
         rows=2,
@@ -135,16 +137,37 @@ FIGURES = (
     RunFigure(
         "bounds",
         "evaluation",
-        (9.5, 4.2),
+        (7.2, 3.2),
         lambda axes, run, evaluation: figures.tightness(
             axes, evaluation.importance, evaluation.results.get("ais")
         ),
         columns=2,
     ),
     RunFigure(
+        "extremes",
+        "evaluation",
+        (7.2, 2),
+        lambda ax, run, evaluation: figures.hard_examples(
+            ax, hard_examples.pictures(run, evaluation)
+        ),
+        of="pictures",
+    ),
+    RunFigure(
+        "programs",
+        "evaluation",
+        (4.8, 3.2),
+        lambda axes, run, _: [
+            figures.graphical_model(ax, figures.relations(program, run.test[:2]), title)
+            for ax, program, title in zip(
+                axes, (run.vae.model, run.vae.guide), ("model", "guide"), strict=True
+            )
+        ],
+        columns=2,
+    ),
+    RunFigure(
         "units",
         "evaluation",
-        (6, 4),
+        (7.2, 2.6),
         lambda ax, run, evaluation: figures.units(ax, evaluation.diagnosis),
     ),
     RunFigure(
@@ -215,6 +238,7 @@ def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
             content |= {**result.to_dict(), "verdict": result.verdict}
         else:
             content[name] = result.to_dict()
+    content["extremes"] = hard_examples.describe(run, evaluation)
     if evaluation.checks:
         content["checks"] = evaluation.checks.to_dict()
     examples: dict[str, Any] = {"sha256": hashlib.sha256(measured.numpy().tobytes()).hexdigest()}
@@ -253,6 +277,10 @@ def _short(number: float) -> float | None:
     return finite(float(f"{number:.4g}"))
 
 
+def _draw_entry(entry: RunFigure, run: Run, shown: Any, axes: Any) -> None:
+    entry.draw(axes, run, shown)
+
+
 def _draw_figures(after: Literal["training", "evaluation"], run: Run, shown: Any) -> None:
     """Draw the figures of `FIGURES` into the run's folder, and remove old ones that do not exist.
 
@@ -271,7 +299,10 @@ def _draw_figures(after: Literal["training", "evaluation"], run: Run, shown: Any
         if entry.of not in ("all", data) or not entry.exists(run, shown):
             path.unlink(missing_ok=True)
             continue
-        figure = blank_figure(entry.size)
-        axes = figure.subplots(entry.rows, entry.columns)
-        entry.draw(axes.flatten() if entry.rows * entry.columns > 1 else axes, run, shown)
-        figure.savefig(path, dpi=150)
+        draw_figure(
+            path,
+            entry.size,
+            partial(_draw_entry, entry, run, shown),
+            entry.rows,
+            entry.columns,
+        )

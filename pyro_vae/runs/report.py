@@ -25,8 +25,8 @@ def report(run: Run, evaluation: Evaluation) -> str:
         )
     sections += [str(diagnostic) for diagnostic in evaluation.diagnostics.values()]
     sections.append(
-        f"All results are in {run.folder}: bounds.*, diagnostics.json, metrics.csv, best.pt, "
-        "figures/*.png"
+        f"All results are in {run.folder}: report.html, bounds.*, diagnostics.json, metrics.csv, "
+        "best.pt, figures/*.png"
     )
     return "\n" + "\n\n".join(sections)
 

@@ -10,7 +10,7 @@ from pyro_vae import bounds, figures
 from pyro_vae.bounds import GroupComparison
 from pyro_vae.errors import InputError
 from pyro_vae.runs import bounded_yaml
-from pyro_vae.runs.blank_figure import blank_figure
+from pyro_vae.runs.draw_figure import draw_figure
 from pyro_vae.runs.comparison import read_comparable
 from pyro_vae.runs.evaluation import label
 
@@ -42,10 +42,9 @@ class RunGroupComparison:
             InputError: if matplotlib cannot write files of that kind.
         """
         tightest = next(iter(self.by_bound.values()))
-        figure = blank_figure((7, 1.5 + 0.4 * len(tightest.bounds)))
-        figures.forest_of_groups(figure.subplots(), tightest)
+        size = 7.2, 1.2 + 0.4 * len(tightest.bounds)
         try:
-            figure.savefig(path, dpi=150)
+            draw_figure(path, size, lambda ax: figures.forest_of_groups(ax, tightest))
         except ValueError as error:
             raise InputError(f"{path} cannot be drawn: {error}", "figure") from error
 

@@ -1,0 +1,235 @@
+"""The page of a comparison of runs."""
+
+import io
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyro_vae import checkpoint
+from pyro_vae.bounds import Comparison
+from pyro_vae.errors import InputError
+from pyro_vae.kinds import bits_per_dim
+from pyro_vae.runs.comparison import RunComparison, read_codes
+from pyro_vae.runs.reporting import rounding, run_page
+from pyro_vae.runs.reporting.answer import Finding, Status
+from pyro_vae.runs.reporting.page_parts import Cell, Section, ShownFigure, Table, render
+from pyro_vae.runs.reporting.run_files import Picture, RunFiles
+from pyro_vae.runs.reporting.terms import TERMS
+
+PLACES = ("data_root", "data", "fingerprint")  # options that say where the data are
+MOST_FINDINGS = 6  # runs that the answer is about one by one
+
+
+def write(path: Path, folders: Sequence[str], comparison: RunComparison) -> None:
+    """Write the page of a comparison.
+
+    Args:
+        path: the file to write. It is replaced if it exists.
+        folders: the folders of the runs, in the order of the comparison.
+        comparison: the comparison.
+
+    Raises:
+        InputError: if the page cannot be written there, or a file of a run is damaged.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}", "report")
+    runs = [RunFiles.read(Path(folder)) for folder in folders]
+    names = list(comparison.comparison.bounds)
+    first = names[0]
+    sections = [
+        Section(
+            "differences",
+            f"Differences to {first}",
+            parts=[_forest(comparison, first), _table(comparison)],
+        ),
+        Section(
+            "others",
+            "By other bounds",
+            ["A looser bound also depends on how well q(z|x) fits, not on the model alone."],
+            parts=[
+                _differences(other, f"{bound}, with differences to {first}")
+                for bound, other in comparison.others.items()
+            ],
+        )
+        if comparison.others
+        else Section("others", "By other bounds"),
+        Section("codes", "Latent codes", parts=[_codes(folders, names)]),
+        Section("options", "What differs between the runs", parts=_options(runs, names)),
+    ]
+    page = render(
+        "comparison.html",
+        title=" and ".join(names) if len(names) == 2 else f"{first} and {len(names) - 1} others",
+        subtitle=f"{comparison.bound} of {_count(comparison)} on the base measure: "
+        f"{comparison.base_measure}",
+        headline=_headline(comparison.comparison),
+        findings=[_finding(comparison.comparison, name) for name in names[1 : MOST_FINDINGS + 1]],
+        left_out=len(names) - 1 - MOST_FINDINGS,
+        links=list(_links(path, runs, names)),
+        sections=[section for section in sections if not section.is_empty],
+        command=shlex.join(["pyro-vae", "compare", *folders, "--report", str(path)]),
+        versions=sorted({", ".join(run.versions) for run in runs if run.versions}),
+        terms=TERMS,
+    )
+    checkpoint.write(path, page.encode())
+
+
+def _headline(comparison: Comparison) -> str:
+    """Say in a sentence which runs are better than the first."""
+    first = next(iter(comparison.bounds))
+    better = {
+        name: difference
+        for name, difference in comparison.differences.items()
+        if difference.ci95[0] > 0
+    }
+    if not better:
+        return f"No run is better than {first}."
+    best = max(better, key=lambda name: better[name].mean)
+    by = rounding.with_error(better[best].mean, better[best].se)
+    others = len(better) - 1
+    more = f" {rounding.count(others, 'other run')} beat it too." if others else ""
+    return f"{best} is better than {first}, by {by} nats per example.{more}"
+
+
+def _finding(comparison: Comparison, name: str) -> Finding:
+    """Say whether a run is better than the first one, or worse."""
+    first = next(iter(comparison.bounds))
+    difference = comparison.differences[name]
+    low, high = difference.ci95
+    status: Status = "good" if low > 0 else "bad" if high < 0 else "unknown"
+    word = {
+        "good": f"Better than {first}",
+        "bad": f"Worse than {first}",
+        "unknown": f"No difference to {first} was found",
+    }[status]
+    reach = rounding.interval((low, high), difference.se)
+    by = rounding.with_error(difference.mean, difference.se)
+    words = f"By {by} nats per example; the 95 % interval is {reach}."
+    return Finding(name, status, word, [words], "differences")
+
+
+def _forest(comparison: RunComparison, first: str) -> ShownFigure:
+    file = io.BytesIO()
+    comparison.draw(file)
+    picture = Picture.of(file.getvalue())
+    assert picture is not None
+    return ShownFigure(
+        picture,
+        "Paired differences",
+        f"How many nats per example each run is above {first}, on the same test examples. Bars are "
+        "95 % intervals over examples; where a bar crosses the dashed line, no difference was "
+        "found.",
+        f"Differences of the runs to {first} with their 95 % intervals, as in the table.",
+    )
+
+
+def _table(comparison: RunComparison) -> Table:
+    bounds = comparison.comparison.bounds
+    columns: list[tuple[str, list[Cell]]] = []
+    if comparison.has_bits:
+        bits = [bits_per_dim(bound.mean, comparison.dims) for bound in bounds.values()]
+        columns.append(("bits/dim", [Cell(f"{each:.4f}", each) for each in bits]))
+    if comparison.upper:
+        upper = [
+            Cell(rounding.value(number, bound.se), number)
+            for number, bound in zip(comparison.upper, bounds.values(), strict=True)
+        ]
+        columns.append(("AIS, upper", upper))
+    return _differences(
+        comparison.comparison, f"{comparison.bound} of {_count(comparison)}", columns
+    )
+
+
+def _differences(
+    comparison: Comparison, caption: str, more: Sequence[tuple[str, list[Cell]]] = ()
+) -> Table:
+    """Return a table of the differences to the first run.
+
+    Args:
+        comparison: the comparison.
+        caption: the caption.
+        more: names and cells of more columns.
+    """
+    rows = []
+    for place, (name, bound) in enumerate(comparison.bounds.items()):
+        row = [Cell(name), *_mean_and_se(bound.mean, bound.se)]
+        difference = comparison.differences.get(name)
+        if difference is None:
+            row += [Cell("")] * 4
+        else:
+            se, mc_se = difference.se, difference.mc_se
+            row += [
+                *_mean_and_se(difference.mean, se),
+                Cell(rounding.interval(difference.ci95, se), difference.ci95[0]),
+                Cell(rounding.error(mc_se), mc_se if mc_se == mc_se else None),
+            ]
+        rows.append([*row, *(cells[place] for _, cells in more)])
+    head = ["nats", "mean", "se", "difference", "se", "95 % interval", "MC error"]
+    return Table(caption, [*head, *(name for name, _ in more)], rows)
+
+
+def _mean_and_se(mean: float, se: float) -> list[Cell]:
+    return [Cell(rounding.value(mean, se), mean), Cell(rounding.error(se), se)]
+
+
+def _codes(folders: Sequence[str], names: Sequence[str]) -> Table:
+    rows = []
+    for name, code in zip(names, read_codes(folders).values(), strict=True):
+        numbers = (code.kl, code.information, code.gain)
+        rows.append(
+            [
+                Cell(name),
+                *(Cell(f"{max(0.0, number):.2f}", number) for number in numbers),
+                Cell(f"{code.active} of {code.units}", code.active),
+                Cell("" if code.accuracy is None else rounding.percent(code.accuracy, 1)),
+                Cell(code.verdict),
+            ]
+        )
+    return Table(
+        "Latent codes, in nats",
+        ("run", "KL", "I(x; z)", "gain", "active units", "probe", "the code is"),
+        rows,
+        "I(x; z) is a lower bound on the mutual information. The gain is how much z raises "
+        "log p(x|z); the probe is the accuracy of a linear classifier of the labels.",
+        words=(0, 6),
+    )
+
+
+def _options(runs: Sequence[RunFiles], names: Sequence[str]) -> list[Table]:
+    """Return a table of the options in which the runs differ; [] if there are none."""
+    flat = [dict(_flat(run.options)) for run in runs]
+    differ = [
+        option
+        for option in dict.fromkeys(name for each in flat for name in each)
+        if option not in PLACES and len({each.get(option, "") for each in flat}) > 1
+    ]
+    rows = [[option, *(each.get(option, "") for each in flat)] for option in differ]
+    words = range(len(names) + 1)
+    return [Table("Options that differ", ("option", *names), rows, words=words)] if rows else []
+
+
+def _flat(options: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Return options by names with dots; classes by their own names."""
+    for name, value in options.items():
+        if name == "init_args" and isinstance(value, dict):
+            yield from _flat(value, before)
+        elif isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        elif name == "class_path":
+            yield before.removesuffix("."), str(value).rpartition(".")[2]
+        else:
+            yield f"{before}{name}", str(value)
+
+
+def _links(path: Path, runs: Sequence[RunFiles], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Return names and addresses of the runs' own pages, relative to the page at `path`."""
+    for run, name in zip(runs, names, strict=True):
+        page = run.folder / run_page.NAME
+        if page.exists():
+            yield name, Path(os.path.relpath(page, path.parent)).as_posix()
+
+
+def _count(comparison: RunComparison) -> str:
+    first = next(iter(comparison.comparison.bounds.values()))
+    return rounding.count(len(first.values), "test example")

@@ -1,0 +1,115 @@
+"""Commands that are worth trying next, after what was found in a run."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyro_vae.runs import trust
+from pyro_vae.runs.reporting.answer import Finding
+from pyro_vae.runs.reporting.run_files import RunFiles
+
+MOST_CHARACTERS = 80  # in a line
+WARMUP = 5  # one of so many epochs is for KL warm-up
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to try.
+
+    Attributes:
+        why: what it is for.
+        command: what to type.
+    """
+
+    why: str
+    command: str
+
+
+def repeat(run: RunFiles) -> str:
+    """Return the command that repeats a run."""
+    return _train(run, "again")
+
+
+def next_step(run: RunFiles, findings: dict[str, Finding]) -> Step:
+    """Return what to do next.
+
+    Args:
+        run: the files of the run.
+        findings: what was found, by the names `bound` and `code`.
+    """
+    if not run.bounds:
+        return Step("Evaluate the run.", _command("evaluate", run))
+    bound, code = findings["bound"], findings.get("code")
+    if bound.status != "good":
+        return _tighter(run)
+    if code is not None and code.status == "bad" and _has(run, "warmup"):
+        epochs = max(1, int(run.options.get("epochs", WARMUP)) // WARMUP)
+        return Step(
+            "Make the code cheap at first, so that the decoder learns to use it (KL warm-up).",
+            _train(run, "warmup", f"--objective.warmup={epochs}"),
+        )
+    if code is not None and code.status == "care" and len(run.diagnostics.get("sites", {})) == 1:
+        active = run.diagnostics["active_units"]
+        return Step(
+            f"Use as many units as carry information: {active}.",
+            _train(run, f"latent{active}", f"--latent_dim={active}"),
+        )
+    if "checks" not in run.bounds:
+        return Step(
+            "Compare examples drawn from the model with the data.", _command("evaluate", run)
+        )
+    if run.part("prior") == "StandardNormal":
+        return Step(
+            "Try a prior that is learned, and compare the two runs.",
+            _train(run, "vamp", "--prior=Vamp"),
+        )
+    return Step(
+        "Compare the run with others, on the same test examples.",
+        f"{_command('compare', run)} OTHER_RUN --report comparison.html",
+    )
+
+
+def _tighter(run: RunFiles) -> Step:
+    """Return a command whose bound is tighter."""
+    ais = run.bounds.get("ais")
+    if ais is None:
+        return Step(
+            "Bound log p(x) from both sides, by annealing.",
+            _command("evaluate", run, "--method=ais"),
+        )
+    temperatures = 2 * ais["temperatures"]
+    return Step(
+        "Anneal more slowly: the bounds get closer.",
+        _command("evaluate", run, "--method=ais", f"--ais.temperatures={temperatures}"),
+    )
+
+
+def _has(run: RunFiles, option: str) -> bool:
+    """Return whether the run's objective has an option."""
+    objective: Any = run.options.get("objective")
+    return isinstance(objective, dict) and option in (objective.get("init_args") or {})
+
+
+def _train(run: RunFiles, suffix: str, *options: str) -> str:
+    """Return a command that trains with the options of a run, some of them changed."""
+    out = run.folder.with_name(f"{run.folder.resolve().name}-{suffix}")
+    config = f"--config={run.folder / 'config.yaml'}"
+    return _joined(["pyro-vae train", config, *options, f"--out={out}", *_trust(run)])
+
+
+def _command(verb: str, run: RunFiles, *options: str) -> str:
+    trusted = [] if verb == "compare" else _trust(run)
+    return _joined([f"pyro-vae {verb}", str(run.folder), *options, *trusted])
+
+
+def _joined(words: Sequence[str]) -> str:
+    """Return a command of which long ones have a line for each word."""
+    first, *others = words
+    quoted = [first, *map(shlex.quote, others)]
+    line = " ".join(quoted)
+    return line if len(line) <= MOST_CHARACTERS else " \\\n    ".join(quoted)
+
+
+def _trust(run: RunFiles) -> list[str]:
+    return ["--trust_code"] if any(trust.names_of_others(run.options)) else []
