@@ -13,6 +13,7 @@ from pyro_vae.objectives import Objective
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
 from pyro_vae.runs import trust
+from pyro_vae.training import Averaging, Optimizer, Schedule
 
 LONGEST = 1000  # characters of a message
 COMPONENTS: dict[str, type] = {  # the base class of an option, by its name or its last part
@@ -23,6 +24,9 @@ COMPONENTS: dict[str, type] = {  # the base class of an option, by its name or i
     "encoder": Network,
     "objective": Objective,
     "network": Network,
+    "schedule": Schedule,
+    "optimizer": Optimizer,
+    "average": Averaging,
     "prior.top": Prior,
     "posterior.top": Posterior,
 }
@@ -63,6 +67,8 @@ def explain(message: str) -> str:
     if about is None:
         return message
     option, problem = about.groups()
+    # A part that may be left out: only what is wrong with it as a part is of interest.
+    problem = re.sub(r".* Errors: - (.*) - Expected a <class 'NoneType'>.*", r"\1", problem)
     if problem.startswith("--"):  # from the parser of a component
         inner, _, problem = problem.removeprefix("--").partition(": ")
         option = f"{option}.{inner}"

@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pyro_vae import likelihoods, networks, objectives, posteriors, priors
+from pyro_vae import likelihoods, networks, objectives, posteriors, priors, training
 from pyro_vae.errors import InputError
 from pyro_vae.runs import bounded_yaml
 
 # The options whose values are classes. In their values, jsonargparse looks for names of classes.
-COMPONENTS = ("prior", "likelihood", "posterior", "objective")
+COMPONENTS = (
+    *("prior", "likelihood", "posterior", "objective"),
+    *("schedule", "optimizer", "average"),
+)
 ONLY_TYPED = ("config", "resume", "trust_code")  # options that no file may set
 CLASSES = frozenset(
     f"{package.__name__}.{name}"
@@ -28,6 +31,9 @@ CLASSES = frozenset(
         (posteriors, posteriors.Posterior),
         (networks, networks.Network),
         (objectives, objectives.Objective),
+        (training, training.Schedule),
+        (training, training.Optimizer),
+        (training, training.Averaging),
     )
     for name in package.__all__
     if isinstance(found := getattr(package, name), type) and issubclass(found, base)
