@@ -67,8 +67,10 @@ def explain(message: str) -> str:
     if about is None:
         return message
     option, problem = about.groups()
-    # A part that may be left out: only what is wrong with it as a part is of interest.
-    problem = re.sub(r".* Errors: - (.*) - Expected a <class 'NoneType'>.*", r"\1", problem)
+    if optional := re.match(r".* Errors: - (.*) - Expected a <class 'NoneType'> (.*)", problem):
+        problem, given = optional.groups()  # what is wrong, but for the fact that it is not None
+        if problem.startswith("Expected a <class"):
+            problem += f". Got value: {given.rpartition('Given value: ')[2]}"
     if problem.startswith("--"):  # from the parser of a component
         inner, _, problem = problem.removeprefix("--").partition(": ")
         option = f"{option}.{inner}"
