@@ -28,11 +28,15 @@ def training_curves(ax: "Axes", history: History) -> "Axes":
     ax.plot(
         epochs, [-row["train_loss"] for row in history], marker=marker, label="training objective"
     )
-    bound = [row["validation_bound"] for row in history]
-    ax.plot(epochs, bound, marker=marker, label="validation bound")
+    validated = [row["epoch"] for row in history if "validation_bound" in row]
+    bound = [row["validation_bound"] for row in history if "validation_bound" in row]
+    ax.plot(validated, bound, marker=marker, label="validation bound")
     best = max(range(len(bound)), key=bound.__getitem__)
     ax.plot(
-        epochs[best], bound[best], "k*", label=f"best: {bound[best]:.2f} in epoch {epochs[best]}"
+        validated[best],
+        bound[best],
+        "k*",
+        label=f"best: {bound[best]:.2f} in epoch {validated[best]}",
     )
     # The first epochs are far below the others: leave out the lowest 5 % of the values.
     objective = [-row["train_loss"] for row in history]

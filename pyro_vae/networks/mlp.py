@@ -1,14 +1,19 @@
 """Fully connected networks."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.errors import check_range
 from pyro_vae.networks.activations import activation_named
 from pyro_vae.networks.network import Network, check_positive
+
+Hidden = Callable[[int, int], list[nn.Module]]  # the modules of a hidden layer, from its widths
 
 
 class MLP(Network):
@@ -22,6 +27,12 @@ class MLP(Network):
         widths: the widths of the hidden layers, from input to output.
         activation: the name of an activation in `torch.nn`: Tanh, ReLU, SiLU, ...
         gated: whether the hidden layers are gated, which doubles their parameters.
+        dropout: the share of the hidden units that are set to zero in training.
+        noise: the standard deviation of normal noise that is added to the inputs in training.
+
+    Raises:
+        InputError: if a width is not positive, `dropout` is not from 0 to 1, or `noise` is
+            negative, or there is no such activation.
     """
 
     def __init__(
@@ -31,16 +42,21 @@ class MLP(Network):
         widths: Sequence[int] = (200, 200),
         activation: str = "SiLU",
         gated: bool = False,
+        dropout: float = 0.0,
+        noise: float = 0.0,
     ) -> None:
         super().__init__(in_shape, out_shape)
         check_positive("widths", [prod(in_shape), *widths])
-        self.body = self._make_body(widths, activation, gated)
+        check_range("dropout", dropout, 0, 1)
+        check_range("noise", noise, 0, math.inf)
+        body = self._make_body(widths, partial(_hidden, activation, gated, dropout))
+        self.body = nn.Sequential(InputNoise(noise), body) if noise else body
 
-    def _make_body(self, widths: Sequence[int], activation: str, gated: bool) -> nn.Module:
+    def _make_body(self, widths: Sequence[int], hidden: Hidden) -> nn.Module:
         sizes = [self.in_shape.numel(), *widths]
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(sizes):
-            layers += _hidden(inputs, outputs, activation, gated)
+            layers += hidden(inputs, outputs)
         last = nn.Linear(sizes[-1], self.out_shape.numel(), bias=False)
         return nn.Sequential(*layers, last)
 
@@ -52,11 +68,11 @@ class SkipMLP(MLP):
     is called posterior collapse (Skip-VAE, Dieng et al. 2019).
     """
 
-    def _make_body(self, widths: Sequence[int], activation: str, gated: bool) -> nn.Module:
+    def _make_body(self, widths: Sequence[int], hidden: Hidden) -> nn.Module:
         size = self.in_shape.numel()
         sizes = [size, *(width + size for width in widths)]
         layers: list[nn.Module] = [
-            nn.Sequential(*_hidden(inputs, outputs, activation, gated))
+            nn.Sequential(*hidden(inputs, outputs))
             for inputs, outputs in zip(sizes, widths, strict=False)
         ]
         return _Skip([*layers, nn.Linear(sizes[-1], self.out_shape.numel(), bias=False)])
@@ -70,6 +86,22 @@ class Linear(Network):
         self.body = nn.Sequential(
             nn.Flatten(), nn.Linear(prod(in_shape), prod(out_shape), bias=False)
         )
+
+
+class InputNoise(nn.Module):
+    """Adds normal noise in training, and does nothing in evaluation.
+
+    Args:
+        scale: the standard deviation of the noise.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return inputs with noise."""
+        return inputs + self.scale * torch.randn_like(inputs) if self.training else inputs
 
 
 class _Gated(nn.Module):
@@ -100,8 +132,11 @@ class _Skip(nn.Module):
         return outputs
 
 
-def _hidden(inputs: int, outputs: int, activation: str, gated: bool) -> list[nn.Module]:
+def _hidden(
+    activation: str, gated: bool, dropout: float, inputs: int, outputs: int
+) -> list[nn.Module]:
     """Return the modules of a hidden layer."""
+    dropped = [nn.Dropout(dropout)] if dropout else []
     if gated:
-        return [_Gated(inputs, outputs, activation)]
-    return [nn.Linear(inputs, outputs), activation_named(activation)]
+        return [_Gated(inputs, outputs, activation), *dropped]
+    return [nn.Linear(inputs, outputs), activation_named(activation), *dropped]

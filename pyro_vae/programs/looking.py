@@ -147,7 +147,7 @@ def look_at_once(
 
     An objective is computed for one batch after another, whatever the batches are: that examples
     have the same log-probabilities in another batch is not asked for. Modules may be in training
-    mode, with dropout, which is off in the comparison, and batch statistics.
+    mode, with dropout and noise on inputs, which are off in the comparison, and batch statistics.
 
     Args:
         model: as in `look_at`.
@@ -172,6 +172,7 @@ def look_at_once(
         preserve_rng_state(arguments),
         state_restored(model, guide),
         evaluated("Dropout", model, guide),
+        evaluated("InputNoise", model, guide),
     ):
         torch.manual_seed(0)
         pair, whole = _structure(model, guide, arguments, plate, linear=linear)

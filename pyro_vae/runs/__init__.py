@@ -12,6 +12,7 @@ In the order of the work:
 | `parser`, `config` | options as text: parsed, read from `config.yaml`, and written to it |
 | `trust`, `bounded_yaml` | what a file of options may say: it executes nothing, and is small |
 | `run` | `Run`: what the options describe, built: data, VAE, engine |
+| `trainer` | how a run is trained: its engine and its callbacks |
 | `run_data` | the data of a run: loaded, split, checked against its fingerprint, and shown |
 | `conditions`, `hidden_entries` | columns that are given; values that are hidden, to be imputed |
 | `parts_of_vae` | the VAE, from the parts that the options name |
@@ -29,7 +30,7 @@ In the order of the work:
 | `comparison` | runs, compared with each other from what is in their folders |
 | `run_groups` | groups of runs, compared over their seeds |
 | `applying/` | a trained model at work on new data: `pyro_vae.load` |
-| `devices` | the device that a user names |
+| `devices` | the device that a user names, and what a processor can do |
 | `malloc` | how the process reuses the memory that it frees |
 """
 

@@ -8,8 +8,8 @@ from typing import Any
 from pyro_vae.errors import InputError
 
 
-def positive(default: float) -> Any:
-    """Return a field of a dataclass whose value has to be above zero."""
+def positive(default: float | None) -> Any:
+    """Return a field of a dataclass whose value has to be above zero; None is allowed."""
     return _field(default, lambda value: 0 < value < math.inf, "positive")
 
 

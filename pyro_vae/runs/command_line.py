@@ -15,9 +15,12 @@ from pyro_vae.runs import trust
 from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
 from pyro_vae.runs.plan import Plan
 
-# Options that may change on resume: the place of the data, and the length of training, the device,
-# and the effort of the evaluation.
-CHANGEABLE = ("data", "data_root", "epochs", "device", "num_samples", "num_examples")
+# Options that may change on resume: the place of the data, the length of training, the device, and
+# the effort of the evaluation.
+CHANGEABLE = (
+    *("data", "data_root", "epochs", "budget", "patience"),
+    *("device", "num_samples", "num_examples"),
+)
 
 
 def parse_training(arguments: Sequence[str] | None = None) -> Namespace:

@@ -14,8 +14,10 @@ from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
 
 NAMES = tuple(Options.__dataclass_fields__)
 BY_KIND = "pyro_vae.likelihoods.ByKind"  # the class path of a likelihood that was not named
-# Older files lack the others.
-REQUIRED = tuple(f.name for f in fields(Options) if f.default not in (None, MISSING))
+WITH_VALUE = tuple(f.name for f in fields(Options) if f.default not in (None, MISSING))
+# Files of older versions lack these, and those that may have no value.
+NEWER = ("batch_doublings", "schedule", "optimizer", "validate_by", "validate_every")
+REQUIRED = tuple(name for name in WITH_VALUE if name not in NEWER)
 
 
 def parser(trust_code: bool = False) -> Parser:
@@ -67,7 +69,7 @@ def parse(arguments: Sequence[str], trust_code: bool = False) -> Namespace:
         if isinstance(part, Namespace) and "class_path" in part:
             result.set_defaults({name: {"class_path": part.class_path}})
     namespace = result.parse_args(arguments)
-    for name in REQUIRED:
+    for name in WITH_VALUE:
         if namespace[name] is None:
             raise InputError(f"--{name} has no value")
     return namespace

@@ -1,4 +1,6 @@
-"""The device that a user names."""
+"""The device that a user names, and what a processor can do."""
+
+from pathlib import Path
 
 import torch
 
@@ -16,3 +18,13 @@ def find_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("there is no GPU that torch can use: choose cpu or auto", "device")
     return torch.device(name)
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether the processor says that it has instructions for products of bfloat16.
+
+    Linux is asked. Elsewhere the answer is no.
+    """
+    file = Path("/proc/cpuinfo")
+    words = set(file.read_text().split()) if file.exists() else set()
+    return not words.isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))  # the last is of ARM

@@ -14,6 +14,7 @@ from pyro_vae.priors import Prior
 from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.runs.checked_fields import at_least, check_fields, positive, random_seed, share
 
+EPOCHS = 200  # of runs whose length is not given
 HIDING = 1  # the random stream of the choice of hidden values
 
 
@@ -50,13 +51,29 @@ class Options:
             data.
         posterior: q(z|x), with its encoder network.
         objective: What training maximises.
-        epochs: The number of passes over the training examples.
+        epochs: The number of passes over the training examples; by default {epochs}, or as many as
+            the budget allows.
+        budget: The time that training may take, such as 90s, 10min or 1.5h. Schedules stretch to
+            it. A run with a budget cannot be repeated bit for bit.
         batch_size: The number of examples in a step.
-        lr: The learning rate of Adam.
+        batch_doublings: How often the batch size is doubled, after equal parts of training.
+        lr: The learning rate.
+        schedule: How the learning rate changes in the course of training.
+        optimizer: How gradients become steps.
+        clip_norm: The largest norm of the gradient of the loss, summed over the batch; larger
+            gradients are scaled down. By default there is no limit.
+        average: An average of the parameters over the steps, which is then evaluated in place of
+            the last ones. By default there is none.
+        validate_by: The bound on log p(x) of validation examples, by which the best epoch is chosen
+            and training stops early. It is that of the objective, or ELBO, or IWAE_K with a number
+            K of draws, such as IWAE_50.
+        validate_every: The number of epochs from one validation to the next.
+        patience: Training ends when the best validation bound is this number of epochs old. By
+            default it does not end early.
         engine: How training steps are computed: by Pyro's SVI (eager), or by one compiled graph
             (compiled). auto compiles if training is long enough to save time by it.
         precision: The precision of matrix products in training. bfloat16 is faster on machines that
-            support it.
+            support it. auto takes it if the engine is compiled for such a machine.
         seed: Seed of the initial parameters, and of all noise in training and evaluation.
         diagnose_every: The latent code is diagnosed each time after this number of epochs; 0 turns
             it off.
@@ -88,11 +105,20 @@ class Options:
     likelihood: Callable[[int, Kind], Likelihood] = likelihoods.ByKind
     posterior: Callable[[Sequence[int], int], Posterior] = posteriors.Normal
     objective: Callable[[], Objective] = objectives.ELBO
-    epochs: int = positive(200)
+    epochs: int | None = positive(None)
+    budget: str | None = None
     batch_size: int = positive(100)
+    batch_doublings: int = at_least(0, 0)
     lr: float = positive(1e-3)
+    schedule: Callable[[float], training.Schedule] = training.Constant
+    optimizer: Callable[[], training.Optimizer] = training.Adam
+    clip_norm: float | None = positive(None)
+    average: Callable[[], training.Averaging] | None = None
+    validate_by: str = "objective"
+    validate_every: int = at_least(1, 1)
+    patience: int | None = at_least(1, None)
     engine: Literal["auto", "compiled", "eager"] = "auto"
-    precision: training.Precision = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     seed: int = random_seed(0)
     diagnose_every: int = at_least(0, 5)
     aggressive: int = at_least(0, 0)
@@ -104,6 +130,13 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def last_epoch(self) -> int | None:
+        """The number of the last epoch; None if only the budget limits training."""
+        if self.epochs is None and self.budget is None:
+            return EPOCHS
+        return self.epochs
 
     @property
     def noise_seeds(self) -> tuple[int, int, int]:
@@ -118,4 +151,8 @@ class Options:
 
 
 # The help of --data lists the sources that there are.
-Options.__doc__ = str(Options.__doc__).replace("{sources}", data_sets.describe_sources())
+Options.__doc__ = (
+    str(Options.__doc__)
+    .replace("{sources}", data_sets.describe_sources())
+    .replace("{epochs}", str(EPOCHS))
+)

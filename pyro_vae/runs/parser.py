@@ -22,6 +22,9 @@ COMPONENTS = {  # where the base class of an option is, by the option's name or 
     "network": "pyro_vae.networks:Network",
     "prior.top": "pyro_vae.priors:Prior",
     "posterior.top": "pyro_vae.posteriors:Posterior",
+    "schedule": "pyro_vae.training:Schedule",
+    "optimizer": "pyro_vae.training:Optimizer",
+    "average": "pyro_vae.training:Averaging",
 }
 
 
@@ -70,6 +73,10 @@ def explain(message: str) -> str:
     if about is None:
         return message
     option, problem = about.groups()
+    if optional := re.match(r".* Errors: - (.*) - Expected a <class 'NoneType'> (.*)", problem):
+        problem, given = optional.groups()  # what is wrong, but for the fact that it is not None
+        if problem.startswith("Expected a <class"):
+            problem += f". Got value: {given.rpartition('Given value: ')[2]}"
     if problem.startswith("--"):  # from the parser of a component
         inner, _, problem = problem.removeprefix("--").partition(": ")
         option = f"{option}.{inner}"

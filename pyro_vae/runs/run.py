@@ -1,12 +1,11 @@
 """A run: a folder, the options in it, and the data and the model that they describe."""
 
-import math
 import os
 import shutil
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -17,7 +16,7 @@ from pyro_vae.bounds import Estimate
 from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
-from pyro_vae.runs import config
+from pyro_vae.runs import config, trainer
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.devices import find_device
 from pyro_vae.runs.hidden_entries import hidden_values
@@ -33,12 +32,8 @@ from pyro_vae.runs.run_data import (
     show,
 )
 from pyro_vae.runs.validation_scores import ValidationScores, shift
-from pyro_vae.training import CompiledEngine, EagerEngine, Engine, History
+from pyro_vae.training import Engine, History
 from pyro_vae.vae import VAE
-
-# The number of training steps for which compiling saves time: it takes about 20 s, and each step
-# is then about 3 ms faster.
-COMPILING_PAYS = 7000
 
 
 @dataclass(eq=False)
@@ -47,8 +42,8 @@ class Run:
 
     Attributes:
         folder: the run's folder.
-        namespace: the options in the form that `config.yaml` is written from. The engine is never
-            `auto` there, so that a resumed run continues with the same engine.
+        namespace: the options in the form that `config.yaml` is written from. Engine and precision
+            are never `auto` there, so that a resumed run continues with the same ones.
         options: the options, as they were given.
         device: where the model and the data are.
         data_kind: what the data are.
@@ -110,8 +105,9 @@ class Run:
         hidden = None if whole is None else hidden_values(kind, whole, test, options)
         vae.initialize(kind.stored_features(sample(train)))
         vae.to(device)
-        engine_name = choose_engine(options.engine, _num_steps(options, len(train)), device)
-        namespace.engine = engine_name
+        engine_name = trainer.choose_engine(options, len(train), device)
+        precision = trainer.choose_precision(options, engine_name, device)
+        namespace.engine, namespace.precision = engine_name, precision
         # If a resumed run cannot be compiled, it was not compiled before either.
         may_fall_back = options.engine == "auto" or bool(namespace.get("resume"))
         run = cls(
@@ -136,7 +132,7 @@ class Run:
             measured=measured,
             base_measure=kind.base_measure(),
             vae=vae,
-            engine=_make_engine(engine_name, vae, options, may_fall_back),
+            engine=trainer.make_engine(engine_name, precision, vae, options, may_fall_back),
         )
         run.check()
         return run
@@ -170,7 +166,9 @@ class Run:
         shape = " x ".join(map(str, of.shape))
         engine = f"{self.namespace.engine} engine"
         if self.options.engine == "auto":
-            engine += f" ({_num_steps(self.options, len(self.train))} steps)"
+            engine += f" ({trainer.describe_length(self.options, len(self.train))})"
+        if self.options.precision == "auto":
+            engine += f" in {self.namespace.precision}"
         seen = "" if str(self.kind) == str(self.data_kind) else f", modelled as {self.kind}"
         lines = [
             f"{self.options.data}: {len(self.train)} training, {len(self.validation)} validation, "
@@ -253,16 +251,10 @@ class Run:
 
     def callbacks(self) -> list[training.Callback]:
         """Return what happens in training beside the steps, in its order."""
-        options = self.options
-        callbacks: list[training.Callback] = [training.Validate(self.validation)]
-        if options.aggressive:
-            callbacks.append(training.GuideFirst(self.validation, options.aggressive))
-        if options.diagnose_every:
-            callbacks.append(training.Diagnose(self.validation, options.diagnose_every))
-        return [*callbacks, training.Checkpoint(self.folder)]
+        return trainer.make_callbacks(self.options, self.validation, self.folder)
 
     def fit(self) -> History:
-        """Train until all epochs are done, and load the parameters of the best epoch.
+        """Train to the end, and load the parameters of the best epoch.
 
         The scores of validation examples are written then; see `ValidationScores`.
 
@@ -273,7 +265,7 @@ class Run:
             self.engine,
             self.train,
             self.observe,
-            epochs=self.options.epochs,
+            epochs=self.options.last_epoch,
             batch_size=self.options.batch_size,
             seed=self.options.seed,
             callbacks=self.callbacks(),
@@ -347,7 +339,7 @@ class Run:
         check_fingerprint(self.options, self.namespace.fingerprint, self.folder)
         if (self.folder / "checkpoint.pt").exists():
             done = len(training.resume(self.engine, self.folder))
-            if done > self.options.epochs:
+            if self.options.epochs is not None and done > self.options.epochs:
                 raise InputError(
                     f"epochs {self.options.epochs} is less than the {done} epochs that "
                     f"{self.folder} has done already",
@@ -363,32 +355,3 @@ class Run:
             InputError: if there is no such file, or its parameters do not fit.
         """
         load_best(self.vae, self.folder / "best.pt")
-
-
-def choose_engine(
-    asked: Literal["auto", "compiled", "eager"], num_steps: int, device: torch.device
-) -> Literal["compiled", "eager"]:
-    """Return the engine to train with: for `auto`, the one that is expected to be faster.
-
-    Args:
-        asked: the value of the option `engine`.
-        num_steps: the number of training steps.
-        device: the device of the model.
-    """
-    if asked != "auto":
-        return asked
-    return "compiled" if device.type == "cpu" and num_steps >= COMPILING_PAYS else "eager"
-
-
-def _num_steps(options: Options, num_examples: int) -> int:
-    return options.epochs * math.ceil(num_examples / options.batch_size)
-
-
-def _make_engine(
-    name: Literal["compiled", "eager"], vae: VAE, options: Options, may_fall_back: bool
-) -> Engine:
-    """Make an engine. If it may fall back, it is eager where the programs cannot be compiled."""
-    parts = vae.model, vae.guide, options.objective(), options.lr, options.precision
-    if name == "eager":
-        return EagerEngine(*parts)
-    return CompiledEngine(*parts, fall_back=may_fall_back)

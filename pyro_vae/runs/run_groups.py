@@ -10,8 +10,8 @@ from pyro_vae import bounds, figures
 from pyro_vae.bounds import GroupComparison
 from pyro_vae.errors import InputError
 from pyro_vae.runs import bounded_yaml
-from pyro_vae.runs.draw_figure import draw_figure
 from pyro_vae.runs.comparison import read_comparable
+from pyro_vae.runs.draw_figure import draw_figure
 from pyro_vae.runs.evaluation import label
 
 

@@ -18,7 +18,10 @@ from pyro_vae.errors import InputError
 from pyro_vae.runs import bounded_yaml
 
 # The options whose values are classes. In their values, jsonargparse looks for names of classes.
-COMPONENTS = ("prior", "likelihood", "posterior", "objective")
+COMPONENTS = (
+    *("prior", "likelihood", "posterior", "objective"),
+    *("schedule", "optimizer", "average"),
+)
 ONLY_TYPED = ("config", "resume", "trust_code")  # options that no file may set
 
 _WORD_OR_NUMBER = re.compile(
@@ -30,7 +33,7 @@ _IMPORT_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 @cache
 def classes() -> frozenset[str]:
     """Return the import paths of the public classes of this package that options may name."""
-    from pyro_vae import likelihoods, networks, objectives, posteriors, priors
+    from pyro_vae import likelihoods, networks, objectives, posteriors, priors, training
 
     return frozenset(
         f"{package.__name__}.{name}"
@@ -40,6 +43,9 @@ def classes() -> frozenset[str]:
             (posteriors, posteriors.Posterior),
             (networks, networks.Network),
             (objectives, objectives.Objective),
+            (training, training.Schedule),
+            (training, training.Optimizer),
+            (training, training.Averaging),
         )
         for name in package.__all__
         if isinstance(found := getattr(package, name), type) and issubclass(found, base)

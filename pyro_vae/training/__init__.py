@@ -5,7 +5,9 @@
 - `fit` passes over the data, epoch by epoch, and runs callbacks.
 - A callback does what else happens in training: `Validate` estimates the bound on validation
   examples, `Diagnose` looks for posterior collapse, `GuideFirst` trains the guide ahead of the
-  model, `Checkpoint` saves the training and resumes it.
+  model, `Checkpoint` saves the training and resumes it. A `Schedule` sets the learning rate, an
+  `Averaging` averages the parameters, `EarlyStopping` and `Budget` end the training.
+- An `Optimizer` is the engine's way to turn gradients into steps.
 
 To add a callback, subclass `Callback`, override what you need, and put an instance into the list
 that `fit` is given:
@@ -21,25 +23,43 @@ A `Checkpoint` has to be the last in the list. Runs, and with them the command l
 callbacks in one place: `Run.callbacks` in `pyro_vae.runs.run`.
 """
 
+from pyro_vae.training.averaging import EMA, Averaging, TailMean
 from pyro_vae.training.callbacks import Callback, Diagnose, History, Training, Validate
 from pyro_vae.training.compiled_engine import CompiledEngine
 from pyro_vae.training.eager_engine import EagerEngine, Precision
 from pyro_vae.training.engine import Engine, Observe, unchanged
 from pyro_vae.training.guide_first import GuideFirst
 from pyro_vae.training.loop import check, fit
+from pyro_vae.training.optimizers import Adam, Adamax, AdamW, Optimizer
 from pyro_vae.training.resuming import Checkpoint, resume
+from pyro_vae.training.schedules import BatchDoubling, Constant, Cosine, Schedule, Stages
+from pyro_vae.training.stopping import Budget, EarlyStopping
 
 __all__ = [
+    "EMA",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Averaging",
+    "BatchDoubling",
+    "Budget",
     "Callback",
     "Checkpoint",
     "CompiledEngine",
+    "Constant",
+    "Cosine",
     "Diagnose",
     "EagerEngine",
+    "EarlyStopping",
     "Engine",
     "GuideFirst",
     "History",
     "Observe",
+    "Optimizer",
     "Precision",
+    "Schedule",
+    "Stages",
+    "TailMean",
     "Training",
     "Validate",
     "check",

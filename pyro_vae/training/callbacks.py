@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from pyro_vae import diagnostics
 from pyro_vae.data import Rows
 from pyro_vae.errors import DivergenceError, InputError, check_range
+from pyro_vae.objectives import ELBO, IWAE, Objective
 from pyro_vae.programs.parameters import OwnParameters
 from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.training.engine import Engine, Observe
@@ -28,12 +30,17 @@ class Training:
         engine: the engine that takes the steps.
         train: stored training examples, shape [N, *event].
         observe: a function that turns stored examples into what the likelihood sees.
-        epochs: the number of the last epoch.
-        batch_size: the number of examples in a step; the last step of an epoch may have fewer.
+        epochs: the number of the last epoch; None if only callbacks end the training.
+        batch_size: the number of examples in a step; the last step of an epoch may have fewer. A
+            callback may change it before an epoch.
         seed: the seed of the order of the examples, and of all noise in training.
         callbacks: all callbacks, in their order.
-        epoch: the number of the current epoch, from 1; 0 before the first.
+        epoch: the number of the current epoch, from 1; before it, the number of finished epochs.
         step: the number of the current step, from 1, counted over all epochs.
+        progress: the share of training that was done before the current step, from 0 to 1: of the
+            epochs, or of the budget of time, if that is more.
+        end_reason: why training ends before its last epoch, a sentence without a full stop. A
+            callback that sets it ends the training after the current step.
         history: a row for each finished epoch. While `after_epoch` runs, the last is that of the
             current epoch.
         last_checkpoint: the file to resume from, once there is one.
@@ -42,14 +49,21 @@ class Training:
     engine: Engine
     train: Tensor | Rows
     observe: Observe
-    epochs: int
+    epochs: int | None
     batch_size: int
     seed: int
     callbacks: Sequence["Callback"]
     epoch: int = 0
     step: int = 0
+    progress: float = 0.0
+    end_reason: str | None = None
     history: History = field(default_factory=list)
     last_checkpoint: Path | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no epoch follows the current one."""
+        return self.end_reason is not None or self.epoch == self.epochs
 
     def diverged(self, what: str, value: float, where: str) -> DivergenceError:
         """Return the error to raise if a number is not finite.
@@ -73,8 +87,8 @@ class Callback:
 
     Every epoch draws its noise from its own random stream, made from the seed and the epoch's
     number. `start` and `after_epoch` are free to draw random numbers: they cannot change the noise
-    of an epoch. What `around_step` draws comes from the epoch's own stream, and is the same again
-    in a training that was interrupted and resumed.
+    of an epoch. What `around_epoch` and `around_step` draw comes from the epoch's own stream, and
+    is the same again in a training that was interrupted and resumed.
     """
 
     def check(self, engine: Engine) -> None:
@@ -85,6 +99,10 @@ class Callback:
 
     def start(self, training: Training) -> None:
         """Do something before the first epoch, or, in a resumed training, before the next one."""
+
+    def around_epoch(self, training: Training) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the steps of an epoch are taken."""
+        return contextlib.nullcontext()
 
     def around_step(self, training: Training) -> contextlib.AbstractContextManager[None]:
         """Return a context in which the engine takes the step number `training.step`."""
@@ -107,31 +125,68 @@ class Callback:
 
 
 class Validate(Callback):
-    """Estimates the objective's bound on log p(x), as `validation_bound`, after each epoch.
+    """Estimates a bound on log p(x) of validation examples, as `validation_bound`.
 
     The bound is a mean over examples, in nats. The noise is the same after every epoch, so that
     epochs are compared fairly. A bound that is not finite raises a `DivergenceError`.
 
     Args:
         validation: examples as the likelihood sees them, shape [M, *event].
+        every: the number of epochs from one estimate to the next. The last epoch always has one.
+        by: the bound: `objective`, the one that the training objective names; `ELBO`; or `IWAE_K`
+            with a number K of draws, such as `IWAE_50`.
 
     Raises:
-        InputError: if there are none.
+        InputError: if there are no examples, `every` is less than 1, or there is no such bound.
     """
 
-    def __init__(self, validation: Tensor) -> None:
+    def __init__(self, validation: Tensor, every: int = 1, by: str = "objective") -> None:
         if len(validation) == 0:
             raise InputError("there are no validation examples: the bound needs at least one")
+        check_range("every", every, 1, math.inf)
         self.validation = validation
+        self.every = every
+        self.bound = bound_named(by)
 
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
-        """Add the column `validation_bound`."""
+        """Add the column `validation_bound`, if it is time for it."""
+        if training.epoch % self.every and not training.is_over:
+            return
         torch.manual_seed(stream_seed(training.seed, 0))
-        losses = [training.engine.evaluate_loss(x) for x in self.validation.split(1000)]
-        bound = -sum(losses) / len(self.validation)
+        bound = -self._loss(training.engine) / len(self.validation)
         if not math.isfinite(bound):
             raise training.diverged("validation bound", bound, f"epoch {training.epoch}")
         row["validation_bound"] = bound
+
+    def _loss(self, engine: Engine) -> float:
+        """Return the negative of the bound, summed over the examples."""
+        if self.bound is None:
+            return sum(engine.evaluate_loss(x) for x in self.validation.split(1000))
+        engine.model.eval()  # the engine's next step puts them back into training mode
+        engine.guide.eval()
+        batches = self.validation.split(max(1, min(1000, 10_000 // self.bound.num_draws)))
+        with OwnParameters(engine.model, engine.guide).scope():
+            return sum(self.bound.loss(engine.model, engine.guide, x) for x in batches)
+
+
+def bound_named(name: str) -> Objective | None:
+    """Return the objective whose bound has this name; None for `objective`.
+
+    Raises:
+        InputError: if it is neither `objective` nor `ELBO` nor `IWAE_K`.
+    """
+    if name == "objective":
+        return None
+    if name == "ELBO":
+        return ELBO()
+    draws = re.fullmatch(r"IWAE_([1-9]\d*)", name)
+    if draws is None:
+        raise InputError(
+            f"'{name}' is no bound to validate by: choose objective, ELBO, or IWAE_K with a number "
+            "K of draws, such as IWAE_50",
+            "validate_by",
+        )
+    return IWAE(int(draws[1]))
 
 
 class Diagnose(Callback):

@@ -1,7 +1,7 @@
 """The engine that takes each step as one compiled graph."""
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,13 +14,14 @@ from pyro_vae.programs.observed_values import ObservedValues
 from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.training.eager_engine import EagerEngine, Precision, Program
 from pyro_vae.training.engine import Data, Observe, as_arguments, unchanged
+from pyro_vae.training.optimizers import Optimizer, clipped
 
 
 class _Step(NamedTuple):
     """A compiled step."""
 
     graph: Graph
-    states: list[Tensor]  # the tensors of Adam's state that it writes to
+    states: list[Tensor]  # the tensors of the optimiser's state that it writes to
     like: Tensor  # one of the parameters
     sentences: list[str]  # what to say of each observed site with values outside the support
 
@@ -28,18 +29,21 @@ class _Step(NamedTuple):
 class CompiledEngine(EagerEngine):
     """Takes the steps of `EagerEngine`, each as one compiled graph, with the same noise.
 
-    The graph holds `observe`, the loss, its gradients, and Adam. It is compiled for the layout of
-    the first batch: its shapes, and the values of arguments that are not tensors. Other batches,
-    such as a smaller one at the end of an epoch, are run eagerly, with the same optimiser;
-    `evaluate_loss` and all steps of objectives that learn are run eagerly, too. The learning rate
-    is the only setting of the optimiser that may change between steps.
+    The graph holds `observe`, the loss, its gradients, and the optimiser. It is compiled for the
+    layout of the first batch: its shapes, and the values of arguments that are not tensors. It is
+    compiled again for each batch that is larger than all before. Other batches, such as a smaller
+    one at the end of an epoch, are run eagerly, with the same optimiser; `evaluate_loss` and all
+    steps of objectives that learn are run eagerly, too. The learning rate is the only setting of
+    the optimiser that may change between steps.
 
     Args:
         model: see `EagerEngine`, as for all arguments but the last.
         guide: the model's guide.
         objective: the training objective.
-        lr: the learning rate of Adam.
+        lr: the learning rate.
         precision: the precision of matrix products in training.
+        optimizer: the optimiser; `Adam()` by default.
+        clip_norm: the largest norm of the gradient.
         fall_back: whether to run eagerly, with a warning, if the step cannot be compiled.
     """
 
@@ -51,13 +55,19 @@ class CompiledEngine(EagerEngine):
         lr: float = 1e-3,
         precision: Precision = "float32",
         *,
+        optimizer: Optimizer | None = None,
+        clip_norm: float | None = None,
         fall_back: bool = False,
     ) -> None:
-        super().__init__(model, guide, objective, lr, precision)
+        super().__init__(
+            model, guide, objective, lr, precision, optimizer=optimizer, clip_norm=clip_norm
+        )
         self.fall_back = fall_back
         # They are keyed by the observe function, the number of threads, and the parameters.
         self._steps: dict[Hashable, _Step] = {}
-        self._layout: Hashable = None  # that of the first batch
+        self._layout: Hashable = None  # that of the largest batch so far
+        self._size = 0  # the number of elements in it
+        self._fell_back = False
 
     def step(self, x: Data, observe: Observe = unchanged) -> float:
         """Take a gradient step; see `EagerEngine`.
@@ -67,9 +77,7 @@ class CompiledEngine(EagerEngine):
                 false.
         """
         try:
-            if self._layout is None:
-                self._layout = layout(x)
-            if self._layout != layout(x) or self.objective.learns:
+            if self._fell_back or self.objective.learns or not self._is_largest(x):
                 return super().step(x, observe)
             tensors, key = tensors_in(x), self._key(observe)
             if key not in self._steps:
@@ -81,8 +89,8 @@ class CompiledEngine(EagerEngine):
                 key = self._key(observe)
                 self._steps[key] = self._compile(x, trained, observe)
             step = self._steps[key]
-            sizes = self._step_sizes(step.states[::3], step.like)
-            loss, valid, inside = step.graph((*tensors, sizes, *step.states))
+            factors = self._factors(step.states, step.like)
+            loss, valid, inside = step.graph((*tensors, factors, *step.states))
             if not valid:
                 raise InputError(step.sentences[inside.tolist().index(False)])
             return loss.item()
@@ -92,13 +100,25 @@ class CompiledEngine(EagerEngine):
                     f"the step cannot be compiled, {error}: use the eager engine", "engine"
                 ) from error
             warnings.warn(f"the eager engine is used instead: {error}", stacklevel=2)
-            self._layout = ()  # that of no batch: do not try again
+            self._fell_back = True
             return super().step(x, observe)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self._steps.clear()  # they hold the optimiser's old tensors
+
+    def _is_largest(self, x: Data) -> bool:
+        """Return whether a batch has the layout of the largest one so far.
+
+        This does not depend on where in the training an interrupted one was resumed, as long as
+        the batch size never falls.
+        """
+        size = sum(tensor.numel() for tensor in tensors_in(x))
+        if self._layout is None or size > self._size:
+            self._layout, self._size = layout(x), size
+            self._steps.clear()
+        return self._layout == layout(x)
 
     def _trained_now(self) -> list[Tensor]:
         """Return the parameters that a step changes: callbacks hold others fixed."""
@@ -113,80 +133,78 @@ class CompiledEngine(EagerEngine):
 
     def _compile(self, x: Data, trained: list[Tensor], observe: Observe) -> "_Step":
         """Return the compiled step."""
-        states = [state for parameter in trained for state in self._adam_state(parameter)]
-        sizes = self._step_sizes(states[::3], trained[0])
+        states = [state for parameter in trained for state in self._state_of(parameter)]
+        factors = self._factors(states, trained[0])
         values = ObservedValues(refuse=False)
         with self._running(training=True):
-            graph = Graph(self._step_function(trained, observe, values), x, sizes, *states)
+            graph = Graph(self._step_function(trained, observe, values), x, factors, *states)
         return _Step(graph, states, trained[0], values.sentences)
 
     def _step_function(
         self, trained: list[Tensor], observe: Observe, values: ObservedValues
     ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-        """Return a step as a function of examples, `_step_sizes`, and Adam's state.
+        """Return a step as a function of examples, `_factors`, and the optimiser's state.
 
         It returns the loss, whether all observed values are in their supports, and the same for
-        each site. If one is not, parameters and Adam's state keep their values.
+        each site. If one is not, parameters and the optimiser's state keep their values.
         """
-        group = self.optimizer.param_groups[0]
-        (beta1, beta2), eps = group["betas"], group["eps"]
 
-        def step(x: Data, sizes: Tensor, *states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def step(x: Data, factors: Tensor, *states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             with values, self._training_precision(x):
                 args, kwargs = as_arguments(observe(x))
                 loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
             if self.parameters.changed:
                 raise CannotCompile("its parameters are not the same in all steps")
-            inside = torch.stack(values.inside) if values.inside else sizes.new_ones(1).bool()
+            inside = torch.stack(values.inside) if values.inside else factors.new_ones(1).bool()
             valid = inside.all()
-            gradients = torch.autograd.grad(loss, trained, allow_unused=True)
-            with torch.no_grad():  # Adam (Kingma & Ba 2015, algorithm 1), as in torch.optim
-                rows = zip(states[::3], states[1::3], states[2::3], sizes, strict=True)
-                for parameter, gradient, (count, mean, square, (size, correction)) in zip(
-                    trained, gradients, rows, strict=True
+            gradients: Sequence[Any] = torch.autograd.grad(loss, trained, allow_unused=True)
+            with torch.no_grad():
+                if self.clip_norm is not None:
+                    gradients = clipped(gradients, self.clip_norm)
+                groups = zip(*[iter(states)] * self._per_parameter, strict=True)
+                for parameter, gradient, numbers, (count, *moments) in zip(
+                    trained, gradients, factors, groups, strict=True
                 ):
                     if gradient is None:
                         continue
-                    new_mean = mean.lerp(gradient, 1 - beta1)
-                    new_square = (square * beta2).addcmul(gradient, gradient, value=1 - beta2)
-                    change = size * new_mean / (new_square.sqrt() * correction + eps)
+                    change, new = self.settings.update(parameter, gradient, moments, numbers)
                     count.add_(valid)
-                    mean.copy_(torch.where(valid, new_mean, mean))
-                    square.copy_(torch.where(valid, new_square, square))
+                    for moment, value in zip(moments, new, strict=True):
+                        moment.copy_(torch.where(valid, value, moment))
                     parameter.sub_(torch.where(valid, change, 0.0))
             return loss, valid, inside
 
         return step
 
-    def _step_sizes(self, counts: list[Tensor], like: Tensor) -> Tensor:
-        """Return, for each parameter, the size of its next step and the correction of its square.
+    def _factors(self, states: list[Tensor], like: Tensor) -> Tensor:
+        """Return the factors of the next step of each parameter; see `Optimizer.factors`.
 
         They are computed outside the graph, which would compute them for each element again, in
         double precision.
 
         Args:
-            counts: how many steps Adam has taken for each parameter.
+            states: the optimiser's states of the parameters, one after the other.
             like: a tensor with the type and the device of the result.
 
         Returns:
-            Shape [parameters, 2].
+            Shape [parameters, factors].
         """
-        group = self.optimizer.param_groups[0]
-        beta1, beta2 = group["betas"]
-        rows = [
-            (group["lr"] / (1 - beta1 ** (count + 1)), (1 - beta2 ** (count + 1)) ** -0.5)
-            for count in torch.stack(counts).tolist()
-        ]
+        counts = torch.stack(states[:: self._per_parameter]).tolist()
+        rows = [self.settings.factors(self.lr, count + 1) for count in counts]
         return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
-    def _adam_state(self, parameter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the optimiser's count of steps and running means of gradients and their squares.
+    @property
+    def _per_parameter(self) -> int:
+        """The number of tensors in the optimiser's state of a parameter."""
+        return 1 + len(self.settings.moments)
+
+    def _state_of(self, parameter: Tensor) -> list[Tensor]:
+        """Return the optimiser's count of steps, and its moments.
 
         They are the optimiser's own tensors, not copies.
         """
         state = self.optimizer.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        return state["step"], state["exp_avg"], state["exp_avg_sq"]
+            state |= {name: torch.zeros_like(parameter) for name in self.settings.moments}
+        return [state["step"], *(state[name] for name in self.settings.moments)]

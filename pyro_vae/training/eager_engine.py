@@ -21,6 +21,7 @@ from pyro_vae.programs.parameters import OwnParameters, as_module, leaves
 from pyro_vae.programs.random_streams import preserve_rng_state
 from pyro_vae.programs.training_mode import state_restored
 from pyro_vae.training.engine import Data, Observe, as_arguments, unchanged
+from pyro_vae.training.optimizers import Adam, Optimizer
 
 Precision = Literal["float32", "bfloat16"]
 Program = Callable[..., Any]
@@ -35,13 +36,15 @@ class _SharedOptimizer(PyroOptim):
 
     def __call__(self, params: set[Tensor], *args: Any, **kwargs: Any) -> None:
         self.engine.update_trained()
+        if self.engine.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.engine.trained, self.engine.clip_norm)
         self.engine.optimizer.step()
         # SVI does the same for the parameters that the programs register with Pyro.
         zero_grads([parameter for parameter in self.engine.trained if parameter not in params])
 
 
 class EagerEngine:
-    """Runs model and guide anew in every step, by `pyro.infer.SVI` with Adam.
+    """Runs model and guide anew in every step, by `pyro.infer.SVI`.
 
     All parameters that the programs use are trained: those of modules, whether or not they are
     registered with Pyro, and those that `pyro.param` makes, at the first run. Modules keep their
@@ -53,12 +56,16 @@ class EagerEngine:
         model: a Pyro program: a module, or any other callable.
         guide: the same kind of program, the model's guide; Pyro's autoguides, too.
         objective: the training objective.
-        lr: the learning rate of Adam.
+        lr: the learning rate.
         precision: the precision of matrix products in training. All other operations have the
             precision of the parameters.
+        optimizer: the optimiser; `Adam()` by default.
+        clip_norm: the largest norm of the gradient of the loss, summed over the batch, by all
+            parameters together. Larger gradients are scaled down to it. None does not limit it.
 
     Raises:
-        InputError: if model and guide have two parameters that Pyro would take for one.
+        InputError: if model and guide have two parameters that Pyro would take for one, or
+            `clip_norm` is not positive.
     """
 
     def __init__(
@@ -68,13 +75,20 @@ class EagerEngine:
         objective: Objective,
         lr: float = 1e-3,
         precision: Precision = "float32",
+        *,
+        optimizer: Optimizer | None = None,
+        clip_norm: float | None = None,
     ) -> None:
+        if clip_norm is not None and not clip_norm > 0:
+            raise InputError(f"clip_norm has to be positive, and {clip_norm} is not", "clip_norm")
         self.model = as_module(model)
         self.guide = as_module(guide)
         self.objective = objective
         self.precision = precision
         self.parameters = OwnParameters(self.model, self.guide)
-        self.optimizer = torch.optim.Adam([{"params": self._to_train({})}], lr=lr)
+        self.clip_norm = clip_norm
+        self.settings = optimizer or Adam()
+        self.optimizer = self.settings.of([{"params": self._to_train({})}], lr)
         self.optimizer.zero_grad()  # gradients of other work are not part of the first step
         self._svi = SVI(self.model, self.guide, _SharedOptimizer(self), loss=objective)
         self._looked = False
@@ -84,6 +98,15 @@ class EagerEngine:
     def trained(self) -> list[Tensor]:
         """The parameters that the optimiser trains, in its order."""
         return self.optimizer.param_groups[0]["params"]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self.optimizer.param_groups[0]["lr"] = lr
 
     def step(self, x: Data, observe: Observe = unchanged) -> float:
         """Take a gradient step.

@@ -30,11 +30,13 @@ class Engine(Protocol):
         model: the Pyro program that is trained, as a module.
         guide: its guide.
         objective: the training objective. `fit` moves its schedule before each step.
+        lr: the learning rate of the next step. A `Schedule` sets it before each step.
     """
 
     model: nn.Module
     guide: nn.Module
     objective: Objective
+    lr: float
 
     def step(self, x: Data, observe: Observe = unchanged) -> float:
         """Take a gradient step.

@@ -29,7 +29,7 @@ def fit(
     train: Tensor | Rows,
     observe: Observe = unchanged,
     *,
-    epochs: int,
+    epochs: int | None,
     batch_size: int = 100,
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
@@ -42,7 +42,8 @@ def fit(
         train: stored training examples, shape [N, *event].
         observe: a function that turns a batch of them into what the likelihood sees.
         epochs: the number of passes over the training examples. Those that were already done,
-            before the training was interrupted, are included.
+            before the training was interrupted, are included. With None only a callback ends the
+            training, such as a `Budget`.
         batch_size: the number of examples in a step; the last step of an epoch may have fewer.
         seed: the seed of the order of the examples, and of all noise in training.
         callbacks: what else is done; see `pyro_vae.training`. They run in the given order, which is
@@ -72,10 +73,10 @@ def fit(
         engine.evaluate_loss(observe(train[:batch_size]))
     for callback in callbacks:
         callback.resume(training)
-    done = len(training.history)
+    training.epoch = len(training.history)
     bar = tqdm(
-        total=max(epochs, done) * len(train),
-        initial=done * len(train),
+        total=None if epochs is None else max(epochs, training.epoch) * len(train),
+        initial=training.epoch * len(train),
         unit="example",
         unit_scale=True,
         disable=not progress,
@@ -84,9 +85,10 @@ def fit(
     with bar, preserve_rng_state(train), _quiet():
         for callback in callbacks:
             callback.start(training)
-        for epoch in range(done + 1, epochs + 1):
-            bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
-            _run_epoch(training, epoch, bar)
+        while training.end_reason is None and (epochs is None or training.epoch < epochs):
+            _run_epoch(training, bar)
+        if training.end_reason and progress:
+            bar.write(f"training ends: {training.end_reason}", file=sys.stderr)
     return training.history
 
 
@@ -116,11 +118,18 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _run_epoch(training: Training, epoch: int, bar: tqdm) -> None:
+def _run_epoch(training: Training, bar: tqdm) -> None:
     """Pass once over the training examples, run the callbacks, and add a row to the history."""
-    training.epoch = epoch
-    torch.manual_seed(stream_seed(training.seed, epoch))
-    row = {"epoch": epoch, "train_loss": _pass_over_data(training, bar)}
+    training.epoch += 1
+    of_all = "" if training.epochs is None else f"/{training.epochs}"
+    bar.set_description(f"epoch {training.epoch}{of_all}", refresh=False)
+    torch.manual_seed(stream_seed(training.seed, training.epoch))
+    training.progress = _progress(training)
+    with contextlib.ExitStack() as contexts:
+        for callback in training.callbacks:
+            contexts.enter_context(callback.around_epoch(training))
+        loss = _pass_over_data(training, bar)
+    row = {"epoch": training.epoch, "train_loss": loss}
     training.history.append(row)
     for callback in training.callbacks:
         with preserve_rng_state(training.train):
@@ -131,13 +140,14 @@ def _run_epoch(training: Training, epoch: int, bar: tqdm) -> None:
 
 
 def _pass_over_data(training: Training, bar: tqdm) -> float:
-    """Take a step on each batch, and return the mean loss per example."""
+    """Take a step on each batch until training ends, and return the mean loss per example."""
     engine, train, epoch = training.engine, training.train, training.epoch
-    total = 0.0
+    total, seen = 0.0, 0
     batches = torch.randperm(len(train), device=train.device).split(training.batch_size)
     with contextlib.closing(read_batches(train, batches)) as examples:
         for number, batch in enumerate(examples):
-            training.step = (epoch - 1) * len(batches) + number + 1
+            training.step += 1
+            training.progress = _progress(training, number / len(batches))
             engine.objective.anneal(epoch - 1 + number / len(batches))
             with contextlib.ExitStack() as contexts:
                 for callback in training.callbacks:
@@ -146,5 +156,15 @@ def _pass_over_data(training: Training, bar: tqdm) -> float:
             if not math.isfinite(loss):
                 raise training.diverged("loss", loss, f"step {number + 1} of epoch {epoch}")
             total += loss
+            seen += len(batch)
             bar.update(len(batch))
-    return total / len(train)
+            if training.end_reason is not None:
+                break
+    return total / seen
+
+
+def _progress(training: Training, share_of_epoch: float = 0.0) -> float:
+    """Return the share of the epochs that is done; 0 if their number is not limited."""
+    if training.epochs is None:
+        return 0.0
+    return (training.epoch - 1 + share_of_epoch) / training.epochs

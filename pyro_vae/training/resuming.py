@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Checkpoint(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best: float | None = None  # the best validation bound so far, in nats
+        self._steps = 0  # the number of steps at the last checkpoint
 
     def resume(self, training: Training) -> None:
         """Restore the engine, the callbacks and the history from `checkpoint.pt`, if it exists.
@@ -43,6 +45,9 @@ class Checkpoint(Callback):
         if path.exists():
             training.history = resume(training.engine, self.folder, training.callbacks)
             training.last_checkpoint = path
+            # Older checkpoints do not hold the number of steps: their batches had one size.
+            by_size = len(training.history) * math.ceil(len(training.train) / training.batch_size)
+            training.step = self._steps or by_size
 
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
         """Write the three files; `checkpoint.pt` is the last, since it says that all is saved."""
@@ -56,6 +61,7 @@ class Checkpoint(Callback):
                 best["parameters"] = of_engine["parameters"]
             checkpoint.save(self.folder / "best.pt", {**best, "epoch": training.epoch})
         checkpoint.write(self.folder / "metrics.csv", _table(training.history).encode())
+        self._steps = training.step
         state = {
             "engine": of_engine,
             "history": training.history,
@@ -65,12 +71,13 @@ class Checkpoint(Callback):
         checkpoint.save(training.last_checkpoint, state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best validation bound so far."""
-        return {"best": self.best}
+        """Return the best validation bound so far, and the number of steps."""
+        return {"best": self.best, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.best = state["best"]
+        self._steps = state.get("steps", 0)
 
 
 def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> History:
@@ -114,7 +121,8 @@ def _states_from_rows(history: History) -> dict[str, dict[str, Any]]:
     Old checkpoints, saved before callbacks existed, hold only an engine and a history. For them,
     the states of the callbacks are read from the rows of the history.
     """
-    states = {"Checkpoint": {"best": max(row["validation_bound"] for row in history)}}
+    best = max(row["validation_bound"] for row in history)
+    states: dict[str, dict[str, Any]] = {"Checkpoint": {"best": best}}
     last = history[-1]
     if "lagging" in last:
         states["GuideFirst"] = {"lagging": last["lagging"], "mutual_information": last["led_to"]}

@@ -89,3 +89,15 @@ class Recorder(EagerEngine):
     def evaluate_loss(self, x: Tensor) -> float:
         self.noise.append(torch.rand(()).item())
         return -3.0 * len(x)
+
+
+class Rates(Recorder):
+    """A `Recorder` that records the learning rate of each step, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates: list[float] = []
+
+    def step(self, x: Tensor, observe: Observe) -> float:
+        self.rates.append(self.lr)
+        return super().step(x, observe)

@@ -55,7 +55,7 @@ class Countdown:
     def __init__(self) -> None:
         self.model = self.guide = torch.nn.Linear(1, 1)
         self.objective = ELBO()
-        self.loss = 10.0
+        self.loss, self.lr = 10.0, 1.0
 
     def step(self, x: Tensor, observe: Observe = show) -> float:
         self.loss -= 1.0

@@ -1,0 +1,110 @@
+"""How a run is trained: its engine and its callbacks, from its options."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pyro_vae import training
+from pyro_vae.runs.devices import multiplies_bfloat16
+from pyro_vae.runs.options import Options
+from pyro_vae.training import CompiledEngine, EagerEngine, Engine
+from pyro_vae.training.stopping import seconds_of
+from pyro_vae.vae import VAE
+
+EngineName = Literal["compiled", "eager"]
+
+# The number of training steps, and the seconds, for which compiling saves time: it takes about
+# 20 s, and each step is then about 3 ms faster.
+COMPILING_PAYS = 7000
+COMPILING_PAYS_SECONDS = 60
+
+
+def choose_engine(options: Options, num_examples: int, device: torch.device) -> EngineName:
+    """Return the engine to train with: for `auto`, the one that is expected to be faster.
+
+    Args:
+        options: the options of the run.
+        num_examples: the number of training examples.
+        device: the device of the model.
+    """
+    if options.engine != "auto":
+        return options.engine
+    steps = _num_steps(options, num_examples)
+    seconds = seconds_of(options.budget) if options.budget is not None else math.inf
+    is_long = steps >= COMPILING_PAYS and seconds >= COMPILING_PAYS_SECONDS
+    return "compiled" if device.type == "cpu" and is_long else "eager"
+
+
+def choose_precision(
+    options: Options, engine: EngineName, device: torch.device
+) -> training.Precision:
+    """Return the precision to train with.
+
+    For `auto` that is bfloat16 if the engine is compiled for a processor that multiplies it.
+    """
+    if options.precision != "auto":
+        return options.precision
+    faster = engine == "compiled" and device.type == "cpu" and multiplies_bfloat16()
+    return "bfloat16" if faster else "float32"
+
+
+def make_engine(
+    name: EngineName, precision: training.Precision, vae: VAE, options: Options, may_fall_back: bool
+) -> Engine:
+    """Make an engine. If it may fall back, it is eager where the programs cannot be compiled."""
+    make: Callable[..., Engine] = EagerEngine
+    more = {}
+    if name == "compiled":
+        make, more = CompiledEngine, {"fall_back": may_fall_back}
+    return make(
+        vae.model,
+        vae.guide,
+        options.objective(),
+        options.lr,
+        precision,
+        optimizer=options.optimizer(),
+        clip_norm=options.clip_norm,
+        **more,
+    )
+
+
+def make_callbacks(options: Options, validation: Tensor, folder: Path) -> list[training.Callback]:
+    """Return what happens in training beside the steps, in its order.
+
+    Args:
+        options: the options of the run.
+        validation: validation examples as the likelihood sees them.
+        folder: the run's folder.
+    """
+    callbacks: list[training.Callback] = []
+    if options.budget is not None:
+        callbacks.append(training.Budget(seconds_of(options.budget)))
+    callbacks.append(options.schedule(options.lr))
+    if options.batch_doublings:
+        callbacks.append(training.BatchDoubling(options.batch_doublings))
+    if options.average:
+        callbacks.append(options.average())
+    callbacks.append(training.Validate(validation, options.validate_every, options.validate_by))
+    if options.aggressive:
+        callbacks.append(training.GuideFirst(validation, options.aggressive))
+    if options.diagnose_every:
+        callbacks.append(training.Diagnose(validation, options.diagnose_every))
+    if options.patience:
+        callbacks.append(training.EarlyStopping(options.patience))
+    return [*callbacks, training.Checkpoint(folder)]
+
+
+def describe_length(options: Options, num_examples: int) -> str:
+    """Return in words how long training may be."""
+    limits = [] if options.last_epoch is None else [f"{_num_steps(options, num_examples)} steps"]
+    return ", at most ".join([*limits, *([] if options.budget is None else [options.budget])])
+
+
+def _num_steps(options: Options, num_examples: int) -> float:
+    if options.last_epoch is None:
+        return math.inf
+    return options.last_epoch * math.ceil(num_examples / options.batch_size)
