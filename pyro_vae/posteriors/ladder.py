@@ -37,6 +37,7 @@ class Ladder(Posterior):
     """
 
     support = "layers"
+    top: "_Uppermost"
 
     def __init__(
         self,
