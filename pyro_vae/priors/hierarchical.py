@@ -93,13 +93,13 @@ class Hierarchical(Prior):
 
     def forward(self) -> dist.Distribution:
         """Draw the upper layers, and return p(z | z_top)."""
-        return self._downwards(self.top())
+        return self._given_top(self.top())
 
     def leave_out(self, x: Tensor, kind: Kind) -> dist.Distribution:
         """Draw the upper layers with x left out of the uppermost one, and return p(z | z_top)."""
-        return self._downwards(self.top.leave_out(x, kind))
+        return self._given_top(self.top.leave_out(x, kind))
 
-    def _downwards(self, top: dist.Distribution) -> dist.Distribution:
+    def _given_top(self, top: dist.Distribution) -> dist.Distribution:
         """Draw the uppermost layer and those between it and z, and return p(z | z_top)."""
         *sites, uppermost = upper_sites(len(self.layer_networks))
         z = self.top.code(pyro.sample(uppermost, top))
