@@ -27,7 +27,7 @@ from pyro_vae.priors import Prior, check_support
 class Model(nn.Module):
     """The Pyro program p(x|z) p(z), with sites "z" and "x" in the plate "data".
 
-    With a hierarchical prior, model and guide also have the site "z_top".
+    With a hierarchical prior, model and guide also have the sites "z_top", "z_top2", ..
 
     Args:
         prior: p(z).
@@ -100,7 +100,7 @@ class Guide(nn.Module):
         """
         register("guide", self)
         with pyro.plate("data", len(x)):
-            return pyro.sample("z", self.posterior(self.kind.features(x)))
+            return self.posterior.draw(self.kind.features(x))
 
 
 class VAE(nn.Module):
@@ -131,6 +131,7 @@ class VAE(nn.Module):
         check_support(prior, posterior)
         prior.build(posterior)
         prior.build_for(likelihood.kind)
+        posterior.build(prior)
         self.model = Model(prior, likelihood)
         self.guide = Guide(posterior, likelihood.kind)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_vae import kinds, likelihoods, networks, objectives, posteriors, priors, testing
+from pyro_vae import VAE, kinds, likelihoods, networks, objectives, posteriors, priors, testing
 from pyro_vae.networks import MLP, ConvDecoder, ConvEncoder, Linear, ResidualEncoder
 from pyro_vae.objectives import CIWAE, ELBO, IWAE, MIWAE, PIWAE, RWS, Renyi, TargetKL
 from pyro_vae.testing.subject import nudge
@@ -27,6 +27,13 @@ def q(cls: Callable[..., posteriors.Posterior], **options: Any) -> Callable[...,
 IAF = q(posteriors.IAF, layers=1, hidden=4, context=2)
 ONE_HOT = q(posteriors.Categorical, categories=2)
 VAMP = partial(priors.Vamp, components=3)
+
+RESIDUAL_LADDER = partial(
+    posteriors.Ladder,
+    encoder=partial(ResidualEncoder, channels=[4, 5], blocks=1),
+    top_dim=[2],
+    features=4,
+)
 
 LABEL = kinds.Categories([1], ["label"], [["cat", "dog", "fox"]])
 
@@ -84,6 +91,14 @@ PRIORS: dict[str, Case] = {
     "AR1": (partial(priors.AR1, rate=0.5), {}),
     "Hierarchical": (partial(priors.Hierarchical, network=SMALL), {}),
     "Hierarchical, Vamp": (partial(priors.Hierarchical, top=VAMP, network=SMALL), {}),
+    "Hierarchical of four": (
+        partial(priors.Hierarchical, network=SMALL),
+        {"posterior": q(posteriors.Ladder, top_dim=[2, 1, 2], features=4)},
+    ),
+    "Hierarchical, Vamp over a ladder": (
+        partial(priors.Hierarchical, top=VAMP, network=SMALL),
+        {"posterior": q(posteriors.Ladder, top_dim=2, features=4)},
+    ),
     "Hierarchical, Exemplar": (
         partial(priors.Hierarchical, top=partial(priors.Exemplar, components=3), network=SMALL),
         {},
@@ -116,6 +131,16 @@ POSTERIORS: dict[str, Case] = {
             "prior": partial(priors.Hierarchical, top=priors.UniformSphere, network=Linear),
         },
     ),
+    "Hierarchical of four": (q(posteriors.Hierarchical, top_dim=[2, 1, 2], features=4), {}),
+    "Ladder": (q(posteriors.Ladder, top_dim=2, features=4), {}),
+    "Ladder of four": (q(posteriors.Ladder, top_dim=[1, 2, 1], features=3), {}),
+    "Ladder, residual": (RESIDUAL_LADDER, {"event_shape": (6, 5)}),
+    "Ladder, Vamp": (
+        q(posteriors.Ladder, top_dim=2, features=4),
+        {"prior": partial(priors.Hierarchical, top=VAMP, network=SMALL)},
+    ),
+    "BottomUp": (q(posteriors.BottomUp, top_dim=2, network=SMALL), {}),
+    "BottomUp of four": (q(posteriors.BottomUp, top_dim=[1, 2, 1], network=Linear), {}),
 }
 LIKELIHOODS: dict[str, Case] = {
     "Bernoulli": (likelihoods.Bernoulli, {"mean": True}),
@@ -373,6 +398,8 @@ def test_likelihoods_in_colour(name: str) -> None:
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_posteriors_are_reparameterised(name: str) -> None:
     posterior = POSTERIORS[name][0]((5, 4), 4)
+    if name.startswith("Ladder"):
+        VAE(priors.Hierarchical(4), likelihoods.Bernoulli(4, [5, 4]), posterior)
     assert posterior(torch.rand(6, 5, 4)).has_rsample
     discrete = posterior.support in ("binary", "categorical")
     assert posterior.eval()(torch.rand(6, 5, 4)).has_rsample != discrete

@@ -104,7 +104,7 @@ def smoothness(
         seed: seed of the draws and of the noise.
 
     Raises:
-        InputError: if the codes are discrete, or in two layers, or there are too few examples or
+        InputError: if the codes are discrete, or in layers, or there are too few examples or
             points on a path.
     """
     if vae.posterior.support not in ("real", "sphere"):

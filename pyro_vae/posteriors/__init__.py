@@ -11,19 +11,23 @@ line then takes it by its name.
 """
 
 from pyro_vae.posteriors.autoregressive_flows import IAF, SplineFlow
+from pyro_vae.posteriors.bottom_up import BottomUp
 from pyro_vae.posteriors.discrete import Bernoulli, Categorical
+from pyro_vae.posteriors.ladder import Ladder
 from pyro_vae.posteriors.normals import FullNormal, LowRankNormal, Normal
 from pyro_vae.posteriors.posterior import Encoder, Posterior
 from pyro_vae.posteriors.spherical import PowerSpherical
-from pyro_vae.posteriors.two_layers import Hierarchical
+from pyro_vae.posteriors.top_down import Hierarchical
 
 __all__ = [
     "IAF",
     "Bernoulli",
+    "BottomUp",
     "Categorical",
     "Encoder",
     "FullNormal",
     "Hierarchical",
+    "Ladder",
     "LowRankNormal",
     "Normal",
     "Posterior",

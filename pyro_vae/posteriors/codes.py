@@ -4,14 +4,14 @@ from typing import Literal, Protocol
 
 from pyro_vae.errors import InputError
 
-Latent = Literal["real", "sphere", "binary", "categorical", "two layers"]
+Latent = Literal["real", "sphere", "binary", "categorical", "layers"]
 
 _DESCRIPTIONS: dict[Latent | None, str] = {
     "real": "real vectors",
     "sphere": "on the unit sphere",
     "binary": "binary",
     "categorical": "one-hot",
-    "two layers": "in two layers",
+    "layers": "in several layers",
     None: "in a single layer",
 }
 
@@ -35,7 +35,7 @@ def check_support(prior: HasSupport, posterior: HasSupport) -> None:
         InputError: with the latent space of each.
     """
     if prior.support is None:
-        agree = posterior.support != "two layers"
+        agree = posterior.support != "layers"
     else:
         agree = prior.support == posterior.support
     if not agree:

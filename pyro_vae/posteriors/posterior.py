@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,14 @@ class Posterior(nn.Module, ABC):
 
     Attributes:
         support: the latent space of the codes; the prior must have the same one.
+        upper_dims: for codes in layers, the dimensions of the layers above z, from the lowest to
+            the uppermost.
+        top: for codes in layers, the posterior of the uppermost layer.
     """
 
     support: ClassVar[Latent] = "real"
+    upper_dims: tuple[int, ...] = ()
+    top: "Posterior"
 
     def __init__(self, event_shape: Sequence[int], latent_dim: int) -> None:
         super().__init__()
@@ -42,6 +48,25 @@ class Posterior(nn.Module, ABC):
 
         Args:
             x: the features of x, for images intensities in [0, 1]; shape [..., *event_shape].
+        """
+
+    def draw(self, x: Tensor) -> Tensor:
+        """Draw z at the Pyro site "z", and return it, shape [..., latent_dim].
+
+        Upper layers have sites of their own, which `forward` draws if they come before z.
+
+        Args:
+            x: the features of x, shape [..., *event_shape].
+        """
+        return pyro.sample("z", self(x))
+
+    def build(self, prior: nn.Module) -> None:
+        """Keep the parts of the prior that the posterior shares; by default there are none.
+
+        `VAE` calls it, after it has built the prior.
+
+        Raises:
+            InputError: if the posterior cannot be used with this prior.
         """
 
     def code(self, z: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ FIGURES = (
         lambda ax, run, _: figures.manifold(ax, run.vae, like=run.test[0]),
         of="pictures",
         exists=lambda run, _: (
-            run.options.latent_dim == 2 and run.vae.posterior.support in ("real", "two layers")
+            run.options.latent_dim == 2 and run.vae.posterior.support in ("real", "layers")
         ),
     ),
     RunFigure(

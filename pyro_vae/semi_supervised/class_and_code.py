@@ -66,6 +66,7 @@ class SemiSupervised(nn.Module):
                 "prior",
             )
         prior.build(posterior)
+        posterior.build(prior)
         kind, classes = likelihood.kind, classifier.out_shape.numel()
         _check_shapes(likelihood, posterior, classifier)
         p = torch.tensor(class_probabilities or [1 / classes] * classes)

@@ -104,7 +104,7 @@ class LabelledGuide(nn.Module):
         infer = {"enumerate": "parallel"} if self.sum_out else {}
         with pyro.plate("data", len(x)):
             y = pyro.sample("y", class_given_label(logits, y), infer=infer)
-            return pyro.sample("z", self.posterior(self._with_class(features, y, logits.shape[-1])))
+            return self.posterior.draw(self._with_class(features, y, logits.shape[-1]))
 
     def log_q_y(self, x: Tensor) -> Tensor:
         """Return log q(y|x) of each class, shape [batch, classes].

@@ -69,10 +69,10 @@ def fit_vae(source: Source, options: Options, validation_fraction: float) -> tup
     with preserve_rng_state(None):
         torch.manual_seed(seed)
         vae = make_vae(options, _kind(source), train)
-        if vae.posterior.support == "two layers":
+        if vae.posterior.support == "layers":
             raise InputError(
-                "codes in two layers are no vectors that can be returned: choose a posterior with "
-                "one layer",
+                "codes in several layers are no vectors that can be returned: choose a posterior "
+                "with one layer",
                 "posterior",
             )
         kind = vae.likelihood.kind

@@ -1,4 +1,4 @@
-"""Priors and posteriors run as Pyro programs: those of two layers draw a site of their own."""
+"""Priors and posteriors run as Pyro programs: those of several layers draw sites of their own."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.posteriors import Posterior
 from pyro_vae.testing.subject import Subject, double_by_default
 
 
@@ -14,9 +15,10 @@ class Layers(NamedTuple):
     """The result of calling a prior or a posterior.
 
     Attributes:
-        upper: the distributions of the sites that it drew, by name; empty for most parts.
+        upper: the distributions of the layers above z, by the names of their sites; empty for most
+            parts.
         values: the values of these sites.
-        lower: the distribution that it returned.
+        lower: the distribution of z.
     """
 
     upper: dict[str, Any]
@@ -25,21 +27,29 @@ class Layers(NamedTuple):
 
 
 def call(part: nn.Module, *args: Tensor, values: Mapping[str, Tensor] | None = None) -> Layers:
-    """Call a prior or a posterior, with given values at the sites that it would draw."""
-    program = pyro.poutine.condition(part, dict(values or {}))
-    trace = pyro.poutine.trace(program).get_trace(*args)
+    """Call a prior or a posterior, with given values at the sites that it would draw.
+
+    Args:
+        part: a prior or a posterior.
+        args: what it is called with.
+        values: values of layers by name. That of "z" matters for a posterior that draws upper
+            layers after z.
+    """
+    program: Any = part.draw if isinstance(part, Posterior) else part
+    trace = pyro.poutine.trace(pyro.poutine.condition(program, dict(values or {}))).get_trace(*args)
     sites = {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
+    lower = sites.pop("z")["fn"] if isinstance(part, Posterior) else trace.nodes["_RETURN"]["value"]
     return Layers(
         {name: site["fn"] for name, site in sites.items()},
         {name: site["value"] for name, site in sites.items()},
-        trace.nodes["_RETURN"]["value"],
+        lower,
     )
 
 
 def log_density(part: nn.Module, *args: Tensor, z: Tensor, values: Mapping[str, Tensor]) -> Tensor:
     """Return the log-density of all layers, with the same noise each time, in nats."""
     torch.manual_seed(7)
-    layers = call(part, *args, values=values)
+    layers = call(part, *args, values={**values, "z": z})
     total = layers.lower.log_prob(z)
     for name, distribution in layers.upper.items():
         total = total + distribution.log_prob(values[name])

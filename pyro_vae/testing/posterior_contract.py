@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_vae import networks, priors
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.posteriors import Posterior
+from pyro_vae.posteriors.layers import upper_sites
 from pyro_vae.priors import Prior
 from pyro_vae.testing import integration
 from pyro_vae.testing.derivatives import check_gradients, check_independence
@@ -24,7 +25,7 @@ DEFAULT_PRIOR: dict[str, Callable[..., Prior]] = {
     "sphere": priors.UniformSphere,
     "binary": priors.Bernoulli,
     "categorical": priors.Categorical,
-    "two layers": partial(priors.Hierarchical, network=networks.Linear),
+    "layers": partial(priors.Hierarchical, network=networks.Linear),
 }
 
 
@@ -77,9 +78,18 @@ def check_posterior(
         latent_dim = 4 if getattr(kind, "support", None) == "categorical" else 2
     dim = latent_dim
 
+    def make_prior(q: Posterior) -> Prior:
+        options = {"categories": q.categories} if hasattr(q, "categories") else {}
+        return prior(dim) if prior else DEFAULT_PRIOR[q.support](dim, **options)
+
     def build(seed: int) -> Posterior:
         torch.manual_seed(seed)
-        return make(event_shape, dim)
+        q = make(event_shape, dim)
+        if isinstance(q, Posterior) and q.upper_dims:  # it may share networks with its prior
+            p = make_prior(q)
+            p.build(q)
+            q.build(p)
+        return q
 
     with isolated(seed):
         with subject.during("building the posterior"):
@@ -101,10 +111,9 @@ def check_posterior(
             _check_state(subject, q, build(seed + 1).double(), x)
 
         def vae() -> VAE:
-            q = build(seed)
-            options = {"categories": q.categories} if hasattr(q, "categories") else {}
-            p = prior(dim) if prior else DEFAULT_PRIOR[q.support](dim, **options)
-            return VAE(p, Bernoulli(dim, event_shape, networks.Linear), q)
+            torch.manual_seed(seed)
+            q = make(event_shape, dim)
+            return VAE(make_prior(q), Bernoulli(dim, event_shape, networks.Linear), q)
 
         with subject.during("a step of SVI"):
             images = binary_images(event_shape)
@@ -165,6 +174,8 @@ def _check_mode(subject: Subject, q: Posterior, x: Tensor, dim: int) -> None:
     subject.require(together.isfinite().all(), "log q(z|x) of a sample is not a finite number")
     layers = call(copy.deepcopy(q).float(), torch.full_like(x[:1], 1e3).float())
     log_q = layers.lower.log_prob(layers.lower.sample())
+    for name, fn in layers.upper.items():
+        log_q = log_q + fn.log_prob(layers.values[name])
     subject.require(
         log_q.isfinite().all(),
         "for x of 1000, in single precision, log q(z|x) of a sample is not finite",
@@ -180,17 +191,19 @@ def _codes(q: Posterior, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
 def _sum_of_draws(q: Posterior, x: Tensor) -> Tensor:
     torch.manual_seed(3)
-    z = call(q, x).lower.rsample()
-    return (z * torch.arange(1.0, z.shape[-1] + 1)).sin().sum()
+    layers = call(q, x)
+    draws = layers.lower.rsample(), *layers.values.values()
+    return sum((z * torch.arange(1.0, z.shape[-1] + 1)).sin().sum() for z in draws)
 
 
 def _check_densities(subject: Subject, q: Posterior, x: Tensor, tolerance: float) -> None:
     layers = call(q, x)
-    top: Any = getattr(q, "top", None)
     densities: list[tuple[str, Any, Posterior | None]] = [
-        ("q(z|x)", layers.lower, None if layers.upper else q),
-        *[(f"q({name}|x)", fn, top) for name, fn in layers.upper.items()],
+        ("q(z|x)", layers.lower, None if layers.upper else q)
     ]
+    for name, fn in layers.upper.items():
+        is_uppermost = name == upper_sites(len(layers.upper))[-1]
+        densities.append((f"q({name}|x)", fn, q.top if is_uppermost else None))
     for name, fn, family in densities:
         support, categories = getattr(family, "support", "real"), getattr(family, "categories", 0)
         rule = integration.codes(support, fn.event_shape.numel(), categories)

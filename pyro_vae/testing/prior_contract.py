@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_vae import networks, posteriors
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.posteriors import Posterior
+from pyro_vae.posteriors.layers import upper_sites
 from pyro_vae.priors import Prior, check_support
 from pyro_vae.testing import integration
 from pyro_vae.testing.derivatives import check_gradients
@@ -31,7 +32,7 @@ DEFAULT_POSTERIOR: dict[str | None, Callable[..., Posterior]] = {
     "sphere": posteriors.PowerSpherical,
     "binary": posteriors.Bernoulli,
     "categorical": posteriors.Categorical,
-    "two layers": partial(posteriors.Hierarchical, top_dim=2, features=4),
+    "layers": partial(posteriors.Hierarchical, top_dim=2, features=4),
 }
 
 
@@ -48,7 +49,7 @@ def check_prior(
 
     p(z) has batch shape [] and event shape [latent_dim]; log-probabilities of samples are finite;
     `expand` works; samples are where `support` says; the density integrates to one and samples have
-    its moments (both layers' do, for `two layers`); gradients reach every parameter and agree with
+    its moments (for codes in layers, those of each); gradients reach every parameter and agree with
     finite differences; a state that is loaded into another prior gives the same density; and SVI
     lowers the loss of a VAE with this prior and moves all its parameters.
 
@@ -202,7 +203,8 @@ def _densities(prior: Prior, q: Posterior) -> list[tuple[str, Any, str | None]]:
         return [("p(z)", layers.lower, support)]
     found: list[tuple[str, Any, str | None]] = []
     for name, fn in layers.upper.items():
-        found.append((f"p({name})", fn, getattr(getattr(q, "top", None), "support", None)))
+        is_uppermost = name == upper_sites(len(layers.upper))[-1]
+        found.append((f"p({name})", fn, q.top.support if is_uppermost else "real"))
     for _ in range(3):
         values = {name: draw(fn, 1)[0] for name, fn in layers.upper.items()}
         found.append((f"p(z | {', '.join(values)})", call(prior, values=values).lower, "real"))

@@ -105,9 +105,9 @@ def test_refusals() -> None:
         (lambda: posteriors.Bernoulli([3], 2, temperature=-1), "temperature"),
         (lambda: posteriors.Bernoulli([3], 2, temperature=float("nan")), "temperature"),
         (lambda: posteriors.Categorical([3], 5, categories=2), "no whole number"),
-        (lambda: posteriors.Hierarchical([3], 2, top_dim=0), "top_dim has to be at least 1"),
+        (lambda: posteriors.Hierarchical([3], 2, top_dim=0), "top_dim have to be positive"),
         (lambda: posteriors.Hierarchical([3], 2, features=0), "features has to be at least 1"),
-        (lambda: posteriors.Hierarchical([3], 2, top=posteriors.Hierarchical), "two layers"),
+        (lambda: posteriors.Hierarchical([3], 2, top=posteriors.Hierarchical), "uppermost layer"),
     ]
     for make, message in refused:
         with pytest.raises(InputError, match=message):

@@ -311,7 +311,7 @@ def test_gain_over_the_standard_normal(name: str) -> None:
     )
     dim = posterior.latent_dim
     weight = 2 * torch.linalg.qr(torch.randn(dim, dim))[0][:2].double()
-    z, log_w = codes(posterior.support) if posterior.support != "two layers" else grid()
+    z, log_w = codes(posterior.support) if posterior.support != "layers" else grid()
     log_p = log_prior(z) + log_w
     kept = log_p > log_p.max() - 40
     z, log_p = z[kept], log_p[kept]

@@ -237,8 +237,11 @@ REFUSED = [
     (["--posterior", "Flow"], ["--posterior", "choose ", " Normal, "]),
     (["--prior", "UniformSphere"], ["on the unit sphere", "real vectors", "two that agree"]),
     (["--posterior", "Bernoulli"], ["StandardNormal are real vectors", "Bernoulli are binary"]),
-    (["--prior", "Hierarchical"], ["in two layers", "choose two that agree"]),
-    (["--posterior", "Hierarchical", "--prior", "Vamp"], ["in a single layer", "in two layers"]),
+    (["--prior", "Hierarchical"], ["in several layers", "choose two that agree"]),
+    (
+        ["--posterior", "Hierarchical", "--prior", "Vamp"],
+        ["in a single layer", "in several layers"],
+    ),
     (
         ["--prior", "Hierarchical", "--posterior", "Hierarchical", "--prior.top", "UniformSphere"],
         ["on the unit sphere", "real vectors"],

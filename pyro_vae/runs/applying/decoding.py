@@ -18,7 +18,7 @@ def moments(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor] | None:
         vae: the VAE.
         x: examples as the likelihood sees them, shape [N, *event].
     """
-    if vae.posterior.support == "two layers":
+    if vae.posterior.support == "layers":
         return None
     q = vae.posterior(vae.likelihood.kind.features(x))
     try:
@@ -91,7 +91,7 @@ def draw_examples(vae: VAE, like: Tensor, temperature: float) -> Tensor:
     with pyro.plate("data", len(like)):
         p = prior()
         if temperature != 1:
-            p = _cooled(p, temperature, vae.posterior.support != "two layers")
+            p = _cooled(p, temperature, vae.posterior.support != "layers")
         z = pyro.sample("z", p)
         x: Tensor = pyro.sample("x", likelihood(prior.code(z)))
     return x

@@ -157,7 +157,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
 
 def _check_posterior(vae: VAE, features: Tensor) -> None:
     """Refuse posteriors that their mean and scale do not describe."""
-    base = vae.posterior(features) if vae.posterior.support != "two layers" else None
+    base = vae.posterior(features) if vae.posterior.support != "layers" else None
     while isinstance(base, torch.distributions.Independent):
         base = base.base_dist
     if not isinstance(base, torch.distributions.Normal):
