@@ -2,12 +2,12 @@
 
 import hashlib
 from dataclasses import asdict, is_dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import pyro_vae
 from pyro_vae.bounds.program_state import state_hash
 from pyro_vae.runs import data_form, validation_scores
 from pyro_vae.runs.applying.trained import Trained
@@ -29,7 +29,7 @@ def request(model: Trained, verb: str, data: str | None, **options: Any) -> dict
         "verb": verb,
         "model": _of_model(model),
         "device": model.device.type,
-        "version": f"{pyro_vae.__version__}, torch {torch.__version__}",
+        "version": f"{version('pyro_vae')}, torch {torch.__version__}",
         "data": None if data is None else _of_data(data),
     }
     return asked | {name: _plain(value) for name, value in options.items()}
