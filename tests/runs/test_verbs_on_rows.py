@@ -234,22 +234,55 @@ def test_one_condition_is_given_by_its_value(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.load(tmp_path / f"{number}.npy"), expected)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_leaves_nothing(digits: Path, tmp_path: Path, stop: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_an_interrupted_command_continues(
+    digits: Path, tmp_path: Path, stop: signal.Signals, code: int
+) -> None:
     x = np.load(digits / "new.npy")
-    np.save(tmp_path / "many.npy", np.tile(x, (100, 1, 1)))
-    line = ["score", digits / "run", "--data", "many.npy", "--out", "scores.csv"]
+    np.save(tmp_path / "many.npy", np.tile(x, (90, 1, 1)))  # three chunks
+    line = f"score {digits / 'run'} --data many.npy --num_samples 10 --out"
     process = subprocess.Popen(
-        command(*line), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+        command(*line.split(), "scores.csv"),
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    while not list(tmp_path.glob(".scores*")):  # until the first rows are written
+    pieces = tmp_path / ".scores.csv.unfinished"
+    while not (pieces / "0.npz").exists():
         assert process.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(stop)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert error == "\ninterrupted - scores.csv was not written\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["many.npy"]
+    assert process.returncode == code
+    said = "\ninterrupted - scores.csv was not written: the same command continues\n"
+    assert error == ("" if stop == signal.SIGKILL else said)
+    assert {path.name for path in tmp_path.iterdir()} == {"many.npy", pieces.name}
+    again = io.StringIO()
+    with contextlib.chdir(tmp_path), contextlib.redirect_stderr(again):
+        with pytest.raises(SystemExit):
+            commands.main([*line.split(), "scores.csv", "--num_samples", "11"])
+        assert "had another num_samples" in again.getvalue()
+        assert "(option --overwrite)" in again.getvalue()
+        commands.main([*line.split(), "scores.csv"])
+        commands.main([*line.split(), "whole.csv"])
+    assert re.search("scored [48],(808|904) more rows in", again.getvalue()), again.getvalue()
+    assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not pieces.exists()
+
+
+def test_draws_and_intervals(digits: Path, table: Path) -> None:
+    np.save(digits / "two.npy", np.load(digits / "new.npy")[:2])
+    work_here(digits, "encode run --data two.npy --out drawn.npz --draws 3", 2)
+    assert np.load(digits / "drawn.npz")["draw"].shape == (2, 3, 2)
+    line = "impute run --data new.csv --num_samples 50 --draws 2 --intervals --out drawn.csv"
+    work_here(table, line, 40)
+    drawn = pd.read_csv(table / "drawn.csv")
+    names = ["height", "children", "city", "sex", "age"]
+    ends = [f"{side}_{name}" for side in ("lower", "upper") for name in ("height", "children")]
+    assert list(drawn) == [*names, *ends, *(f"draw{k}_{name}" for k in (0, 1) for name in names)]
 
 
 def test_own_classes_need_trust(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class OutputFile:
             raise InputError(f"{self.path} is a folder: choose the name of a file", "out")
         if self.path.exists() and not overwrite:
             raise InputError(
-                f"{self.path} exists: choose another name, or add --overwrite to replace it", "out"
+                f"{self.path} exists: choose another name, or overwrite it", "overwrite"
             )
         if not self.path.parent.is_dir():
             raise InputError(f"there is no folder {self.path.parent}: make it first", "out")

@@ -92,7 +92,7 @@ class Pieces:
         number = 0
         while True:
             try:
-                with np.load(self._path(number)) as piece:
+                with self._path(number).open("rb") as file, np.load(file) as piece:
                     arrays = {str(name): piece[name] for name in piece.files}
             except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
                 return
