@@ -11,6 +11,7 @@
 | `files_of_rows` | the same on files: `score_file`, `encode_file`, .. |
 | `row_writer`, `picture_writer` | the files that are written: numbers, and grids of pictures |
 | `exported` | encoder and decoder as programs that run without pyro_vae |
+| `exported_encoders` | what an exported encoder takes and gives, for each family of q(z given x) |
 | `answers` | what `Trained` returns |
 """
 
