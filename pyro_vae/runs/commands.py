@@ -22,6 +22,12 @@ def train(arguments: Sequence[str] | None = None) -> None:
         arguments: the arguments of the command line; by default those of this process.
     """
     malloc.keep_freed()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments in (["--help"], ["-h"]):
+        from pyro_vae.runs import training_help
+
+        print(training_help.page(), end="")
+        sys.exit(0)
     with command_line.one_line_errors():
         options = command_line.parse_training(arguments)
 

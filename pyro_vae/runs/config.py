@@ -10,7 +10,7 @@ from pyro_vae import data
 from pyro_vae.errors import InputError
 from pyro_vae.runs import bounded_yaml, trust
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
+from pyro_vae.runs.parser import TRUST, Parser, add_starting_options
 
 NAMES = tuple(Options.__dataclass_fields__)
 BY_KIND = "pyro_vae.likelihoods.ByKind"  # the class path of a likelihood that was not named
@@ -28,20 +28,7 @@ def parser(trust_code: bool = False) -> Parser:
     """
     result = Parser(description="Train a VAE by SVI, and bound log p(x) on held-out data.")
     result.trust_code = trust_code
-    result.add_argument(
-        "--config",
-        action="config",
-        help="A YAML file of options, such as a run's config.yaml. Options on the command line "
-        "override it. If you name another class for a part, it keeps those options of the file "
-        "that both classes have.",
-    )
-    result.add_argument(
-        "--out",
-        type=str | None,
-        help="The new folder for the run; runs/DATA-TIME by default.",
-    )
-    result.add_argument("--resume", type=str | None, help="The folder of a run to continue.")
-    add_trust_code(result)
+    add_starting_options(result)
     result.add_class_arguments(Options, as_group=False)
     return result
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pyro_vae import data as data_sets
 from pyro_vae import likelihoods, objectives, posteriors, priors, training
 from pyro_vae.kinds import Binarization, Kind
 from pyro_vae.likelihoods import Likelihood
@@ -23,7 +22,8 @@ class Options:
     """Everything that is needed to repeat a run.
 
     Args:
-        data: {sources}.
+        data: digits, mnist, fashion_mnist, kmnist, emnist, or the path of a .npy or .npz or .csv or
+            .tsv or .parquet or .pt or .h5ad file, or of a folder of pictures.
         columns: Kinds of columns by name, instead of those that were inferred: binary, real,
             positive, counts, categories, or ordered, with its order ("ordered low < high"). The
             name `all` stands for all columns or pixels of an array. Names with dots, commas or
@@ -51,7 +51,7 @@ class Options:
             data.
         posterior: q(z|x), with its encoder network.
         objective: What training maximises.
-        epochs: The number of passes over the training examples; by default {epochs}, or as many as
+        epochs: The number of passes over the training examples; by default 200, or as many as
             the budget allows.
         budget: The time that training may take, such as 90s, 10min or 1.5h. Schedules stretch to
             it. A run with a budget cannot be repeated bit for bit.
@@ -148,11 +148,3 @@ class Options:
     def hiding_seed(self) -> int:
         """The seed of the choice of values that are hidden: none of those of the noise in them."""
         return stream_seed(self.data_seed, HIDING)
-
-
-# The help of --data lists the sources that there are.
-Options.__doc__ = (
-    str(Options.__doc__)
-    .replace("{sources}", data_sets.describe_sources())
-    .replace("{epochs}", str(EPOCHS))
-)

@@ -57,6 +57,24 @@ def add_trust_code(to: Parser) -> None:
     )
 
 
+def add_starting_options(to: Parser) -> None:
+    """Add the options that start or resume a run to a parser."""
+    to.add_argument(
+        "--config",
+        action="config",
+        help="A YAML file of options, such as a run's config.yaml. Options on the command line "
+        "override it. If you name another class for a part, it keeps those options of the file "
+        "that both classes have.",
+    )
+    to.add_argument(
+        "--out",
+        type=str | None,
+        help="The new folder for the run; runs/DATA-TIME by default.",
+    )
+    to.add_argument("--resume", type=str | None, help="The folder of a run to continue.")
+    add_trust_code(to)
+
+
 def explain(message: str) -> str:
     """Rewrite an error message of jsonargparse as one line that names the option and the choices.
 

@@ -222,13 +222,20 @@ def export(arguments: Sequence[str] | None = None) -> None:
         arguments: the arguments of the command line; by default those of this process.
     """
     parser = Parser(
-        description="Write a folder with programs of torch.export: features.pt2 (x to its "
-        "features), encoder.pt2 (features to mean and scale of q(z|x)), decoder.pt2 (z to what is "
-        "typical of p(x|z)), and model.json, which says what goes in and what comes out. They run "
-        "where pyro_vae is not installed. Only for the posterior Normal."
+        description="Write a folder with programs: features (x to its features), encoder "
+        "(features to the parameters of q(z|x); for flows, features and noise to z), decoder (z to "
+        "what is typical of p(x|z)), and model.json, which says what goes in and what comes out. "
+        "They run where pyro_vae is not installed."
     )
     parser.add_argument("run", help="The folder of a trained run.")
     parser.add_argument("--out", type=str, required=True, help="The folder to make.")
+    parser.add_argument(
+        "--format",
+        type=Literal["torch", "onnx"],
+        default="torch",
+        help="The programs are those of torch.export (.pt2), or of ONNX (.onnx), which takes pip "
+        "install 'pyro_vae[onnx]'.",
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="Replace the folder of an earlier export."
     )
@@ -245,7 +252,7 @@ def export(arguments: Sequence[str] | None = None) -> None:
         _stopped_like_interrupted(),
     ):
         model = applying.load(options.run, trust_code=options.trust_code)
-        names = applying.export(model, options.out, overwrite=options.overwrite)
+        names = applying.export(model, options.out, options.format, overwrite=options.overwrite)
         print(f"exported {', '.join(names)}: {options.out}", file=sys.stderr)
 
 

@@ -6,17 +6,25 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from torch import Tensor
+from torch.distributions.transforms import ComposeTransform, ReshapeTransform
 
 import pyro_vae
 from pyro_vae import InputError
+from pyro_vae.distributions import PowerSpherical
 from pyro_vae.kinds import Conditional
+from pyro_vae.posteriors import IAF, Hierarchical, Posterior, SplineFlow
 from pyro_vae.runs import applying, commands, config
-from pyro_vae.runs.applying.decoding import moments, typical
+from pyro_vae.runs.applying.decoding import typical
+from pyro_vae.runs.applying.exported_encoders import encoder_programs
 from pyro_vae.runs.run import Run
 
 SMALL = "--num_samples 5 --num_examples 20 --diagnose_every 0 --epochs 1 --device cpu "
@@ -33,17 +41,42 @@ sys.meta_path.insert(0, Guard())
 folder = pathlib.Path(sys.argv[1])
 about = json.loads((folder / "out/model.json").read_text())
 given = torch.load(folder / "given.pt", weights_only=True)
-features = torch.export.load(folder / "out" / about["features"]["program"]).module()
-encoder = torch.export.load(folder / "out" / about["encoder"]["program"]).module()
-decoder = torch.export.load(folder / "out" / about["decoder"]["program"]).module()
-found = features(given["x"])
-assert list(found.shape[1:]) == about["features"]["shape"]
+
+def program(name):
+    path = folder / "out" / about[name]["program"]
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    names = [each.name for each in session.get_inputs()]
+
+    def run(*inputs):
+        arrays = [each.numpy() for each in inputs]
+        found = session.run(None, dict(zip(names, arrays, strict=True)))
+        return [torch.from_numpy(each) for each in found]
+
+    return run
+
+def tensors(found):
+    return [found] if isinstance(found, torch.Tensor) else list(found)
+
+features = program("features")(given["x"])
+(features,) = tensors(features)
+assert list(features.shape[1:]) == about["features"]["shape"]
 assert list(given["x"].shape[1:]) == about["x"]["shape"]
-mean, scale = encoder(found)
-x = decoder(mean, *given["y"])
-assert list(x.shape[1:]) == about["x"]["shape_without_conditions"]
-single = decoder(mean[:1], *(y[:1] for y in given["y"]))
-torch.save([found, mean, scale, x, single], folder / "found.pt")
+found = [features]
+for name in ("top_encoder", "encoder"):
+    if name in about:
+        outputs = tensors(program(name)(features, *given[name]))
+        assert len(outputs) == len(about[name]["outputs"])
+        assert len(about[name]["inputs"]) == 1 + len(given[name])
+        found += outputs
+decoder = program("decoder")
+found += tensors(decoder(given["z"], *given["y"]))
+assert list(found[-1].shape[1:]) == about["x"]["shape_without_conditions"]
+found += tensors(decoder(given["z"][:1], *(y[:1] for y in given["y"])))
+torch.save(found, folder / "found.pt")
 assert not {"pyro_vae", "pyro"} & set(sys.modules)
 """
 
@@ -67,6 +100,15 @@ CASES = {
     "table": (table(), ""),
     "holes": (table().mask(draw.random((150, 4)) < [0.2, 0.1, 0.1, 0]), ""),
     "given": (table(), "--condition city,income"),
+    "full": (None, "--posterior FullNormal"),
+    "low rank": (None, "--posterior LowRankNormal"),
+    "flow": (None, "--posterior IAF --prior Flow"),
+    "splines": (table(), "--posterior SplineFlow"),
+    "sphere": (None, "--posterior PowerSpherical --prior UniformSphere"),
+    "bits": (None, "--posterior Bernoulli --prior Bernoulli"),
+    "one-hot": (None, "--posterior Categorical --prior Categorical --latent_dim 8"),
+    "layers": (None, "--posterior Hierarchical --prior Hierarchical"),
+    "flow on top": (None, "--posterior Hierarchical --posterior.top IAF --prior Hierarchical"),
 }
 
 
@@ -83,36 +125,92 @@ def train(folder: Path, rows: pd.DataFrame | None, arguments: str) -> applying.T
     return pyro_vae.load(folder / "run")
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_programs_run_without_the_package(case: str, tmp_path: Path) -> None:
-    model = train(tmp_path, *CASES[case])
+def parameters(q: Any, u: Tensor) -> list[Tensor]:
+    """Return what an encoder gives of q(z|x), by torch's own names; of a flow a draw from u."""
+    match q:
+        case dist.TransformedDistribution() if not isinstance(q.transforms[0], ReshapeTransform):
+            z = ComposeTransform(q.transforms)(u)
+            return [z, q.log_prob(z)]
+        case dist.MultivariateNormal():
+            return [q.mean, torch.linalg.cholesky(q.covariance_matrix)]
+        case dist.LowRankMultivariateNormal():
+            return [q.mean, q.cov_factor, q.cov_diag]
+        case PowerSpherical():
+            return [q.loc, q.concentration]
+        case dist.TransformedDistribution():
+            return [q.base_dist.base_dist.probs]
+        case _ if q.support.is_discrete:
+            return [q.mean]
+    return [q.mean, q.stddev]
+
+
+def check(tmp_path: Path, model: applying.Trained, *options: str) -> None:
+    """Export a model, run the programs elsewhere, and compare what they give with the model."""
     with contextlib.chdir(tmp_path):
-        commands.main(["export", "run", "--out", "out"])
-    x, kind = torch.load(tmp_path / "x.pt"), model.kind
+        commands.main(["export", "run", "--out", "out", *options])
+    x, kind, vae = torch.load(tmp_path / "x.pt"), model.kind, model.vae
     y = [kind.parted(x)[1]] if isinstance(kind, Conditional) else []
-    torch.save({"x": x, "y": y}, tmp_path / "given.pt")
+    with torch.no_grad():
+        features, top = kind.features(x), vae.posterior
+        given: dict[str, Any] = {"x": x, "y": y, "z": vae.guide(x)}
+        below = []
+        if isinstance(top, Hierarchical):
+            z_top = pyro.poutine.trace(top).get_trace(features).nodes["z_top"]["value"]
+            q = pyro.poutine.condition(top, {"z_top": z_top})(features)
+            given["encoder"], below, top = [z_top], parameters(q, z_top), top.top
+        u = torch.randn(len(x), top.latent_dim)
+        name = "top_encoder" if below else "encoder"
+        given[name] = [u] if isinstance(top, IAF | SplineFlow) else []
+        expected = [features, *parameters(top(features), u), *below]
+        decoded = typical(vae, vae.prior.code(given["z"]), x)
+    own = kind.parted(decoded)[0] if isinstance(kind, Conditional) else decoded
+    torch.save(given, tmp_path / "given.pt")
     here = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(
         [sys.executable, "-I", "-c", ALONE, tmp_path], check=True, env=here, cwd=tmp_path
     )
     found = torch.load(tmp_path / "found.pt")
-    with torch.no_grad():
-        mean, scale = moments(model.vae, x) or pytest.fail("no moments")
-        decoded = typical(model.vae, model.vae.prior.code(mean), x)
-    own = kind.parted(decoded)[0] if isinstance(kind, Conditional) else decoded
-    expected = [kind.features(x), mean, scale, own, own[:1]]
-    for here_, there in zip(expected, found, strict=True):
-        torch.testing.assert_close(there, here_.view(there.shape), rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip([*expected, own, own[:1]], found, strict=True):
+        torch.testing.assert_close(theirs, ours.view(theirs.shape), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_programs_run_without_the_package(case: str, tmp_path: Path) -> None:
+    model = train(tmp_path, *CASES[case])
+    check(tmp_path, model)
     text = (tmp_path / "out/model.json").read_text()
     assert json.loads(text) == applying.exported.describe(model)
+
+
+@pytest.mark.parametrize("case", ["holes", "low rank", "flow"])
+def test_programs_of_onnx_run_without_the_package(case: str, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    check(tmp_path, train(tmp_path, *CASES[case]), "--format", "onnx")
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".onnx", ".json"}
+
+
+def test_onnx_asks_for_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = train(tmp_path, None, "")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"pyro_vae\[onnx\]") as caught:
+        applying.export(model, tmp_path / "out", "onnx")
+    assert caught.value.parameter == "format" and not (tmp_path / "out").exists()
+
+
+class Odd(Posterior):
+    """Student's t, which is none of those that are exported."""
+
+    def forward(self, x: Tensor) -> dist.Distribution:
+        return dist.StudentT(5, x.flatten(1)[:, : self.latent_dim], 1.0).to_event(1)
 
 
 def test_what_cannot_be_exported_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = train(tmp_path, None, "--posterior IAF")
-    with pytest.raises(InputError, match="encoder of IAF cannot be exported"):
-        applying.export(model, tmp_path / "out")
+    model = train(tmp_path, None, "")
+    with pytest.raises(InputError, match=r"encoder of Odd cannot be exported, .* is StudentT: "):
+        encoder_programs(Odd([8, 8], 3), 3)
     for folder, said in (("run", "exists: .*--overwrite"), ("no/out", "there is no folder")):
         with pytest.raises(InputError, match=said):
             applying.export(model, tmp_path / folder, overwrite=False)

@@ -15,6 +15,7 @@
 | `pieces` | results of chunks in a hidden folder, until the file is whole |
 | `requests` | all that results depend on: whether a call goes on after an interrupted one |
 | `exported` | encoder and decoder as programs that run without pyro_vae |
+| `exported_encoders` | what an exported encoder takes and gives, for each family of q(z given x) |
 | `answers` | what `Trained` returns |
 """
 

@@ -1,21 +1,25 @@
-"""Encoder and decoder as programs of `torch.export`, which run without pyro_vae.
+"""Encoder and decoder as programs of `torch.export` or ONNX, which run without pyro_vae.
 
 | file | program |
 |---|---|
 | `features.pt2` | x, `float32` [N, *x] -> its features [N, *features] |
-| `encoder.pt2` | features -> mean and scale of q(z given x), two tensors [N, latent_dim] |
+| `encoder.pt2` | features -> the parameters of q(z given x); see `exported_encoders` |
+| `top_encoder.pt2` | the same for the upper one of two layers, if there are two |
 | `decoder.pt2` | z [N, latent_dim] -> what is typical of p(x given z) |
 | `model.json` | shapes, units, and how x and its features are made |
 
 N may be any number above zero. With conditions y the first program takes [N, D + Dy], the values of
-x and behind them those of y. The decoder then takes z and y, and returns x alone.
+x and behind them those of y. The decoder then takes z and y, and returns x alone. Programs of ONNX
+have the suffix `.onnx`.
 """
 
+import gc
+import importlib.util
 import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -37,10 +41,13 @@ from pyro_vae.kinds import (
 from pyro_vae.kinds.standardised import Standardised
 from pyro_vae.likelihoods import Given
 from pyro_vae.runs.applying.decoding import typical_of_x
+from pyro_vae.runs.applying.exported_encoders import encoder_programs
 from pyro_vae.runs.applying.trained import Trained
 from pyro_vae.vae import VAE
 
-FILES = ("features.pt2", "encoder.pt2", "decoder.pt2", "model.json")
+Format = Literal["torch", "onnx"]
+SUFFIXES: dict[Format, str] = {"torch": "pt2", "onnx": "onnx"}
+PROGRAMS = ("features", "encoder", "top_encoder", "decoder")
 ROWS = 3  # of the example with which programs are traced
 
 
@@ -51,16 +58,6 @@ class _Features(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.kind.features(x)
-
-
-class _Encoder(nn.Module):
-    def __init__(self, vae: VAE) -> None:
-        super().__init__()
-        self.posterior = vae.posterior
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        q = self.posterior(features)
-        return q.mean, q.stddev
 
 
 class _Decoder(nn.Module):
@@ -78,49 +75,54 @@ class _Decoder(nn.Module):
         return typical_of_x(likelihood, kind, code)
 
 
-def export(model: Trained, folder: str | Path, *, overwrite: bool = True) -> list[str]:
+def export(
+    model: Trained, folder: str | Path, format: Format = "torch", *, overwrite: bool = True
+) -> list[str]:
     """Write encoder and decoder as programs that run without pyro_vae.
 
     Args:
         model: a trained model, on the CPU.
         folder: the folder to make: it is whole, or it is not there.
+        format: of the programs: those of `torch.export`, or ONNX.
         overwrite: whether a folder of an earlier export is replaced.
 
     Returns:
         The names of the files.
 
     Raises:
-        InputError: if q(z|x) is not a normal distribution with independent dimensions, a part
-            cannot be exported, or the folder cannot be written.
+        InputError: if a part cannot be exported, packages are missing, or the folder cannot be
+            written.
     """
     folder = Path(folder)
     _check_place(folder, overwrite)
+    if format == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
+        raise InputError('the format onnx needs pip install "pyro_vae[onnx]"', "format")
     kind, vae = model.kind, model.vae
-    latent = (ROWS, model.options.latent_dim)
+    latent = torch.zeros(ROWS, model.options.latent_dim)
+    encoders = encoder_programs(vae.posterior, ROWS)
     parts: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
         "features": (_Features(kind), (kind.filler.expand(kind.shape).expand(ROWS, *kind.shape),)),
-        "encoder": (_Encoder(vae), (torch.zeros(ROWS, *kind.feature_shape),)),
-        "decoder": (_Decoder(vae), (torch.zeros(latent),)),
+        **{name: (each.module, each.inputs) for name, each in encoders.items()},
+        "decoder": (_Decoder(vae), (latent,)),
     }
     if isinstance(kind, Conditional):
         y = kind.filler[kind.size :].expand(ROWS, -1)
-        parts["decoder"] = (_Decoder(vae), (torch.zeros(latent), y.float()))
-    with torch.no_grad():
-        _check_posterior(vae, parts["encoder"][1][0])
+        parts["decoder"] = (_Decoder(vae), (latent, y.float()))
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
         for name, (module, inputs) in parts.items():
-            torch.export.save(_program(name, module, inputs), unfinished / f"{name}.pt2")
-        text = json.dumps(describe(model), indent=2, ensure_ascii=False, allow_nan=False)
+            path = unfinished / f"{name}.{SUFFIXES[format]}"
+            _save(_program(name, module, inputs), name, path)
+        text = json.dumps(describe(model, format), indent=2, ensure_ascii=False, allow_nan=False)
         (unfinished / "model.json").write_text(text + "\n", encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return list(FILES)
+    return [*(f"{name}.{SUFFIXES[format]}" for name in parts), "model.json"]
 
 
 def _program(
@@ -140,6 +142,29 @@ def _program(
             f"torch.export cannot export the {name} of this model ({type(error).__name__}): use "
             "the run with pyro_vae"
         ) from error
+    finally:
+        # torch.export makes a subclass of each module's class, with the same name. Options name
+        # classes by their names alone, so they must not stay.
+        gc.collect()
+
+
+def _save(program: torch.export.ExportedProgram, name: str, path: Path) -> None:
+    """Write a program, in the format of the suffix."""
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+        return
+    # Without what no output needs, such as checks of a matrix, which ONNX may not have.
+    program.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+    try:
+        converted = torch.onnx.export(program, dynamo=True, verbose=False)
+    except Exception as error:  # torch raises many, for what ONNX does not have
+        raise InputError(
+            f"ONNX cannot express the {name} of this model ({type(error).__name__}): use the "
+            "format torch",
+            "format",
+        ) from error
+    assert converted is not None
+    converted.save(path)
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:
@@ -151,25 +176,16 @@ def _check_place(folder: Path, overwrite: bool) -> None:
         raise InputError(
             f"{folder} exists: choose another name, or add --overwrite to replace it", "out"
         )
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - set(FILES):
+    files = {f"{name}.{suffix}" for name in PROGRAMS for suffix in SUFFIXES.values()}
+    files.add("model.json")
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - files:
         raise InputError(f"{folder} is no folder of an export: choose another name", "out")
 
 
-def _check_posterior(vae: VAE, features: Tensor) -> None:
-    """Refuse posteriors that their mean and scale do not describe."""
-    base = vae.posterior(features) if vae.posterior.support != "layers" else None
-    while isinstance(base, torch.distributions.Independent):
-        base = base.base_dist
-    if not isinstance(base, torch.distributions.Normal):
-        raise InputError(
-            f"the encoder of {type(vae.posterior).__name__} cannot be exported: only that of the "
-            "posterior Normal can, which gives a mean and a scale"
-        )
-
-
-def describe(model: Trained) -> dict[str, Any]:
+def describe(model: Trained, format: Format = "torch") -> dict[str, Any]:
     """Return what `model.json` says."""
-    kind, form = model.kind, model.form
+    kind, form, suffix = model.kind, model.form, SUFFIXES[format]
+    encoders = encoder_programs(model.vae.posterior, ROWS)
     is_given = isinstance(kind, Conditional)
     return {
         "format": "pyro_vae export, version 1",
@@ -186,18 +202,16 @@ def describe(model: Trained) -> dict[str, Any]:
             "base_measure": kind.base_measure().name,
         },
         "features": {
-            "program": "features.pt2",
+            "program": f"features.{suffix}",
             "shape": list(kind.feature_shape),
             "from_x": _features_from_x(kind),
         },
-        "encoder": {
-            "program": "encoder.pt2",
-            "inputs": ["features"],
-            "outputs": ["mean of q(z|x)", "standard deviation of q(z|x)"],
-            "latent_dim": model.options.latent_dim,
+        **{
+            name: {"program": f"{name}.{suffix}", **encoder.about}
+            for name, encoder in encoders.items()
         },
         "decoder": {
-            "program": "decoder.pt2",
+            "program": f"decoder.{suffix}",
             "inputs": ["z", "y, the conditions as in x"] if is_given else ["z"],
             "outputs": [
                 "what is typical of p(x|z), without conditions, in the units of x: means of "
