@@ -11,6 +11,7 @@ import torch
 from conftest import LinearGaussian
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from pyro_vae import VAE, bounds, diagnostics, figures, likelihoods, posteriors, priors
 from pyro_vae.diagnostics import predictive
@@ -318,3 +319,35 @@ def test_traversals_move_one_dimension_at_a_time(ax: Axes) -> None:
     assert [label.get_text() for label in ax.get_yticklabels()] == ["$z_{2}$"]
     images = shown.reshape(3, -1)[:, [c for c in range(24) if c % 5 < 4]].reshape(3, 5, 4)
     assert all(np.abs(np.diff(images, axis=1)).max(axis=(0, 2)) > 0)
+
+
+def test_a_graphical_model_has_sites_plates_and_arrows_as_pyro_sees_them(ax: Axes) -> None:
+    vae = VAE(
+        priors.Hierarchical(2),
+        likelihoods.Bernoulli(2, [6]),
+        posteriors.Hierarchical([6], 2),
+    )
+    state = torch.get_rng_state()
+    relations = figures.relations(vae.model, torch.zeros(3, 6))
+    assert torch.equal(state, torch.get_rng_state())
+    figures.graphical_model(ax, relations, "model")
+    texts = [text.get_text() for text in ax.texts]
+    assert {"z_top", "z", "x", "~ Bernoulli", "plate data"} <= set(texts)
+    heights = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert heights["z_top"] > heights["z"] > heights["x"]
+    kinds = [type(patch).__name__ for patch in ax.patches]
+    assert kinds.count("FancyArrowPatch") == sum(map(len, relations["sample_sample"].values())) == 2
+    shaded = [p for p in ax.patches if isinstance(p, Circle) and p.get_facecolor()[0] < 1]
+    assert [circle.center[1] for circle in shaded] == [heights["x"]]
+
+
+def test_hard_examples_are_in_two_rows(ax: Axes) -> None:
+    images = torch.rand(6, 3, 4)
+    figures.hard_examples(ax, images)
+    shown = picture(ax)
+    assert shown.shape == (2 * 4 - 1, 3 * 5 - 1)
+    np.testing.assert_array_equal(shown[4:7, :4], images[3])
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        "lowest log p(x)",
+        "loosest bound",
+    ]

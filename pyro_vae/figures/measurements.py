@@ -173,7 +173,7 @@ def _bin_edges(values: np.ndarray, bins: int) -> list[float]:
     if high - low < 1e-6 * max(1.0, abs(low)):
         low, high = low - 0.01, high + 0.01
     steps = np.diff(np.unique(values))
-    step = steps[steps > 1e-6 * (high - low)].min()
+    step = steps[steps > 1e-6 * (high - low)].min(initial=high - low)
     if bins < (high - low) / step < 20 * bins:  # on a grid: each bin has as many of its points
         width = step * np.ceil((high - low) / step / bins)
         return np.arange(low - step / 2, high + width, width).tolist()
@@ -231,7 +231,7 @@ def forest(ax: "Axes", comparison: Comparison) -> "Axes":
     ax.plot(0, 0, "k|", ms=12)
     ax.axvline(0, color="k", lw=0.8, ls="--")
     ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set(xlabel=f"nats per example above {names[0]}, with 95 % intervals")
     ax.grid(axis="x")
     ax.grid(visible=False, axis="y")

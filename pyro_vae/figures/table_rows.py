@@ -92,7 +92,7 @@ def column_fits(axes: "Sequence[Axes]", checks: PredictiveChecks, kind: Kind) ->
             )
         ax.set(yticks=[])
         p = "p < 0.0001" if check.p_value < 1e-4 else f"p = {check.p_value:.2g}"
-        ax.set_title(f"{_short(name, 18)}, {p}", fontsize=7.5)
+        ax.set_title(f"{_short(name, 24)}, {p}", fontsize=7)
         ax.tick_params(labelsize=7)
     for ax in list(axes)[len(checks.by_statistic) :]:
         ax.set_visible(False)

@@ -51,6 +51,18 @@ class RunFigure:
     exists: Callable[[Run, Any], bool] = lambda run, _: True
 
 
+def _relations(run: Run) -> dict[str, dict[str, Any]]:
+    """Return what depends on what in the model and in the guide; {} if Pyro cannot tell.
+
+    Pyro follows tensors through a program. Operations of users' own parts may not let it.
+    """
+    programs = {"model": run.vae.model, "guide": run.vae.guide}
+    try:
+        return {name: figures.relations(each, run.test[:2]) for name, each in programs.items()}
+    except Exception:  # whatever a part of a user's own raises: the rest of the report is made
+        return {}
+
+
 # To add a figure, write a function in the folder `figures` and add it here.
 FIGURES = (
     RunFigure(
@@ -157,12 +169,11 @@ FIGURES = (
         "evaluation",
         (4.8, 3.2),
         lambda axes, run, _: [
-            figures.graphical_model(ax, figures.relations(program, run.test[:2]), title)
-            for ax, program, title in zip(
-                axes, (run.vae.model, run.vae.guide), ("model", "guide"), strict=True
-            )
+            figures.graphical_model(ax, found, title)
+            for ax, (title, found) in zip(axes, _relations(run).items(), strict=True)
         ],
         columns=2,
+        exists=lambda run, _: bool(_relations(run)),
     ),
     RunFigure(
         "units",

@@ -45,7 +45,7 @@ def test_a_table_is_trained_and_evaluated_and_drawn(tmp_path: Path) -> None:
     result = evaluation.evaluate(run, evaluation.Plan(checks=100, draws=2))
     files.write_evaluation(run, result)
     drawn = {path.stem for path in (run.folder / "figures").iterdir()}
-    assert drawn == {"training", "rows", "columns", "pairs", "bounds", "units"}
+    assert drawn == {"training", "rows", "columns", "pairs", "bounds", "units", "programs"}
     assert result.checks is not None and set(result.checks.by_statistic) == set(run.kind.names)
     mean = result.importance.elbo.mean
     # The columns are independent: age is uniform, income log-normal, height normal.

@@ -92,6 +92,9 @@ def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
         "figures/bounds.png",
         "figures/units.png",
         "figures/traversals.png",
+        "figures/extremes.png",
+        "figures/programs.png",
+        "report.html",
         "diagnostics.json",
     }
     content = json.loads((run / "bounds.json").read_text())

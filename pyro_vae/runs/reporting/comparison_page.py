@@ -105,7 +105,7 @@ def _finding(comparison: Comparison, name: str) -> Finding:
     }[status]
     reach = rounding.interval((low, high), difference.se)
     by = rounding.with_error(difference.mean, difference.se)
-    words = f"By {by} nats per example; the 95 % interval is {reach}."
+    words = f"The difference is {by} nats per example; its 95 % interval is {reach}."
     return Finding(name, status, word, [words], "differences")
 
 

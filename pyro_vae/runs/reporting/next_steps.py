@@ -108,7 +108,7 @@ def _joined(words: Sequence[str]) -> str:
     first, *others = words
     quoted = [first, *map(shlex.quote, others)]
     line = " ".join(quoted)
-    return line if len(line) <= MOST_CHARACTERS else " \\\n    ".join(quoted)
+    return line if len(line) <= MOST_CHARACTERS else " \\\n  ".join(quoted)
 
 
 def _trust(run: RunFiles) -> list[str]:

@@ -38,7 +38,7 @@ def error(number: float | None) -> str:
 
 def with_error(number: float | None, its_error: float | None) -> str:
     """Return a number and its standard error, as in `1.234 ± 0.056`."""
-    if not _is_positive(its_error):
+    if number is None or not _is_positive(its_error):
         return value(number)
     return f"{value(number, its_error)}{SPACE}±{SPACE}{error(its_error)}"
 
