@@ -65,6 +65,13 @@ def test_options_reach_engine_and_callbacks(tmp_path: Path) -> None:
     assert not any(isinstance(m, torch.nn.Dropout | InputNoise) for m in decoder)
 
 
+@pytest.mark.parametrize("part", ["schedule", "optimizer", "average"])
+def test_abstract_classes_are_refused(part: str, tmp_path: Path) -> None:
+    base = {"average": "Averaging"}.get(part, part.capitalize())
+    with pytest.raises(InputError, match=f"abstract class {base}.*choose a subclass"):
+        build(tmp_path, f"--{part}", f"pyro_vae.training.{base}")
+
+
 def test_a_run_with_everything_is_read_and_resumed(tmp_path: Path) -> None:
     run = build(tmp_path / "run", *EVERYTHING, "--epochs", "4")
     run.create()
