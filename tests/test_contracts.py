@@ -305,6 +305,7 @@ NETWORKS: dict[str, Case] = {
     "MLP": (partial(MLP, widths=[7, 6]), {}),
     "MLP without hidden layers": (partial(MLP, widths=[]), {}),
     "MLP gated": (partial(MLP, widths=[7, 6], gated=True), {}),
+    "MLP with dropout and noise": (partial(MLP, widths=[7, 6], dropout=0.3, noise=0.1), {}),
     "SkipMLP": (partial(networks.SkipMLP, widths=[7, 6]), {}),
     "SkipMLP without hidden layers": (partial(networks.SkipMLP, widths=[]), {}),
     "SkipMLP gated": (partial(networks.SkipMLP, widths=[7, 6], gated=True), {}),

@@ -1,5 +1,7 @@
 """The VAE of a run, from the parts that its options name."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -42,7 +44,7 @@ def make_vae(options: Options, kind: Kind, train: Stored | None = None) -> VAE:
         train: stored training examples, from which the likelihood's kind takes its statistics; None
             if `kind` is that of a likelihood, and has them already.
     """
-    try:
+    with abstract_refused():
         prior = options.prior(options.latent_dim)
         likelihood = _make_likelihood(options, kind)
         if train is not None:
@@ -50,6 +52,17 @@ def make_vae(options: Options, kind: Kind, train: Stored | None = None) -> VAE:
             likelihood.fit_kind(train)
         posterior = options.posterior(likelihood.kind.feature_shape, options.latent_dim)
         return VAE(prior, likelihood, posterior)
+
+
+@contextlib.contextmanager
+def abstract_refused() -> Iterator[None]:
+    """Make parts that the options name inside this context.
+
+    Raises:
+        InputError: if a class is abstract.
+    """
+    try:
+        yield
     except TypeError as error:
         if "abstract class" not in str(error):  # a mistake in a user's own class
             raise

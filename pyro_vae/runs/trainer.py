@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_vae import training
 from pyro_vae.runs.devices import multiplies_bfloat16
 from pyro_vae.runs.options import Options
+from pyro_vae.runs.parts_of_vae import abstract_refused
 from pyro_vae.training import CompiledEngine, EagerEngine, Engine
 from pyro_vae.training.stopping import seconds_of
 from pyro_vae.vae import VAE
@@ -60,16 +61,10 @@ def make_engine(
     more = {}
     if name == "compiled":
         make, more = CompiledEngine, {"fall_back": may_fall_back}
-    return make(
-        vae.model,
-        vae.guide,
-        options.objective(),
-        options.lr,
-        precision,
-        optimizer=options.optimizer(),
-        clip_norm=options.clip_norm,
-        **more,
-    )
+    with abstract_refused():
+        objective, optimizer = options.objective(), options.optimizer()
+    parts = vae.model, vae.guide, objective, options.lr, precision
+    return make(*parts, optimizer=optimizer, clip_norm=options.clip_norm, **more)
 
 
 def make_callbacks(options: Options, validation: Tensor, folder: Path) -> list[training.Callback]:
@@ -83,11 +78,13 @@ def make_callbacks(options: Options, validation: Tensor, folder: Path) -> list[t
     callbacks: list[training.Callback] = []
     if options.budget is not None:
         callbacks.append(training.Budget(seconds_of(options.budget)))
-    callbacks.append(options.schedule(options.lr))
+    with abstract_refused():
+        schedule = options.schedule(options.lr)
+        averaging = [options.average()] if options.average else []
+    callbacks.append(schedule)
     if options.batch_doublings:
         callbacks.append(training.BatchDoubling(options.batch_doublings))
-    if options.average:
-        callbacks.append(options.average())
+    callbacks += averaging
     callbacks.append(training.Validate(validation, options.validate_every, options.validate_by))
     if options.aggressive:
         callbacks.append(training.GuideFirst(validation, options.aggressive))

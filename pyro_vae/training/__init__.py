@@ -20,7 +20,7 @@ that `fit` is given:
     fit(engine, train, epochs=10, callbacks=[Validate(validation), ParameterNorm()])
 
 A `Checkpoint` has to be the last in the list. Runs, and with them the command line, list their
-callbacks in one place: `Run.callbacks` in `pyro_vae.runs.run`.
+callbacks in one place: `make_callbacks` in `pyro_vae.runs.trainer`.
 """
 
 from pyro_vae.training.averaging import EMA, Averaging, TailMean

@@ -1,7 +1,7 @@
 """Averages of the parameters over steps, which are evaluated and kept in place of the last ones."""
 
 import contextlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +13,7 @@ from pyro_vae.training.callbacks import Callback, Training
 from pyro_vae.training.engine import Engine
 
 
-class Averaging(Callback):
+class Averaging(Callback, ABC):
     """Averages the parameters over the steps of training.
 
     While an epoch's steps are taken, model and guide have the parameters that are trained. Between

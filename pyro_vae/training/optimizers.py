@@ -4,7 +4,7 @@ To add one, subclass `Optimizer` and name the class in `pyro_vae/training/__init
 line then takes it by its name.
 
 The loss is summed over the batch. Papers often give `eps`, and the largest norm of a gradient, for
-a loss that is averaged over the batch: multiply them by the batch size.
+a mean over the batch: multiply them by the batch size.
 """
 
 import math
@@ -23,7 +23,8 @@ class Optimizer(ABC):
 
     Args:
         betas: the decay rates of the two running moments of the gradient.
-        eps: what is added to the scale of the gradient, so that nothing is divided by zero.
+        eps: what is added to the scale of the gradient, so that nothing is divided by zero. The
+            loss is summed over the batch: multiply an eps for mean losses by the batch size.
 
     Attributes:
         moments: the names of the running moments in the state of the torch optimiser. Beside them

@@ -9,13 +9,13 @@ in `pyro_vae/training/__init__.py`. The command line then takes it by its name.
 
 import contextlib
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 from pyro_vae.errors import InputError, check_range
 from pyro_vae.training.callbacks import Callback, Training
 
 
-class Schedule(Callback):
+class Schedule(Callback, ABC):
     """Sets the learning rate before each step: lr * factor(progress), after a linear warm-up.
 
     In the list of callbacks it comes after a `Budget`, and before `GuideFirst`, whose steps have

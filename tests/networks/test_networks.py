@@ -14,6 +14,7 @@ from pyro_vae.networks import (
     ResidualEncoder,
     SkipMLP,
     convolutional,
+    mlp,
 )
 
 
@@ -49,6 +50,36 @@ def test_gated_layers_follow_their_formula() -> None:
     x_w, x_v = pure.body[1].linear(x), pure.body[1].gate(x)
     glu = torch.nn.functional.glu(torch.cat([x_w, x_v], -1))  # Dauphin et al. 2017
     torch.testing.assert_close(pure(x), pure.body[2](glu))
+
+
+@pytest.mark.parametrize("network", [MLP, SkipMLP])
+@pytest.mark.parametrize("gated", [False, True])
+def test_dropout_and_noise_are_in_training_only(network: type[MLP], gated: bool) -> None:
+    plain = network([2, 3], [1], widths=[40], gated=gated)
+    dropped = network([2, 3], [1], widths=[40], gated=gated, dropout=0.25)
+    noisy = network([2, 3], [1], widths=[40], gated=gated, noise=0.3)
+    for other in (dropped, noisy):  # their layers have other places
+        for parameter, value in zip(other.parameters(), plain.parameters(), strict=True):
+            parameter.data.copy_(value)
+    x = torch.randn(10_000, 2, 3)
+    for other in (dropped, noisy):
+        assert not torch.equal(other(x), plain(x))
+        torch.testing.assert_close(other.eval()(x), plain(x))
+    dropout, noise = (
+        next(m for m in other.train().modules() if isinstance(m, kind))
+        for other, kind in ((dropped, torch.nn.Dropout), (noisy, mlp.InputNoise))
+    )
+    units = dropout(torch.ones(10_000))
+    assert units.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    assert units.eq(0).double().mean().item() == pytest.approx(0.25, abs=4 * (0.19 / 1e4) ** 0.5)
+    added = (noise(x) - x).flatten()
+    assert added.std().item() == pytest.approx(0.3, rel=4 * (2 * len(added)) ** -0.5)
+    assert abs(added.mean().item()) < 4 * 0.3 * len(added) ** -0.5
+    seen: list[torch.Tensor] = []  # the first layer sees inputs with noise
+    first = next(m for m in noisy.modules() if isinstance(m, torch.nn.Linear))
+    first.register_forward_hook(lambda module, inputs, outputs: seen.append(inputs[0]))
+    noisy(x)
+    assert not torch.equal(seen[0], x.flatten(1))
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -130,6 +161,10 @@ def test_refusals() -> None:
         MLP([4], [2], activation="nothing")
     with pytest.raises(InputError, match="positive"):
         MLP([4], [2], widths=[3, 0])
+    with pytest.raises(InputError, match="dropout has to be between 0 and 1"):
+        MLP([4], [2], dropout=1.5)
+    with pytest.raises(InputError, match="noise has to be between 0 and"):
+        SkipMLP([4], [2], noise=-1.0)
     with pytest.raises(InputError, match="positive"):
         ConvEncoder([4, 4], [2], channels=[-1])
     with pytest.raises(InputError, match="widths have to be positive"):

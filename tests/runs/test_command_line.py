@@ -27,9 +27,27 @@ OWN = "or give the import path of your own class"
         (["--nonsense", "3"], "unrecognized arguments: --nonsense 3", ["--nonsense 3"]),
         # A value of a wrong type.
         (
+            ["--batch_size", "x"],
+            "Parser key \"batch_size\":\n  Expected a <class 'int'>. Got value: x",
+            ["--batch_size: Expected a int. Got value: x"],
+        ),
+        # The same, of an option that may have no value.
+        (
             ["--epochs", "x"],
-            "Parser key \"epochs\":\n  Expected a <class 'int'>. Got value: x",
+            'Parser key "epochs":\n  Does not validate against any of the Union subtypes\n'
+            "  Subtypes: [<class 'int'>, <class 'NoneType'>]\n  Errors:\n"
+            "    - Expected a <class 'int'>\n    - Expected a <class 'NoneType'>\n"
+            "  Given value type: <class 'str'>\n  Given value: x",
             ["--epochs: Expected a int. Got value: x"],
+        ),
+        # An option of a part that may be left out, and was.
+        (
+            ["--average.decay", "3"],
+            'Parser key "average":\n  Does not validate against any of the Union subtypes\n'
+            "  Subtypes: [collections.abc.Callable[[], Averaging], <class 'NoneType'>]\n  Errors:\n"
+            "    - Option 'decay' is not accepted\n    - Expected a <class 'NoneType'>\n"
+            "  Given value type: <class 'NestedArg'>\n  Given value: NestedArg(key='decay')",
+            ["--average: Option 'decay' is not accepted: see --average.help NAME for its options"],
         ),
         # None of the choices.
         (

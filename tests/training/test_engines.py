@@ -268,3 +268,13 @@ def test_lower_precision_is_near(x: Tensor) -> None:
         assert all(p.dtype == torch.float32 for p in vae.parameters())
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=2**-6)
     assert losses["bfloat16"] != pytest.approx(losses["float32"], rel=1e-6)
+
+
+def test_the_largest_batch_so_far_is_compiled() -> None:
+    """What is compiled depends on the sizes only, not on where a training was resumed."""
+    vae = make(network=Linear)
+    engine = CompiledEngine(vae.model, vae.guide, ELBO())
+    sizes = [3, 3, 2, 4, 3, 4]
+    found = [engine._is_largest(torch.zeros(size, 5)) for size in sizes]
+    assert found == [True, True, False, True, False, True]
+    assert not engine._is_largest(torch.zeros(4, 5, dtype=torch.double))
