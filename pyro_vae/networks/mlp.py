@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.errors import check_range
 from pyro_vae.networks.activations import activation_named
 from pyro_vae.networks.network import Network, check_positive
 
@@ -22,6 +23,9 @@ class MLP(Network):
         widths: the widths of the hidden layers, from input to output.
         activation: the name of an activation in `torch.nn`: Tanh, ReLU, SiLU, ...
         gated: whether the hidden layers are gated, which doubles their parameters.
+        gain: a factor of the first weights of all layers, which otherwise are PyTorch's, uniform
+            within 1 / sqrt(inputs). With 2.45 they are those of He et al. (2015), and signals keep
+            their size through layers of ReLU or SiLU. Codes in layers need that.
     """
 
     def __init__(
@@ -31,10 +35,16 @@ class MLP(Network):
         widths: Sequence[int] = (200, 200),
         activation: str = "SiLU",
         gated: bool = False,
+        gain: float = 1.0,
     ) -> None:
         super().__init__(in_shape, out_shape)
         check_positive("widths", [prod(in_shape), *widths])
+        check_range("gain", gain, 1e-3, 1e3)
         self.body = self._make_body(widths, activation, gated)
+        with torch.no_grad():
+            for layer in self.body.modules():
+                if isinstance(layer, nn.Linear):
+                    layer.weight *= gain
 
     def _make_body(self, widths: Sequence[int], activation: str, gated: bool) -> nn.Module:
         sizes = [self.in_shape.numel(), *widths]

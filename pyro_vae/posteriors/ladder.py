@@ -13,6 +13,8 @@ from pyro_vae.networks import MLP
 from pyro_vae.posteriors.layers import check_upper_dims, given_above, upper_sites
 from pyro_vae.posteriors.posterior import Encoder, Posterior, positive_scale
 
+GAIN = 6**0.5  # of the first weights (see `MLP`): else the upward pass says almost nothing of x
+
 
 class Ladder(Posterior):
     """The top-down posterior of the ladder VAE, for `priors.Hierarchical` (Sonderby et al. 2016).
@@ -53,7 +55,8 @@ class Ladder(Posterior):
         self.upper_dims = check_upper_dims(top_dim)
         self.top = _Uppermost(event_shape, self.upper_dims, encoder, features)
         self.heads = nn.ModuleList(
-            MLP((features,), (2, dim), widths=()) for dim in (latent_dim, *self.upper_dims[:-1])
+            MLP((features,), (2, dim), widths=(), gain=GAIN)
+            for dim in (latent_dim, *self.upper_dims[:-1])
         )
         self.networks: Any = None  # of the prior: `build` shares them
 
@@ -101,9 +104,9 @@ class _Uppermost(Posterior):
         super().__init__(event_shape, upper_dims[-1])
         self.encoder = encoder(event_shape, (features,))
         self.steps = nn.ModuleList(
-            MLP((features,), (features,), widths=(features,)) for _ in upper_dims
+            MLP((features,), (features,), widths=(features,), gain=GAIN) for _ in upper_dims
         )
-        self.head = MLP((features,), (2, upper_dims[-1]), widths=())
+        self.head = MLP((features,), (2, upper_dims[-1]), widths=(), gain=GAIN)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the features of each layer, from z to the uppermost.
