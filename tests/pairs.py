@@ -31,4 +31,6 @@ PAIRS = [
     (priors.Bernoulli, posteriors.Bernoulli),
     (partial(priors.Categorical, categories=2), partial(posteriors.Categorical, categories=2)),
     (priors.Hierarchical, partial(posteriors.Hierarchical, top_dim=2, features=4)),
+    (priors.Hierarchical, partial(posteriors.Ladder, top_dim=[2, 2], features=4)),
+    (priors.Hierarchical, partial(posteriors.BottomUp, top_dim=[2, 2])),
 ]

@@ -338,11 +338,13 @@ def test_parts_train_with_conditions_as_channels(prior: Any, objective: Any) -> 
     steps_of(EagerEngine, prior, objective, networks.ConvEncoder)
 
 
-def test_the_upper_layer_of_a_prior_may_have_conditions() -> None:
+@pytest.mark.parametrize("make", [posteriors.Hierarchical, posteriors.Ladder, posteriors.BottomUp])
+@pytest.mark.parametrize("top_dim", [2, [3, 2]])
+def test_the_upper_layer_of_a_prior_may_have_conditions(make: Any, top_dim: Any) -> None:
     torch.manual_seed(0)
     likelihood = likelihoods.Given(likelihoods.Bernoulli(2 + 3, [3, 2], networks.Linear), LABEL)
     prior = priors.Hierarchical(2, partial(priors.ConditionalNormal, network=networks.Linear))
-    posterior = posteriors.Hierarchical(likelihood.kind.feature_shape, 2, top_dim=2)
+    posterior = make(likelihood.kind.feature_shape, 2, top_dim=top_dim)
     vae = VAE(prior, likelihood, posterior)
     y = torch.arange(9)[:, None] % 3
     x = likelihood.kind.packed((torch.rand(9, 3, 2) < 0.5).float(), y)
@@ -352,7 +354,7 @@ def test_the_upper_layer_of_a_prior_may_have_conditions() -> None:
     assert all((each != before[name]).any() for name, each in prior.named_parameters())
     vae.eval()
     trace = pyro.poutine.trace(vae.model).get_trace(size=9, y=y.float())
-    upper = trace.nodes["z_top"]["fn"].mean
+    upper = trace.nodes["z_top" if top_dim == 2 else "z_top2"]["fn"].mean
     assert upper[0].equal(upper[3]) and not upper[0].equal(upper[1])
     assert bounds.evaluate(vae.model, vae.guide, x, 50).bound.values.isfinite().all()
     with pytest.raises(InputError, match="needs conditions"):

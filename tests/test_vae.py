@@ -46,6 +46,8 @@ PAIRS: dict[str, tuple[Callable[[int], Prior], Callable[..., Posterior]]] = {
         partial(priors.Hierarchical, top=partial(priors.Vamp, components=20)),
         posteriors.Hierarchical,
     ),
+    "Ladder": (priors.Hierarchical, partial(posteriors.Ladder, top_dim=[3, 2])),
+    "BottomUp": (priors.Hierarchical, partial(posteriors.BottomUp, top_dim=[3, 2])),
 }
 PAIRS |= {
     name: (cls, posteriors.Normal)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyro_vae.errors import InputError
 from pyro_vae.networks import MLP
 from pyro_vae.posteriors.layers import check_upper_dims, upper_sites
-from pyro_vae.posteriors.normals import Normal
+from pyro_vae.posteriors.normals import Normal, diagonal_normal
 from pyro_vae.posteriors.posterior import Encoder, Posterior
 
 
@@ -44,17 +44,17 @@ class BottomUp(Normal):
     ) -> None:
         super().__init__(event_shape, latent_dim, encoder)
         self.upper_dims = check_upper_dims(top_dim)
-        self.upper = nn.ModuleList(
-            Normal((below,), dim, network)
-            for below, dim in pairwise((latent_dim, *self.upper_dims))
+        self.upper_networks = nn.ModuleList(
+            network((below,), (2, dim)) for below, dim in pairwise((latent_dim, *self.upper_dims))
         )
         self.top = _GivenBelow(event_shape, self.upper_dims[-1])
 
     def draw(self, x: Tensor) -> Tensor:
         """Draw z at the site "z", then the upper layers, and return z."""
         z = below = super().draw(x)
-        for site, layer in zip(upper_sites(len(self.upper)), self.upper, strict=True):
-            below = pyro.sample(site, layer(below))
+        sites = upper_sites(len(self.upper_dims))
+        for site, network in zip(sites, self.upper_networks, strict=True):
+            below = pyro.sample(site, diagonal_normal(network(below)))
         return z
 
 

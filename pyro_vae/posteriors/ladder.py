@@ -11,7 +11,10 @@ from torch.nn.functional import silu
 from pyro_vae.errors import InputError
 from pyro_vae.networks import MLP
 from pyro_vae.posteriors.layers import check_upper_dims, given_above, upper_sites
-from pyro_vae.posteriors.posterior import Encoder, Posterior, positive_scale
+from pyro_vae.posteriors.normals import diagonal_normal
+from pyro_vae.posteriors.posterior import Encoder, Posterior
+
+GAIN = 6**0.5  # of the first weights (see `MLP`): else the upward pass says almost nothing of x
 
 
 class Ladder(Posterior):
@@ -53,7 +56,8 @@ class Ladder(Posterior):
         self.upper_dims = check_upper_dims(top_dim)
         self.top = _Uppermost(event_shape, self.upper_dims, encoder, features)
         self.heads = nn.ModuleList(
-            MLP((features,), (2, dim), widths=()) for dim in (latent_dim, *self.upper_dims[:-1])
+            MLP((features,), (2, dim), widths=(), gain=GAIN)
+            for dim in (latent_dim, *self.upper_dims[:-1])
         )
         self.networks: Any = None  # of the prior: `build` shares them
 
@@ -82,7 +86,7 @@ class Ladder(Posterior):
         layers: list[Any] = list(zip(sites, features, self.heads, self.networks, strict=True))
         for site, of_layer, head, network in reversed(layers):
             z = pyro.sample(site, q)  # of the layer above
-            q = combined(_normal(head(of_layer)), given_above(network(z)))
+            q = combined(diagonal_normal(head(of_layer)), given_above(network(z)))
         return q
 
 
@@ -101,9 +105,9 @@ class _Uppermost(Posterior):
         super().__init__(event_shape, upper_dims[-1])
         self.encoder = encoder(event_shape, (features,))
         self.steps = nn.ModuleList(
-            MLP((features,), (features,), widths=(features,)) for _ in upper_dims
+            MLP((features,), (features,), widths=(features,), gain=GAIN) for _ in upper_dims
         )
-        self.head = MLP((features,), (2, upper_dims[-1]), widths=())
+        self.head = MLP((features,), (2, upper_dims[-1]), widths=(), gain=GAIN)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the features of each layer, from z to the uppermost.
@@ -118,17 +122,11 @@ class _Uppermost(Posterior):
 
     def given(self, features: Tensor) -> dist.Distribution:
         """Return q(uppermost layer | x), for its features."""
-        return _normal(self.head(features))
+        return diagonal_normal(self.head(features))
 
     def forward(self, x: Tensor) -> dist.Distribution:
         """Return q(uppermost layer | x)."""
         return self.given(self.features(x)[-1])
-
-
-def _normal(outputs: Tensor) -> dist.Distribution:
-    """Return N(m_i, s_i^2), for the outputs of a head, shape [..., 2, dim]."""
-    loc, raw_scale = outputs.unbind(-2)
-    return dist.Normal(loc, positive_scale(raw_scale)).to_event(1)
 
 
 def combined(estimate: Any, prior: Any) -> dist.Distribution:

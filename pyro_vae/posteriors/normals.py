@@ -11,6 +11,16 @@ from pyro_vae.networks import MLP
 from pyro_vae.posteriors.posterior import Encoder, Posterior, positive_scale
 
 
+def diagonal_normal(outputs: Tensor) -> dist.Distribution:
+    """Return N(m, diag(s^2)), batch shape [...] and event shape [dim].
+
+    Args:
+        outputs: m and raw scales, which a network computed, shape [..., 2, dim].
+    """
+    loc, raw_scale = outputs.unbind(-2)
+    return dist.Normal(loc, positive_scale(raw_scale)).to_event(1)
+
+
 class Normal(Posterior):
     """N(m(x), diag(s(x)^2)): one encoder gives m and s (Kingma & Welling 2014, equation 9).
 
@@ -24,8 +34,7 @@ class Normal(Posterior):
 
     def forward(self, x: Tensor) -> dist.Distribution:
         """Return q(z|x)."""
-        loc, raw_scale = self.encoder(x).unbind(-2)
-        return dist.Normal(loc, positive_scale(raw_scale)).to_event(1)
+        return diagonal_normal(self.encoder(x))
 
 
 class FullNormal(Posterior):

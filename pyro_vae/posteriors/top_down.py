@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pyro_vae.errors import InputError
 from pyro_vae.networks import MLP
 from pyro_vae.posteriors.layers import check_upper_dims, upper_sites
-from pyro_vae.posteriors.normals import Normal
-from pyro_vae.posteriors.posterior import Encoder, Posterior, positive_scale
+from pyro_vae.posteriors.normals import Normal, diagonal_normal
+from pyro_vae.posteriors.posterior import Encoder, Posterior
 
 
 class Hierarchical(Posterior):
@@ -74,5 +74,4 @@ class Hierarchical(Posterior):
 def _given(joint: nn.Module, features: Tensor, above: Tensor) -> dist.Distribution:
     """Return q(z_i | x, z_{i+1})."""
     features = features.expand(*above.shape[:-1], features.shape[-1])
-    loc, raw_scale = joint(torch.cat([features, above], -1)).unbind(-2)
-    return dist.Normal(loc, positive_scale(raw_scale)).to_event(1)
+    return diagonal_normal(joint(torch.cat([features, above], -1)))

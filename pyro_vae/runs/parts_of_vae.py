@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from jsonargparse import Namespace
 
 from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind, Stored
 from pyro_vae.likelihoods import Given, Likelihood, ObservedEntries
+from pyro_vae.runs import config
 from pyro_vae.runs.options import Options
 from pyro_vae.vae import VAE
 
@@ -69,6 +71,36 @@ def abstract_refused() -> Iterator[None]:
         raise InputError(
             f"{error}: choose a subclass that implements them, see the help"
         ) from error
+
+
+def choose_warmup(options: Options, namespace: Namespace, vae: VAE) -> list[str]:
+    """Choose the KL's warm-up for codes in several layers, unless the user has chosen one.
+
+    At full weight from the start, training switches layers off before the decoder uses them
+    (Sonderby et al. 2016, section 3.2).
+
+    Args:
+        options: the options of the run; the objective is replaced.
+        namespace: the same, as they are saved; `warmup` of the objective is replaced.
+        vae: the VAE.
+
+    Returns:
+        What the user is told of it.
+    """
+    arguments = namespace.objective.get("init_args", {})
+    if not vae.posterior.upper_dims or arguments.get("warmup", 0) is not None:
+        return []
+    layers = len(vae.posterior.upper_dims) + 1
+    if options.last_epoch is None:
+        return [
+            f"Codes are in {layers} layers: --objective.warmup EPOCHS lets the KL's weight rise."
+        ]
+    arguments.warmup = options.last_epoch / 4
+    options.objective = config.instantiate(namespace).objective
+    return [
+        f"Codes are in {layers} layers, so the KL's weight rises over the first "
+        f"{arguments.warmup:g} epochs; --objective.warmup 0 turns that off."
+    ]
 
 
 def load_best(vae: VAE, path: Path) -> None:

@@ -21,7 +21,7 @@ from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.devices import find_device
 from pyro_vae.runs.hidden_entries import hidden_values
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.parts_of_vae import load_best, make_vae, named_likelihood
+from pyro_vae.runs.parts_of_vae import choose_warmup, load_best, make_vae, named_likelihood
 from pyro_vae.runs.run_data import (
     check_fingerprint,
     check_moved,
@@ -97,6 +97,7 @@ class Run:
         vae = make_vae(options, dataset.kind, dataset.train)
         namespace = namespace.clone()
         namespace.fingerprint = dataset.fingerprint
+        warmup_notes = choose_warmup(options, namespace, vae)
         if namespace.likelihood.class_path == config.BY_KIND:
             name = type(named_likelihood(vae.likelihood)).__name__
             namespace.likelihood.class_path = f"pyro_vae.likelihoods.{name}"
@@ -127,7 +128,7 @@ class Run:
             validation=validation.to(device),
             test=test.to(device),
             labels=(dataset.validation_labels, dataset.test_labels),
-            notes=dataset.notes,
+            notes=(*dataset.notes, *warmup_notes),
             hidden=hidden,
             measured=measured,
             base_measure=kind.base_measure(),

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyro
@@ -361,6 +362,8 @@ def test_chains_that_diverge_where_a_site_is_summed_out() -> None:
     ("prior", "posterior"),
     [
         (priors.Hierarchical, posteriors.Hierarchical),
+        (priors.Hierarchical, partial(posteriors.Ladder, top_dim=[3, 2])),
+        (priors.Hierarchical, partial(posteriors.BottomUp, top_dim=[3, 2])),
         (priors.Vamp, posteriors.FullNormal),
         (priors.Flow, posteriors.LowRankNormal),
         (priors.LARS, posteriors.Normal),

@@ -69,6 +69,8 @@ def test_no_steps_change_nothing(linear_gaussian: LinearGaussian) -> None:
         (posteriors.Bernoulli, priors.Bernoulli),
         (posteriors.Categorical, priors.Categorical),
         (posteriors.Hierarchical, priors.Hierarchical),
+        (partial(posteriors.Ladder, top_dim=[3, 2]), priors.Hierarchical),
+        (partial(posteriors.BottomUp, top_dim=[3, 2]), priors.Hierarchical),
     ],
 )
 def test_every_posterior_is_refined(make: type[Posterior], prior: type[priors.Prior]) -> None:

@@ -39,6 +39,24 @@ def test_mlp_has_the_widths_and_the_activation() -> None:
     assert sum(isinstance(layer, torch.nn.ReLU) for layer in layers) == 3
 
 
+def test_a_gain_multiplies_the_first_weights() -> None:
+    """With that of He et al. the second moment passes layers of ReLU; without it, it is lost."""
+    x = torch.randn(200, 400)
+    moments, networks = [], []
+    for gain in (1.0, 6**0.5):
+        torch.manual_seed(1)
+        network = MLP([400], [400], widths=[400] * 4, activation="ReLU", gain=gain)
+        networks.append(network)
+        moments.append(network(x).square().mean().item())
+    assert moments[0] < 0.02 and 0.5 < moments[1] / 2 < 2  # the last layer has no ReLU after it
+    for plain, wide in zip(networks[0].body, networks[1].body, strict=True):
+        if isinstance(plain, torch.nn.Linear):
+            torch.testing.assert_close(wide.weight, plain.weight * 6**0.5)
+    for gain in (0.0, float("nan")):
+        with pytest.raises(InputError, match="gain has to be between"):
+            MLP([4], [2], gain=gain)
+
+
 def test_gated_layers_follow_their_formula() -> None:
     network = MLP([4], [2], widths=[3], activation="ReLU", gated=True)
     hidden, last = network.body[1], network.body[2]

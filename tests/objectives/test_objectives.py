@@ -108,9 +108,11 @@ def test_every_prior_and_posterior(name: str, x: Tensor) -> None:
         try:
             step(EVERY[name](), vae, x)
         except InputError as error:
-            assert "no closed form: use the objective ELBO" in str(error)
+            assert "no closed form: use the objective ELBO" in str(error) or (
+                isinstance(vae.posterior, posteriors.BottomUp) and "same order" in str(error)
+            )
             refused += 1
-    assert refused == (13 if name == "AnalyticELBO" else 0)
+    assert refused == (14 if name == "AnalyticELBO" else 0)
 
 
 @EVERY_NAME

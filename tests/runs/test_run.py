@@ -61,6 +61,29 @@ def test_options_reach_the_parts() -> None:
     assert run.train.dtype == torch.uint8 and run.validation.unique().numel() > 1000
 
 
+def test_codes_in_layers_have_a_warmup(tmp_path: Path) -> None:
+    """A quarter of the epochs, unless the user says otherwise; the run keeps it."""
+    layers = ("--prior", "Hierarchical", "--posterior", "Ladder", "--posterior.top_dim=[3, 2]")
+    run = build(*layers, "--epochs", "10")
+    assert run.engine.objective.warmup == 2.5 and run.engine.objective.kl_weight == 0
+    assert "in 3 layers" in str(run) and "first 2.5 epochs" in str(run)
+    run.folder = tmp_path / "run"
+    run.create()
+    again = Run.build(
+        run.folder, config.parse([f"--config={run.folder}/config.yaml", "--epochs=40"])
+    )
+    assert again.engine.objective.warmup == 2.5 and "in 3 layers" not in str(again)
+    for given, warmup in (
+        ((*layers, "--objective.warmup", "0"), 0),
+        ((*layers, "--objective", "AnalyticELBO"), 50),
+        ((*layers, "--objective", "IWAE"), None),
+        ((), 0),
+    ):
+        run = build(*given)
+        assert getattr(run.engine.objective, "warmup", None) == warmup
+        assert "layers" not in str(run) or warmup == 50
+
+
 def test_folder_is_made_once_and_whole(tmp_path: Path) -> None:
     run = build()
     run.folder = tmp_path / "deep" / "run"

@@ -17,6 +17,7 @@ from pyro_vae import InputError, bounds, data
 from pyro_vae.bounds import Estimate, Settings
 from pyro_vae.runs import config, evaluation
 from pyro_vae.runs.applying import Trained
+from pyro_vae.runs.applying.exported import export
 from pyro_vae.runs.applying.own_form import in_own_form
 from pyro_vae.runs.run import Run
 from pyro_vae.runs.validation_scores import ValidationScores
@@ -227,13 +228,19 @@ def test_codes_in_closed_form_and_from_draws(digits: tuple[Run, Trained], tmp_pa
     error = codes.scale / 2000**0.5
     assert (np.abs(codes.draws.mean(0) - codes.mean) < 5 * error).all()
     np.testing.assert_allclose(codes.draws.std(0), codes.scale, rtol=0.1)
-    np.save(tmp_path / "a.npy", draw.normal(size=(300, 3)))
-    layers = ["--prior", "Hierarchical", "--posterior", "Hierarchical"]
-    layered = load(train(tmp_path, "--data", tmp_path / "a.npy", *layers))
-    codes = layered.encode(np.zeros((3, 3)), 4)
-    assert not codes.in_closed_form and codes.draws.shape == (4, 3, 2)
-    assert codes.mean.shape == codes.scale.shape == (3, 2)
-    assert layered.sample(4).shape == (4, 3)
+    for posterior in ("Hierarchical", "Ladder", "BottomUp"):
+        layers = ["--prior", "Hierarchical", "--posterior", posterior, "--posterior.top_dim=[3, 2]"]
+        folder = tmp_path / posterior
+        folder.mkdir()
+        np.save(folder / "a.npy", draw.normal(size=(300, 3)))
+        layered = load(train(folder, "--data", folder / "a.npy", *layers))
+        codes = layered.encode(np.zeros((3, 3)), 4)
+        assert not codes.in_closed_form and codes.draws.shape == (4, 3, 2)
+        assert codes.mean.shape == codes.scale.shape == (3, 2)
+        assert layered.sample(4).shape == layered.reconstruct(np.zeros((4, 3))).shape == (4, 3)
+        assert np.isfinite(layered.score(np.zeros((3, 3)), num_samples=20).log_p).all()
+        with pytest.raises(InputError, match="cannot be exported"):
+            export(layered, folder / "exported")
 
 
 def test_samples_have_the_form_of_the_data(digits: tuple[Run, Trained], tmp_path: Path) -> None:
