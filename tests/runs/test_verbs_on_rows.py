@@ -277,9 +277,9 @@ def test_draws_and_intervals(digits: Path, table: Path) -> None:
     np.save(digits / "two.npy", np.load(digits / "new.npy")[:2])
     work_here(digits, "encode run --data two.npy --out drawn.npz --draws 3", 2)
     assert np.load(digits / "drawn.npz")["draw"].shape == (2, 3, 2)
-    line = "impute run --data new.csv --num_samples 50 --draws 2 --intervals --out drawn.csv"
+    line = "impute run --data new.csv --num_samples 50 --draws 2 --intervals --out ends.csv"
     work_here(table, line, 40)
-    drawn = pd.read_csv(table / "drawn.csv")
+    drawn = pd.read_csv(table / "ends.csv")
     names = ["height", "children", "city", "sex", "age"]
     ends = [f"{side}_{name}" for side in ("lower", "upper") for name in ("height", "children")]
     assert list(drawn) == [*names, *ends, *(f"draw{k}_{name}" for k in (0, 1) for name in names)]

@@ -14,7 +14,7 @@ from pyro_vae.runs.applying.pieces import Arrays, Pieces
 
 SUFFIXES = (".csv", ".parquet", ".npz", ".npy")
 TABLES = (".csv", ".parquet")
-TOGETHER = 2**25  # bytes of a table that are written together
+TOGETHER = 2**24  # bytes of a table that are written together
 
 
 class RowWriter(OutputFile):

@@ -15,6 +15,7 @@ import torch
 import pyro_vae
 from pyro_vae import InputError, checkpoint
 from pyro_vae.programs import looking
+from pyro_vae.programs.looking_once import Seen
 from pyro_vae.runs import applying, config
 from pyro_vae.runs.applying import files_of_rows, pieces, row_writer, sampling, seeded_batches
 from pyro_vae.runs.applying.requests import request
@@ -286,7 +287,7 @@ def test_the_programs_are_looked_at_once(
     monkeypatch.setattr(looking, "_structure", count)
     applying.score_file(model, str(folder / "new.csv"), tmp_path / "once.npy", 10)
     assert len(looks) == 1
-    monkeypatch.setattr(looking, "seen", lambda *key: (looking.Seen(), None))
+    monkeypatch.setattr(looking, "seen", lambda *key: (Seen(), None))
     applying.score_file(model, str(folder / "new.csv"), tmp_path / "each.npy", 10)
     assert len(looks) == 1 + 4
     assert (tmp_path / "once.npy").read_bytes() == (tmp_path / "each.npy").read_bytes()
