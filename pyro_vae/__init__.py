@@ -5,6 +5,7 @@
 - `kinds` describes what the data are; `data` loads and splits them.
 - `objectives` are trained by the engines and the loop in `training`.
 - `bounds` measures log p(x) for any Pyro model and guide.
+- `distributions` has what Pyro lacks; `prediction` imputes missing values and classifies.
 - `diagnostics` examines the latent code; `refinement` improves q(z|x) for given examples.
 - `load` opens the folder of a trained run, to score, encode, sample and impute.
 - `figures` draws; `runs` is the command line and the folder that a run fills.
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
         checkpoint,
         data,
         diagnostics,
+        distributions,
         figures,
         kinds,
         likelihoods,
         networks,
         objectives,
         posteriors,
+        prediction,
         priors,
         runs,
         semi_supervised,
@@ -64,6 +67,7 @@ __all__ = [
     "compiling",
     "data",
     "diagnostics",
+    "distributions",
     "figures",
     "kinds",
     "likelihoods",
@@ -71,6 +75,7 @@ __all__ = [
     "networks",
     "objectives",
     "posteriors",
+    "prediction",
     "priors",
     "refinement",
     "runs",
