@@ -86,7 +86,7 @@ def headline(bounds: dict[str, Any], options: dict[str, Any]) -> Headline:
         )
     se = summary["se"]
     return Headline(
-        what=f"{evidence_of(options)} of an example is at least",
+        what=f"The mean {evidence_of(options)} of an example is at least",
         value=rounding.value(summary["mean"], se),
         interval=rounding.interval(summary["ci95"], se),
         about=about,

@@ -52,7 +52,7 @@ def next_step(run: RunFiles, findings: dict[str, Finding]) -> Step:
     if code is not None and code.status == "care" and len(run.diagnostics.get("sites", {})) == 1:
         active = run.diagnostics["active_units"]
         return Step(
-            f"Use as many units as carry information: {active}.",
+            f"Train again with as many units as carry information: {active}.",
             _train(run, f"latent{active}", f"--latent_dim={active}"),
         )
     if "checks" not in run.bounds:

@@ -101,6 +101,7 @@ def _sections(run: RunFiles) -> list[Section]:
         return captions.shown(run.pictures, name)
 
     bounds, diagnostics = run.bounds, run.diagnostics
+    evidence = answer.evidence_of(run.options)
 
     def tables(there: Any, make: Callable[[Any], Table | None]) -> list[Table]:
         table = make(there) if there else None
@@ -116,10 +117,10 @@ def _sections(run: RunFiles) -> list[Section]:
         ),
         Section(
             "bounds",
-            f"Bounds on {answer.evidence_of(run.options)}",
+            f"Bounds on {evidence}",
             parts=[
                 *figures("bounds"),
-                *tables(bounds, run_tables.ladder),
+                *tables(bounds, lambda found: run_tables.ladder(found, evidence)),
                 *run_tables.other_results(bounds),
             ],
         ),

@@ -15,15 +15,20 @@ NEVER_NEGATIVE = ("gap", "log p - ELBO", "approximation", "amortisation")
 Row = tuple[str, dict[str, Any]]
 
 
-def ladder(bounds: dict[str, Any]) -> Table:
-    """Return the table of the importance bounds."""
+def ladder(bounds: dict[str, Any], evidence: str) -> Table:
+    """Return the table of the importance bounds.
+
+    Args:
+        bounds: the content of `bounds.json`.
+        evidence: what they are bounds on, as in "log p(x)".
+    """
     k = str(bounds["num_samples"])
     rows: list[Row] = [("ELBO", bounds["elbo"][k])]
     rows += [(f"IWAE_{each}", summary) for each, summary in bounds["iwae"].items() if each != "1"]
     rows.append((f"IWAE_{k} - ELBO", bounds["gap"][k]))
     if "jackknife" in bounds and int(k) > 1:
         rows.append((f"JVI_{k} (no bound)", bounds["jackknife"][k]))
-    return Table("Lower bounds on log p(x)", HEAD, [_summary(*row) for row in rows])
+    return Table(f"Lower bounds on {evidence}", HEAD, [_summary(*row) for row in rows])
 
 
 def other_results(bounds: dict[str, Any]) -> Iterable[Table]:
