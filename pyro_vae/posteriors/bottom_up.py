@@ -17,7 +17,7 @@ from pyro_vae.posteriors.posterior import Encoder, Posterior
 class BottomUp(Normal):
     """q(z|x) q(z_top|z) .., for `priors.Hierarchical` (Burda, Grosse & Salakhutdinov 2016).
 
-    Each layer is normal given the layer below it (their equation 2): z given x, z_top given z,
+    Each layer is normal given the layer below it (their section 2): z given x, z_top given z,
     z_top2 given z_top. So `draw` draws z first, and then the upper layers at the Pyro sites
     "z_top", "z_top2", .. The model draws them in the opposite order. `forward` returns q(z|x).
 

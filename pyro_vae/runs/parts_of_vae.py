@@ -77,7 +77,7 @@ def choose_warmup(options: Options, namespace: Namespace, vae: VAE) -> list[str]
     """Choose the KL's warm-up for codes in several layers, unless the user has chosen one.
 
     At full weight from the start, training switches layers off before the decoder uses them
-    (Sonderby et al. 2016, section 3.2).
+    (Sonderby et al. 2016).
 
     Args:
         options: the options of the run; the objective is replaced.
