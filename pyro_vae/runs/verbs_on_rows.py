@@ -139,7 +139,7 @@ def impute(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--intervals",
         action="store_true",
-        help="Add the ends of 90 %% intervals of missing numbers, in the columns lower_NAME and "
+        help="Add the ends of 90 % intervals of missing numbers, in the columns lower_NAME and "
         "upper_NAME. They are empty where a value is observed, and where the draws of a row are "
         "not reliable.",
     )
