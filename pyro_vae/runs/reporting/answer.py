@@ -110,7 +110,7 @@ def tightness(bounds: dict[str, Any]) -> Finding:
     unknown = bounds["iwae"][k]["mc_se"] is None
     if khat["share_above"] >= NOT_RELIABLE or unknown:
         error = "its Monte Carlo error is unknown" if unknown else "it can be far below log p(x)"
-        words = f"{above}: IWAE_{k} is loose, and {error}."
+        words = f"{above}: IWAE_{k} may be loose, and {error}."
         return Finding(question, "care", "As a lower bound only", [words, elbo], anchor)
     loose = not_negative(bounds["looseness"])
     shown = "less than 0.001" if loose is None or loose < 1e-3 else f"about {loose:.2g}"

@@ -105,7 +105,7 @@ CAPTIONS = {
         "examples",
         "Hard examples",
         "Above: the test examples with the lowest log p(x). Below: those whose ELBO is furthest "
-        "below IWAE. Numbers are those of the tables.",
+        "below IWAE. Their order is that of the tables.",
         "Two rows of test examples: those of lowest likelihood, and those with the loosest bound.",
         is_chart=False,
     ),

@@ -53,7 +53,6 @@ def make(run: RunFiles) -> str:
         subtitle=_subtitle(run),
         headline=headline,
         findings=list(findings.values()),
-        advice=_advice(run),
         step=step,
         sections=[section for section in sections if not section.is_empty],
         command=next_steps.repeat(run),
@@ -86,12 +85,11 @@ def _subtitle(run: RunFiles) -> str:
     return ", ".join([data, *([f"{dims} latent dimensions"] if dims else []), *parts])
 
 
-def _advice(run: RunFiles) -> str:
-    """Return what the diagnosis advises; "" if nothing needs to change."""
+def _advice(run: RunFiles) -> list[str]:
+    """Return what the diagnosis advises; [] if nothing needs to change."""
     if not run.diagnostics or run.diagnostics["verdict"] == "healthy":
-        return ""
-    text = str(run.diagnostics["advice"])
-    return f"{text[:1].upper()}{text[1:]}."
+        return []
+    return [f"To try: {run.diagnostics['advice']}."]
 
 
 def _sections(run: RunFiles) -> list[Section]:
@@ -128,6 +126,7 @@ def _sections(run: RunFiles) -> list[Section]:
         Section(
             "code",
             "The latent code",
+            _advice(run),
             parts=[*figures("code"), *tables(diagnostics, run_tables.about_code)],
             hidden=tables(diagnostics, run_tables.units),
         ),
