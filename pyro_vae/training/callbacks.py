@@ -164,7 +164,8 @@ class Validate(Callback):
             return sum(engine.evaluate_loss(x) for x in self.validation.split(1000))
         engine.model.eval()  # the engine's next step puts them back into training mode
         engine.guide.eval()
-        batches = self.validation.split(max(1, min(1000, 10_000 // self.bound.num_draws)))
+        # Larger batches take longer: they do not fit into the cache of a processor.
+        batches = self.validation.split(max(1, 1000 // self.bound.num_draws))
         with OwnParameters(engine.model, engine.guide).scope():
             return sum(self.bound.loss(engine.model, engine.guide, x) for x in batches)
 
