@@ -95,6 +95,8 @@ def explain(message: str) -> str:
         problem, given = optional.groups()  # what is wrong, but for the fact that it is not None
         if problem.startswith("Expected a <class"):
             problem += f". Got value: {given.rpartition('Given value: ')[2]}"
+    if nested := re.search(r"must include a class_path .* NestedArg\(key='([\w.]+)'", problem):
+        problem = f"no class is named that takes the option '{nested[1]}'"
     if problem.startswith("--"):  # from the parser of a component
         inner, _, problem = problem.removeprefix("--").partition(": ")
         option = f"{option}.{inner}"

@@ -45,9 +45,11 @@ OWN = "or give the import path of your own class"
             ["--average.decay", "3"],
             'Parser key "average":\n  Does not validate against any of the Union subtypes\n'
             "  Subtypes: [collections.abc.Callable[[], Averaging], <class 'NoneType'>]\n  Errors:\n"
-            "    - Option 'decay' is not accepted\n    - Expected a <class 'NoneType'>\n"
+            "    - Type Callable[[], Averaging] expects a function or a callable class: Dict must "
+            "include a class_path and optionally init_args, but got NestedArg(key='decay', val='')\n"
+            "    - Expected a <class 'NoneType'>\n"
             "  Given value type: <class 'NestedArg'>\n  Given value: NestedArg(key='decay')",
-            ["--average: Option 'decay' is not accepted: see --average.help NAME for its options"],
+            ["--average: no class is named that takes the option 'decay': choose EMA, TailMean"],
         ),
         # None of the choices.
         (
