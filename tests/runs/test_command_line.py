@@ -46,7 +46,7 @@ OWN = "or give the import path of your own class"
             'Parser key "average":\n  Does not validate against any of the Union subtypes\n'
             "  Subtypes: [collections.abc.Callable[[], Averaging], <class 'NoneType'>]\n  Errors:\n"
             "    - Type Callable[[], Averaging] expects a function or a callable class: Dict must "
-            "include a class_path and optionally init_args, but got NestedArg(key='decay', val='')\n"
+            "include a class_path and optionally init_args, but got NestedArg(key='decay')\n"
             "    - Expected a <class 'NoneType'>\n"
             "  Given value type: <class 'NestedArg'>\n  Given value: NestedArg(key='decay')",
             ["--average: no class is named that takes the option 'decay': choose EMA, TailMean"],
