@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn import datasets
 
+from pyro_vae import bounds
 from pyro_vae.bounds import exact, grid
 from pyro_vae.runs import config, evaluation
 from pyro_vae.runs.run import Run
@@ -36,7 +37,7 @@ def test_bounds_of_tables_bracket_the_integral(name: str, kinds: str, tmp_path: 
     assert str(run.kind) == kinds
     plan = evaluation.Plan(
         method="ais",
-        ais=evaluation.Settings(temperatures=50, chains=8),
+        ais=bounds.Settings(temperatures=50, chains=8),
         simulated=0,
         checks=0,
         draws=0,

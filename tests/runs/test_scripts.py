@@ -453,6 +453,13 @@ def test_a_run_is_measured_on_its_test_set_with_its_best_epoch(
     assert conditions == {"iwae": {"num_samples": 20}}
     bits = -expected["iwae"]["20"]["mean"] / 64 / np.log(2)
     assert written.pop("bits_per_dim") == pytest.approx(bits)
+    extremes = written.pop("extremes")
+    gap = found.bound.values - found.elbo.values
+    for name, places in (
+        ("lowest", found.bound.values.argsort()),
+        ("loosest", gap.argsort().flip(0)),
+    ):
+        assert [each["example"] for each in extremes[name]] == order[places[:8]].tolist()
     assert written == {
         "support": "binary",
         "base_measure": "binary pixels",
