@@ -108,6 +108,7 @@ CASES = {
     "bits": (None, "--posterior Bernoulli --prior Bernoulli"),
     "one-hot": (None, "--posterior Categorical --prior Categorical --latent_dim 8"),
     "layers": (None, "--posterior Hierarchical --prior Hierarchical"),
+    "ladder": (None, "--posterior Ladder --prior Hierarchical"),
     "flow on top": (None, "--posterior Hierarchical --posterior.top IAF --prior Hierarchical"),
 }
 
