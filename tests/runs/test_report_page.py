@@ -147,6 +147,16 @@ def test_files_that_are_damaged(digits: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=sentence):
             run_page.write(folder)
     shutil.copytree(digits, folder, dirs_exist_ok=True)
+    bounds = read(digits)
+    bounds["iwae"]["60"]["mean"] = 10**400  # no float holds it
+    (folder / "bounds.json").write_text(json.dumps(bounds))
+    with pytest.raises(InputError, match="cannot be read"):
+        run_page.write(folder)
+    shutil.copytree(digits, folder, dirs_exist_ok=True)
+    (folder / "metrics.csv").write_text(f"epoch\n{'1' * 200_000}\n")
+    with pytest.raises(InputError, match=r"metrics.csv is damaged"):
+        run_page.write(folder)
+    shutil.copytree(digits, folder, dirs_exist_ok=True)
     (folder / "figures/samples.png").write_text("no picture")
     page = pages.check(run_page.write(folder).read_text())
     assert len(page.all("img")) == len(list((folder / "figures").glob("*.png"))) - 1
@@ -187,6 +197,12 @@ def test_what_is_believed(digits: Path, changes: dict[str, Any], status: str, wo
     bounds["khat"] |= {"share_above": 0.0, "median": 0.2} | changes
     found = answer.tightness(bounds)
     assert found.status == status and word in found.word
+    if status == "good":
+        se = bounds["iwae"]["60"]["se"]
+        for loose, expected in ((0.9 * se, "good"), (1.1 * se, "care"), (None, "care")):
+            found = answer.tightness({**bounds, "looseness": loose})
+            assert found.status == expected and ("tight" in found.word) == (expected == "good")
+            assert "less than" not in found.sentences[0]
     summary = {"mean": -20.0, "se": 0.5, "ci95": [-21, -19], "mc_se": 0.01}
     ais = {"num_examples": 30, "temperatures": 100, "lower": summary, "upper_flaw": None}
     for upper, flaw, expected in ((-19.99, None, "good"), (-19, None, "care"), (-20, "x", "care")):

@@ -256,7 +256,8 @@ def test_samples_have_the_form_of_the_data(digits: tuple[Run, Trained], tmp_path
     cold = model.sample(600, temperature=0.1)
     assert cold.std(0).mean() < drawn.std(0).mean()
     for arguments, said in (
-        ({"n": 0}, "n has to be a whole number above zero"),
+        ({"n": 0}, "n has to be a whole number from 1"),
+        ({"n": 10**20}, "n has to be a whole number from 1"),
         ({"n": 2, "temperature": 0.0}, "temperature has to be positive"),
         ({"n": 2.5}, "n has to be a whole number"),
         ({"n": 2, "seed": -1}, "seed has to be between 0"),
