@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from pyro_vae import InputError
 from pyro_vae.runs import commands, config, files
+from pyro_vae.runs.draw_figure import draw_figure
 from pyro_vae.runs.reporting import answer, next_steps, rounding, run_page
 from pyro_vae.runs.reporting.captions import CAPTIONS
 from pyro_vae.runs.reporting.run_files import RunFiles
@@ -103,6 +104,17 @@ def test_hostile_names_are_text(table: Path) -> None:
     head = next(row for row in page.rows if row[0] == "test example")
     assert head[5:] == [HOSTILE, "it's \"& <b>", "n"]
     assert page.row(HOSTILE)[0] == HOSTILE  # among the checks
+
+
+def test_dollar_signs_in_figures_are_text(tmp_path: Path) -> None:
+    """Matplotlib takes what is between two of them for mathematics, and may refuse it."""
+
+    def draw(ax: Any) -> None:
+        ax.set_title("cost in $\\frac$")
+        ax.table([["$x^"]], colLabels=["$_$"])
+
+    draw_figure(tmp_path / "a.png", (2, 2), draw)
+    assert (tmp_path / "a.png").exists()
 
 
 def test_the_page_is_made_again_from_the_files_alone(
