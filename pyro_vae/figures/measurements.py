@@ -76,7 +76,7 @@ def units(ax: "Axes", diagnosis: Diagnosis) -> "Axes":
                 labelled.add(label)
                 ax.bar(places[which], height[order][which], color=colour, label=once)
         for place, unit in zip(places.tolist(), order.tolist(), strict=True):
-            ticks[place] = f"{unit + 1}" if several else f"$z_{{{unit + 1}}}$"
+            ticks[place] = f"{unit + 1}" if several else f"z{unit + 1}"
         offset += len(order) + 1
     all_known = all(kl is not None for kl in diagnosis.kl.values())
     ax.set(
@@ -120,7 +120,7 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
     ax.errorbar(rungs, means, half_widths, fmt="o-", capsize=4, label="IWAE, lower")
     elbo = importance.elbo[examples].mean
     ax.axhline(elbo, color="k", ls="--", lw=1, label=f"ELBO: {elbo:.2f}")
-    best, name = estimates[rungs[-1]], f"IWAE$_{{{rungs[-1]}}}$"
+    best, name = estimates[rungs[-1]], f"IWAE_{rungs[-1]}"
     if annealed is not None:
         best, name = annealed.lower, "AIS"
         sides = [("lower", annealed.lower, "C2", "^")]

@@ -222,7 +222,7 @@ def traversals(ax: "Axes", vae: VAE, x: Tensor, most: int = 12, steps: int = 9) 
     if decoded.dim() > 3:
         height = decoded.shape[-2] + 1
         ticks = [(row + 0.5) * height - 1 for row in range(len(shown))]
-        ax.set_yticks(ticks, [f"$z_{{{unit + 1}}}$" for unit in shown])
+        ax.set_yticks(ticks, [f"z{unit + 1}" for unit in shown])
         width = decoded.shape[-1] + 1
         ax.set_xticks(
             [width / 2 - 1, steps * width / 2 - 1, (steps - 0.5) * width - 1],
@@ -259,5 +259,5 @@ def manifold(ax: "Axes", vae: VAE, side: int = 20, like: Tensor | None = None) -
         ticks = range(0, side, max(1, side // 5))
         ax.set_xticks([(i + 0.5) * width - 1 for i in ticks], [f"{line[i]:.1f}" for i in ticks])
         ax.set_yticks([(i + 0.5) * height - 1 for i in ticks], [f"{-line[i]:.1f}" for i in ticks])
-        ax.set(xlabel="$z_1$", ylabel="$z_2$")
+        ax.set(xlabel="z1", ylabel="z2")
     return ax

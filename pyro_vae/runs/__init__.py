@@ -5,7 +5,9 @@ In the order of the work:
 | file | content |
 |---|---|
 | `commands` | the command `pyro-vae` and its verbs |
-| `verbs_on_rows` | its verbs that put a trained model to work on files |
+| `verbs_on_rows` | its verbs that read rows of a file: score, encode, reconstruct, impute |
+| `verbs_on_models` | its verbs that read a model alone: sample, export |
+| `work_on_files` | what these verbs share: options, how they start and stop, what they say |
 | `command_line` | the command lines of the verbs, and errors that are one line |
 | `options` | `Options`: the options of a run, which `config.yaml` holds |
 | `checked_fields` | options whose values are checked |

@@ -3,10 +3,12 @@
 import contextlib
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 
@@ -206,6 +208,23 @@ def one_line_errors(options: Namespace | None = None, if_interrupted: str = "") 
     except KeyboardInterrupt as error:
         print(f"\ninterrupted {if_interrupted}".rstrip(), file=sys.stderr)
         sys.exit(143 if isinstance(error, Terminated) else 130)
+
+
+@contextlib.contextmanager
+def stopped_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, with another exit code."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _option_to_change(error: Exception, message: str, options: Namespace | None) -> str:

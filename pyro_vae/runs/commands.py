@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from pyro_vae.runs import command_line, malloc, verbs_on_rows
+from pyro_vae.runs import command_line, malloc, verbs_on_models, verbs_on_rows
 
 Verb = Callable[[Sequence[str] | None], None]
 
@@ -152,9 +152,9 @@ VERBS: dict[str, Verb] = {
     "score": verbs_on_rows.score,
     "encode": verbs_on_rows.encode,
     "reconstruct": verbs_on_rows.reconstruct,
-    "sample": verbs_on_rows.sample,
+    "sample": verbs_on_models.sample,
     "impute": verbs_on_rows.impute,
-    "export": verbs_on_rows.export,
+    "export": verbs_on_models.export,
 }
 
 
@@ -168,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verb = arguments[0] if arguments else "--help"
     if verb in VERBS:
         sys.argv[0] = f"pyro-vae {verb}"  # the help shows it
-        VERBS[verb](arguments[1:])
+        with command_line.one_line_errors():  # also while the verb imports what it needs
+            VERBS[verb](arguments[1:])
     elif verb == "--version":
         print(f"pyro-vae {version('pyro_vae')}")
     elif verb in ("--help", "-h"):

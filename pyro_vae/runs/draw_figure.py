@@ -26,6 +26,7 @@ STYLE: dict[str, Any] = {
     "savefig.bbox": "tight",
     "savefig.dpi": 160,
     "savefig.pad_inches": 0.05,
+    "text.parse_math": False,  # names of columns and categories may have dollar signs
     "xtick.color": GREY,
     "xtick.labelsize": 8.5,
     "ytick.color": GREY,

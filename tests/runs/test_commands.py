@@ -33,6 +33,18 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.startswith(f"usage: pyro-vae {verb} ")
 
 
+def test_an_interruption_while_a_verb_imports_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def imports(arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(commands.VERBS, "score", imports)
+    with pytest.raises(SystemExit) as stop:
+        commands.main(["score"])
+    assert stop.value.code == 130 and capsys.readouterr().err == "\ninterrupted\n"
+
+
 def test_the_arguments_reach_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
     monkeypatch.setitem(commands.VERBS, "train", given.append)

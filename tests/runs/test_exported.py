@@ -212,7 +212,7 @@ def test_what_cannot_be_exported_is_refused(
     model = train(tmp_path, None, "")
     with pytest.raises(InputError, match=r"encoder of Odd cannot be exported, .* is StudentT: "):
         encoder_programs(Odd([8, 8], 3), 3)
-    for folder, said in (("run", "exists: .*--overwrite"), ("no/out", "there is no folder")):
+    for folder, said in (("run", "exists: .* overwrite it"), ("no/out", "there is no folder")):
         with pytest.raises(InputError, match=said):
             applying.export(model, tmp_path / folder, overwrite=False)
     with pytest.raises(InputError, match="is no folder of an export"):

@@ -86,6 +86,7 @@ def test_additional_columns_are_named_and_ignored(table: DataForm) -> None:
         (lambda x: x.assign(visits=-1), "column 'visits' has the value -1, and counts data are"),
         (lambda x: x.assign(visits=1.5), "column 'visits' has the value 1.5, and counts data are"),
         (lambda x: x.assign(height="tall"), "'height' holds text, such as 'tall', and had numbers"),
+        (lambda x: x.assign(height=["1", *["tall"] * (len(x) - 1)]), "such as 'tall', and had"),
         (lambda x: x.assign(height=np.nan), "has missing values .NaN. in height, and the training"),
         (lambda x: x.assign(city=None), "has missing values .NaN. in city"),
         (lambda x: x.assign(height=np.inf), "column 'height' has the value inf"),

@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from pyro_vae import InputError
 from pyro_vae.runs import commands, config, files
+from pyro_vae.runs.draw_figure import draw_figure
 from pyro_vae.runs.reporting import answer, next_steps, rounding, run_page
 from pyro_vae.runs.reporting.captions import CAPTIONS
 from pyro_vae.runs.reporting.run_files import RunFiles
@@ -105,6 +106,17 @@ def test_hostile_names_are_text(table: Path) -> None:
     assert page.row(HOSTILE)[0] == HOSTILE  # among the checks
 
 
+def test_dollar_signs_in_figures_are_text(tmp_path: Path) -> None:
+    """Matplotlib takes what is between two of them for mathematics, and may refuse it."""
+
+    def draw(ax: Any) -> None:
+        ax.set_title("cost in $\\frac$")
+        ax.table([["$x^"]], colLabels=["$_$"])
+
+    draw_figure(tmp_path / "a.png", (2, 2), draw)
+    assert (tmp_path / "a.png").exists()
+
+
 def test_the_page_is_made_again_from_the_files_alone(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +159,16 @@ def test_files_that_are_damaged(digits: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=sentence):
             run_page.write(folder)
     shutil.copytree(digits, folder, dirs_exist_ok=True)
+    bounds = read(digits)
+    bounds["iwae"]["60"]["mean"] = 10**400  # no float holds it
+    (folder / "bounds.json").write_text(json.dumps(bounds))
+    with pytest.raises(InputError, match="cannot be read"):
+        run_page.write(folder)
+    shutil.copytree(digits, folder, dirs_exist_ok=True)
+    (folder / "metrics.csv").write_text(f"epoch\n{'1' * 200_000}\n")
+    with pytest.raises(InputError, match=r"metrics.csv is damaged"):
+        run_page.write(folder)
+    shutil.copytree(digits, folder, dirs_exist_ok=True)
     (folder / "figures/samples.png").write_text("no picture")
     page = pages.check(run_page.write(folder).read_text())
     assert len(page.all("img")) == len(list((folder / "figures").glob("*.png"))) - 1
@@ -187,6 +209,12 @@ def test_what_is_believed(digits: Path, changes: dict[str, Any], status: str, wo
     bounds["khat"] |= {"share_above": 0.0, "median": 0.2} | changes
     found = answer.tightness(bounds)
     assert found.status == status and word in found.word
+    if status == "good":
+        se = bounds["iwae"]["60"]["se"]
+        for loose, expected in ((0.9 * se, "good"), (1.1 * se, "care"), (None, "care")):
+            found = answer.tightness({**bounds, "looseness": loose})
+            assert found.status == expected and ("tight" in found.word) == (expected == "good")
+            assert "less than" not in found.sentences[0]
     summary = {"mean": -20.0, "se": 0.5, "ci95": [-21, -19], "mc_se": 0.01}
     ais = {"num_examples": 30, "temperatures": 100, "lower": summary, "upper_flaw": None}
     for upper, flaw, expected in ((-19.99, None, "good"), (-19, None, "care"), (-20, "x", "care")):

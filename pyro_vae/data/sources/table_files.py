@@ -244,7 +244,8 @@ def notes_on_text(
 
 def note_blank(path: Path, count: int) -> str:
     """Return a sentence about rows without values."""
-    return f"{path.name}: {count:,} rows are empty: left out"
+    rows = "row is" if count == 1 else "rows are"
+    return f"{path.name}: {count:,} {rows} empty: left out"
 
 
 def is_nameless(name: Any) -> bool:

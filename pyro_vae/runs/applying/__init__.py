@@ -11,6 +11,7 @@
 | `own_form` | examples in the form that the data had: tables with names of categories, or arrays |
 | `files_of_rows` | the same on files: `score_file`, `encode_file`, .. |
 | `output_file` | a file that is whole, or not there |
+| `held_folder` | the hidden folder of what is not finished, which one process at a time has |
 | `row_writer`, `picture_writer` | the files that are written: numbers, and grids of pictures |
 | `pieces` | results of chunks in a hidden folder, until the file is whole |
 | `requests` | all that results depend on: whether a call goes on after an interrupted one |

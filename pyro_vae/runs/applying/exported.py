@@ -42,6 +42,7 @@ from pyro_vae.kinds.standardised import Standardised
 from pyro_vae.likelihoods import Given
 from pyro_vae.runs.applying.decoding import typical_of_x
 from pyro_vae.runs.applying.exported_encoders import encoder_programs
+from pyro_vae.runs.applying.held_folder import held
 from pyro_vae.runs.applying.trained import Trained
 from pyro_vae.vae import VAE
 
@@ -109,19 +110,21 @@ def export(
         y = kind.filler[kind.size :].expand(ROWS, -1)
         parts["decoder"] = (_Decoder(vae), (latent, y.float()))
     unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        for name, (module, inputs) in parts.items():
-            path = unfinished / f"{name}.{SUFFIXES[format]}"
-            _save(_program(name, module, inputs), name, path)
-        text = json.dumps(describe(model, format), indent=2, ensure_ascii=False, allow_nan=False)
-        (unfinished / "model.json").write_text(text + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with held(unfinished, folder):
+        try:
+            for path in unfinished.iterdir():  # of an export that was interrupted
+                path.unlink()
+            for name, (module, inputs) in parts.items():
+                path = unfinished / f"{name}.{SUFFIXES[format]}"
+                _save(_program(name, module, inputs), name, path)
+            about = describe(model, format)
+            text = json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False)
+            (unfinished / "model.json").write_text(text + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            unfinished.replace(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return [*(f"{name}.{SUFFIXES[format]}" for name in parts), "model.json"]
 
 
@@ -173,9 +176,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not overwrite:
-        raise InputError(
-            f"{folder} exists: choose another name, or add --overwrite to replace it", "out"
-        )
+        raise InputError(f"{folder} exists: choose another name, or overwrite it", "overwrite")
     files = {f"{name}.{suffix}" for name in PROGRAMS for suffix in SUFFIXES.values()}
     files.add("model.json")
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - files:

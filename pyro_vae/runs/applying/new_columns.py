@@ -83,8 +83,9 @@ def read_values(values: np.ndarray | Words, spec: ColumnSpec) -> np.ndarray:
         return np.where(values.codes < 0, np.nan, values.codes)
     words = [" ".join(word.split()) for word in values.categories]
     if not spec.categories and words:
+        example = next((word for word in words if not _is_number(word)), words[0])
         raise InputError(
-            f"column '{spec.name}' holds text, such as '{words[0]}', and had numbers in training: "
+            f"column '{spec.name}' holds text, such as '{example}', and had numbers in training: "
             "give numbers",
             "x",
         )
@@ -92,6 +93,14 @@ def read_values(values: np.ndarray | Words, spec: ColumnSpec) -> np.ndarray:
     _refuse_unknown([word for word in words if word not in own], spec)
     table = np.array([*(own[word] for word in words), np.nan])
     return table[values.codes]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _code_of_number(value: float, spec: ColumnSpec) -> float | None:

@@ -1,5 +1,6 @@
 """A file that a verb writes: it is whole, or it is not there."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pyro_vae.errors import InputError
+from pyro_vae.runs.applying.held_folder import held
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Written:
 
 
 class OutputFile:
-    """A file to write, and a hidden place beside it for what is not finished.
+    """A file to write, and a hidden folder beside it for what is not finished.
 
     Use it in a `with` statement: at the end of the block the file is finished.
 
@@ -58,13 +60,11 @@ class OutputFile:
             )
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder: choose the name of a file", "out")
-        if self.path.exists() and not overwrite:
-            raise InputError(
-                f"{self.path} exists: choose another name, or overwrite it", "overwrite"
-            )
+        self._check_overwrite()
         if not self.path.parent.is_dir():
             raise InputError(f"there is no folder {self.path.parent}: make it first", "out")
         self._unfinished = self.path.with_name(f".{self.path.name}.unfinished")
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -76,23 +76,29 @@ class OutputFile:
         trace: TracebackType | None,
     ) -> None:
         """Finish the file; after an error leave only what is of use for the next call."""
-        if error is None:
-            try:
-                self._finish().replace(self.path)
-            except BaseException as failure:
-                error = failure
-                raise
-            finally:
+        with self._held:
+            if error is None:
+                try:
+                    self._finish().replace(self.path)
+                except BaseException as failure:
+                    error = failure
+                    raise
+                finally:
+                    self._clean(error)
+            else:
                 self._clean(error)
-        else:
-            self._clean(error)
 
     def begin(self, request: dict[str, Any]) -> None:
         """Take over what an interrupted call with the same request has finished, if that is kept.
 
         Args:
             request: everything that the results depend on; see `requests`.
+
+        Raises:
+            InputError: if another process is writing the file, or it cannot be written.
         """
+        self._held.enter_context(held(self._unfinished, self.path))
+        self._check_overwrite()  # another process may have finished it in between
 
     def add(self, results: Any) -> None:
         """Add the results for a chunk of rows."""
@@ -104,7 +110,7 @@ class OutputFile:
         return None
 
     def _finish(self) -> Path:
-        """Write the file to the hidden place, and return its path."""
+        """Write the file to the hidden folder, and return its path."""
         raise NotImplementedError
 
     def _clean(self, error: BaseException | None) -> None:
@@ -114,3 +120,9 @@ class OutputFile:
             error: the error that ended the work, if one did.
         """
         raise NotImplementedError
+
+    def _check_overwrite(self) -> None:
+        if self.path.exists() and not self.overwrite:
+            raise InputError(
+                f"{self.path} exists: choose another name, or overwrite it", "overwrite"
+            )

@@ -1,6 +1,7 @@
 """A grid of pictures, written as one picture."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ class PictureWriter(OutputFile):
             )
         self._kind = kind.whole if isinstance(kind, Incomplete) else kind
         self._pictures: list[Tensor] = []
+        self._is_ours = False
+
+    def begin(self, request: dict[str, Any]) -> None:
+        """Start again, whatever an interrupted call has finished; see `OutputFile.begin`."""
+        super().begin(request)
+        self._is_ours = True
 
     def add(self, results: Any) -> None:
         """Add pictures on the scale on which they are stored, an array [N, H, W] or [N, C, H, W].
@@ -66,12 +73,13 @@ class PictureWriter(OutputFile):
         kind = self._kind
         grey = x / kind.largest if isinstance(kind, Pixels) else kind.intensities(x)
         grey = grey.reshape(len(x), -1, *grey.shape[-2:])
-        self._pictures.append(grey if grey.shape[1] == 3 else grey.mean(1, keepdim=True))
+        grey = grey if grey.shape[1] == 3 else grey.mean(1, keepdim=True)
+        self._pictures.append((255 * grey.clamp(0, 1)).round().byte())
 
     def _finish(self) -> Path:
         from PIL import Image
 
-        pictures = (255 * torch.cat(self._pictures).clamp(0, 1)).round().byte()
+        pictures = torch.cat(self._pictures)
         count, colours, height, width = pictures.shape
         columns = math.ceil(math.sqrt(count))
         rows = math.ceil(count / columns)
@@ -82,8 +90,10 @@ class PictureWriter(OutputFile):
         times = max(1, SMALL // max(height, width)) if count <= MOST // 10 else 1
         shown = whole.repeat_interleave(times, 0).repeat_interleave(times, 1).numpy()
         image = Image.fromarray(shown if colours == 3 else np.ascontiguousarray(shown[..., 0]))
-        image.save(self._unfinished, format="png")
-        return self._unfinished
+        path = self._unfinished / f"whole{PICTURE}"
+        image.save(path, format="png")
+        return path
 
     def _clean(self, error: BaseException | None) -> None:
-        self._unfinished.unlink(missing_ok=True)
+        if self._is_ours:
+            shutil.rmtree(self._unfinished)

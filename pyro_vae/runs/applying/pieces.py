@@ -22,7 +22,7 @@ class Pieces:
     """A folder with a file for each piece, and one that says what was asked for.
 
     Args:
-        folder: the folder. `begin` makes it.
+        folder: the folder, which nobody else writes to. It exists when `begin` is called.
 
     Attributes:
         count: the number of pieces that are there.
@@ -66,8 +66,7 @@ class Pieces:
             before = None
         self._is_ours = True
         if before is None:
-            self.remove()
-            self.folder.mkdir()
+            self._empty()
             checkpoint.write(self.folder / REQUEST, json.dumps(request, indent=1).encode())
             return notes
         for arrays in self:
@@ -83,27 +82,22 @@ class Pieces:
             arrays: arrays by their names, each [n, ...], without Python objects.
         """
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        # By numbers: savez has arguments with names that columns may have, too.
+        np.savez(buffer, *arrays.values(), names=np.array(list(arrays)))
         checkpoint.write(self._path(self.count), buffer.getvalue())
         self._count(arrays)
 
     def __iter__(self) -> Iterator[Arrays]:
         """Read the pieces, in order, up to one that is not there or damaged."""
         number = 0
-        while True:
-            try:
-                with self._path(number).open("rb") as file, np.load(file) as piece:
-                    arrays = {str(name): piece[name] for name in piece.files}
-            except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
-                return
+        while (arrays := self._read(number)) is not None:
             yield arrays
             number += 1
 
     def arrays(self, name: str) -> Iterator[np.ndarray]:
         """Read one of the arrays, piece by piece, all of its final type."""
         for number in range(self.count):
-            with np.load(self._path(number)) as piece:
-                yield piece[name].astype(self.types[name][0], copy=False)
+            yield self._kept(number, name)[name].astype(self.types[name][0], copy=False)
 
     def tables(self, num_bytes: int) -> Iterator[Arrays]:
         """Read all arrays, several pieces together, all of their final types.
@@ -113,7 +107,8 @@ class Pieces:
         """
         waiting: list[Arrays] = []
         size = 0
-        for arrays in self:
+        for number in range(self.count):
+            arrays = self._kept(number)
             waiting.append(arrays)
             size += sum(array.nbytes for array in arrays.values())
             if size >= num_bytes:
@@ -125,13 +120,34 @@ class Pieces:
     def clean(self, error: BaseException | None) -> None:
         """Remove the folder, unless the error that ended the work leaves pieces of use."""
         if self._is_ours and (error is None or isinstance(error, InputError) or self.count == 0):
-            self.remove()
-
-    def remove(self) -> None:
-        """Remove the folder, or a file of its name, which older versions wrote."""
-        if self.folder.is_dir():
             shutil.rmtree(self.folder)
-        self.folder.unlink(missing_ok=True)
+
+    def _empty(self) -> None:
+        for path in self.folder.iterdir():
+            path.unlink()
+
+    def _kept(self, number: int, only: str | None = None) -> Arrays:
+        """Return a piece that was there before.
+
+        Raises:
+            OSError: if it is there no more.
+        """
+        arrays = self._read(number, only)
+        if arrays is None:
+            raise OSError(
+                f"{self._path(number)} was removed or damaged: repeat the command, which computes "
+                "it again"
+            )
+        return arrays
+
+    def _read(self, number: int, only: str | None = None) -> Arrays | None:
+        """Return a piece, or only one of its arrays; None if it is not there or damaged."""
+        try:
+            with self._path(number).open("rb") as file, np.load(file) as piece:
+                names = enumerate(piece["names"].tolist())
+                return {name: piece[f"arr_{j}"] for j, name in names if only in (None, name)}
+        except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
 
     def _joined(self, pieces: list[Arrays]) -> Arrays:
         return {

@@ -1,6 +1,7 @@
 """What a command asks for: all that its results depend on, for one that goes on after another."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -47,12 +48,19 @@ def _of_data(data: str) -> str:
     path = Path(data)
     if not path.exists():  # the name of a data set
         return data
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    files = sorted(_files(path)) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:
         state = file.stat()
         digest.update(f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}\n".encode())
     return f"{path.resolve()} {digest.hexdigest()}"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder. Hidden ones are no data: the results may be written there."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not any(part[0] == "." for part in path.relative_to(folder).parts):
+            yield path
 
 
 def _plain(value: Any) -> Any:

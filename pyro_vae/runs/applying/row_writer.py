@@ -49,6 +49,7 @@ class RowWriter(OutputFile):
         Raises:
             InputError: if there are those of another call, and they may not be discarded.
         """
+        super().begin(request)
         self.notes += self._pieces.begin(request, self.overwrite)
         self.rows, self.chunks = self._pieces.rows, self._pieces.count
 

@@ -53,8 +53,8 @@ def conditions(form: DataForm, n: int, y: Any, temperature: float, seed: int, si
     Raises:
         InputError: if the conditions do not fit, or an option is out of range.
     """
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise InputError(f"n has to be a whole number above zero, and {n} is not", "n")
+    if not isinstance(n, int | np.integer) or not 0 < n < 2**63:
+        raise InputError(f"n has to be a whole number from 1 to 2**63 - 1, and {n} is not", "n")
     if size < n and (size < BATCH or size % BATCH):
         raise InputError(f"size has to be a multiple of {BATCH}, and {size} is not", "size")
     if not 0 < temperature < float("inf"):

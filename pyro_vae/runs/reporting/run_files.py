@@ -70,7 +70,7 @@ class RunFiles:
         """
         path = folder / "config.yaml"
         if not path.exists():
-            raise InputError(f"{folder} is no run: there is no {path.name} in it", "run")
+            raise InputError(f"{folder} is no run: there is no {path.name} in it")
         text = bounded_yaml.read(path)
         first = text.partition("\n")[0]
         pictures = {
@@ -110,8 +110,13 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="", errors="replace") as file:
-        rows = csv.DictReader(file)
-        return [
-            {str(key): value or "" for key, value in row.items() if isinstance(value, str | None)}
-            for row in rows
-        ]
+        try:
+            rows = list(csv.DictReader(file))
+        except csv.Error as error:
+            raise InputError(
+                f"{path} is damaged ({error}): replace it with a whole copy"
+            ) from error
+    return [
+        {str(key): value or "" for key, value in row.items() if isinstance(value, str | None)}
+        for row in rows
+    ]

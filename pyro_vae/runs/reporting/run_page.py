@@ -43,7 +43,7 @@ def make(run: RunFiles) -> str:
         sections = _sections(run)
         headline = answer.headline(run.bounds, run.options) if run.bounds else None
         step = next_steps.next_step(run, findings)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(
             f"{run.folder} has results that cannot be read: evaluate the run again"
         ) from error

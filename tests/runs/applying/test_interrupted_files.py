@@ -13,11 +13,14 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae import InputError, checkpoint
+from pyro_vae import InputError, checkpoint, kinds
 from pyro_vae.programs import looking
 from pyro_vae.programs.looking_once import Seen
 from pyro_vae.runs import applying, config
 from pyro_vae.runs.applying import files_of_rows, pieces, row_writer, sampling, seeded_batches
+from pyro_vae.runs.applying.held_folder import held
+from pyro_vae.runs.applying.output_file import OutputFile
+from pyro_vae.runs.applying.picture_writer import PictureWriter
 from pyro_vae.runs.applying.requests import request
 from pyro_vae.runs.applying.row_writer import RowWriter
 from pyro_vae.runs.run import Run
@@ -315,3 +318,91 @@ def test_pieces_are_joined_in_little_memory(
                 writer.add({"a": np.arange(start, start + 10.0)})
     assert largest == 20
     assert pd.read_csv(tmp_path / "a.csv")["a"].tolist() == list(range(100))
+
+
+def writer_of(path: Path, overwrite: bool = True) -> OutputFile:
+    if path.suffix == ".png":
+        return PictureWriter(path, kinds.Levels((2, 2)), overwrite)
+    return RowWriter(path, overwrite)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".png"])
+def test_one_call_at_a_time_writes_a_file(suffix: str, tmp_path: Path) -> None:
+    out, pictures = tmp_path / f"a{suffix}", np.zeros((3, 2, 2))
+    with writer_of(out, overwrite=False) as first:
+        first.begin({})
+        first.add(pictures)
+        with pytest.raises(InputError, match="another process is writing") as caught:
+            with writer_of(out) as second:
+                second.begin({})
+        assert caught.value.parameter == "out"
+        late = writer_of(out, overwrite=False)  # the file is not there yet
+    content = out.read_bytes()
+    with pytest.raises(InputError, match="exists"), late:
+        late.begin({})
+    with writer_of(out) as third:
+        third.begin({})
+        third.add(pictures)
+    assert out.read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(InputError, match=r"a.csv cannot be written \(Permission denied\)"):
+        with RowWriter(tmp_path / "a.csv") as writer:
+            writer.begin({})
+
+
+def test_columns_have_any_names(tmp_path: Path) -> None:
+    names = ["file", "names", "arr_0", "allow_pickle", "x", "x.npy"]
+    table = pd.DataFrame({name: [j, j + 0.5] for j, name in enumerate(names)})
+    for suffix in (".csv", ".npy"):
+        with RowWriter(tmp_path / f"a{suffix}") as writer:
+            writer.begin({})
+            writer.add(table)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a.csv"), table)
+    assert np.load(tmp_path / "a.npy")["x.npy"].tolist() == [5, 5.5]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_piece_that_is_lost_is_an_error(suffix: str, tmp_path: Path) -> None:
+    """The file would be shorter, and nobody would notice."""
+    out = tmp_path / f"a{suffix}"
+
+    def write(lose: bool) -> None:
+        with RowWriter(out) as writer:
+            writer.begin({})
+            for number in range(writer.chunks, 3):
+                writer.add({"a": np.full(2, number)})
+            if lose:
+                (hidden(out) / "1.npz").unlink()
+
+    with pytest.raises(OSError, match=r"1\.npz was removed or damaged: repeat the command"):
+        write(lose=True)
+    assert not out.exists()
+    write(lose=False)
+    assert out.exists() and not hidden(out).exists()
+
+
+def test_results_in_the_folder_of_the_data_are_no_data(folder: Path, tmp_path: Path) -> None:
+    model = pyro_vae.load(folder / "run")
+    (tmp_path / "0.png").write_bytes(b"")
+    before = request(model, "encode", str(tmp_path))
+    hidden(tmp_path / "a.npy").mkdir()
+    (hidden(tmp_path / "a.npy") / "0.npz").write_bytes(b"")
+    assert request(model, "encode", str(tmp_path)) == before
+    (tmp_path / "1.png").write_bytes(b"")
+    assert request(model, "encode", str(tmp_path)) != before
+
+
+def test_exports_keep_off_each_other(folder: Path, tmp_path: Path) -> None:
+    model = pyro_vae.load(folder / "run")
+    with held(hidden(tmp_path / "out"), tmp_path / "out"):
+        with pytest.raises(InputError, match="another process is writing"):
+            applying.export(model, tmp_path / "out")
