@@ -54,11 +54,31 @@ def test_training_ends_when_the_best_bound_is_old(
     assert len(stopped(monkeypatch, [*bounds[6:], 8.0, 8.0], tmp_path, 3)) == 9
 
 
-def test_patience_is_counted_in_epochs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("patience", [1, 3, 4])
+def test_patience_is_counted_in_epochs(
+    patience: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Training ends in an epoch that is validated, though its patience may end before."""
     bounds = [3.0, 2.0, 2.5]
-    history = stopped(monkeypatch, bounds, tmp_path, 4, every=2, epochs=None)
-    assert [row.get("validation_bound") for row in history] == [None, 3.0, None, 2.0, None, 2.5]
+    history = stopped(monkeypatch, bounds, tmp_path, patience, every=2, epochs=None)
+    expected = [None, 3.0, None, 2.0, None, 2.5][: 4 if patience == 1 else 6]
+    assert [row.get("validation_bound") for row in history] == expected
     assert checkpoint.load(tmp_path / "best.pt")["epoch"] == 2
+
+
+def test_patience_that_is_given_late_counts_all_epochs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The best epoch so far is that of the history, not the first after the training was resumed.
+
+    So it is if a callback has no state in the checkpoint, as in those of other versions.
+    """
+    stopped(monkeypatch, [1.0, 5.0, 2.0], tmp_path, 9, epochs=3)
+    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    state["callbacks"].pop("EarlyStopping", None)
+    checkpoint.save(tmp_path / "checkpoint.pt", state)
+    assert len(stopped(monkeypatch, [3.0, 4.0, 4.5], tmp_path, 3)) == 5
+    assert len(stopped(monkeypatch, [], tmp_path, 2)) == 5  # it is over already
 
 
 def test_the_last_epoch_is_validated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
