@@ -125,9 +125,16 @@ def test_bounds_that_there_are_not(name: str) -> None:
 
 
 class Clocked(Rates):
-    """An engine whose steps take a second each, by a clock that nothing else moves."""
+    """An engine whose steps take a second each, by a clock that nothing else moves.
+
+    The KL has a warm-up over half of training.
+    """
 
     now = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objective = ELBO(warmup_share=0.5)
 
     def step(self, x: Tensor, observe: Observe) -> float:
         type(self).now += 1.0
@@ -161,12 +168,14 @@ def test_a_budget_ends_training_and_stretches_the_schedule(tmp_path: Path) -> No
     assert [row["train_loss"] for row in history] == [1.0] * 3  # a mean over what was seen
     assert "validation_bound" in history[-1]
     assert engine.rates == pytest.approx([Cosine(1.0).factor(i / 10) for i in range(10)])
+    assert engine.weights == pytest.approx([min(i / 5, 1.0) for i in range(10)])
     again, same = budgeted(tmp_path, 10)
     assert not again.batches and same == history
     # The time that was used stays used.
     longer, more = budgeted(tmp_path, 16)
     assert len(longer.batches) == 6 and len(more) == 5
     assert longer.rates == pytest.approx([Cosine(1.0).factor(i / 16) for i in range(10, 16)])
+    assert longer.weights == pytest.approx([1.0] * 6)
 
 
 @pytest.mark.usefixtures("clock")
@@ -174,6 +183,7 @@ def test_epochs_end_training_before_the_budget(tmp_path: Path) -> None:
     engine, history = budgeted(tmp_path, 100, epochs=2)
     assert len(history) == 2
     assert engine.rates == pytest.approx([Cosine(1.0).factor(i / 8) for i in range(8)])
+    assert engine.weights == pytest.approx([min(i / 4, 1.0) for i in range(8)])
 
 
 def test_a_budget_by_the_clock_on_the_wall() -> None:
