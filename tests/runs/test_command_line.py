@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pkgutil import resolve_name
 
 import pytest
 from conftest import ROOT
@@ -11,7 +12,7 @@ from jsonargparse import Namespace
 
 from pyro_vae import InputError
 from pyro_vae.errors import DivergenceError
-from pyro_vae.runs import command_line, commands, config, training_help, trust
+from pyro_vae.runs import command_line, commands, config, parser, training_help, trust
 from pyro_vae.runs.command_line import one_line_errors
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parser import explain
@@ -215,11 +216,12 @@ def test_help_of_training_is_that_of_its_options() -> None:
     for option in options:
         default = getattr(real, option.name)
         assert option.default == getattr(default, "__name__", str(default))
+    assert set(training_help.PARTS) == set(trust.COMPONENTS)
     for name in training_help.PARTS:
-        package = f"pyro_vae.{name}s."
-        classes = {path for path in trust.classes() if path.startswith(package)}
-        base = package + name.capitalize()
-        assert {package + part for part in training_help.part_names(name)} == classes - {base}
+        base = resolve_name(parser.COMPONENTS[name])
+        classes = [each for each in map(resolve_name, trust.classes()) if issubclass(each, base)]
+        names = sorted(each.__name__ for each in classes if each is not base)
+        assert training_help.part_names(name) == names
     page = training_help.page()
     typed = re.findall(r"^  (?:-h, )?(--\w+)", config.parser().format_help(), re.MULTILINE)
     assert set(re.findall(r"^  (?:-h, )?(--\w+)", page, re.MULTILINE)) == set(typed)
