@@ -6,9 +6,12 @@ import sys
 from collections.abc import Sequence
 from pkgutil import resolve_name
 
+import pyro
+import pyro.distributions as dist
 import pytest
 from conftest import ROOT
 from jsonargparse import Namespace
+from pyro import poutine
 
 from pyro_vae import InputError
 from pyro_vae.errors import DivergenceError
@@ -159,6 +162,20 @@ def test_an_option_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit), one_line_errors(Namespace(lr=1.0)):
         raise InputError("--lr is wrong", "lr")
     assert capsys.readouterr().err == "error: --lr is wrong\n"
+
+
+def test_errors_inside_programs_are_printed_without_shapes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pyro adds the shapes of all sites, and forgets the parameter, once for each trace."""
+
+    def program() -> None:
+        pyro.sample("a name that is long", dist.Normal(0.0, 1.0))
+        raise InputError("a wrong value", "lr")
+
+    with pytest.raises(SystemExit), one_line_errors(Namespace(lr=1.0)):
+        poutine.trace(poutine.trace(program).get_trace).get_trace()
+    assert capsys.readouterr().err == "error: a wrong value (option --lr)\n"
 
 
 @pytest.mark.parametrize(
