@@ -1,7 +1,8 @@
 """Schedules: callbacks that change the learning rate, or the batch size, in the course of training.
 
 They follow `Training.progress`, the share of training that is done. So they end with the last
-epoch, or with the budget of time, if there is one.
+epoch, or with the budget of time, if there is one. If a training is resumed with more epochs, or a
+larger budget, the same work is a smaller share: a learning rate that had fallen rises again.
 
 To add a schedule of the learning rate, subclass `Schedule`, override `factor`, and name the class
 in `pyro_vae/training/__init__.py`. The command line then takes it by its name.

@@ -37,7 +37,7 @@ def test_the_default_is_one_schedule_validation_and_a_checkpoint(tmp_path: Path)
     assert [type(each).__name__ for each in run.callbacks()] == [
         *("Constant", "Validate", "Checkpoint")
     ]
-    assert run.options.last_epoch == EPOCHS == 200
+    assert run.options.last_epoch == run.namespace.epochs == EPOCHS == 200
     assert type(run.engine.optimizer) is torch.optim.Adam and run.engine.clip_norm is None
 
 
