@@ -56,7 +56,7 @@ class EarlyStopping(Callback):
         age = training.epoch - best
         if age >= self.patience:
             training.end_reason = (
-                f"the validation bound is not above that of epoch {best} after {age} more epochs"
+                f"no validation bound in {age} epoch{'s' * (age > 1)} is above that of epoch {best}"
             )
 
 
