@@ -183,15 +183,15 @@ def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> N
             make_posterior([8, 8], 8),
         )
         vae.initialize(vae.likelihood.kind.stored_features(digits))
-        engine = kind(vae.model, vae.guide, objectives.ELBO(), lr=2e-3)
-        # Adam makes whole steps of gradients that are all but zero, and of their rounding errors.
-        engine.optimizer.param_groups[0]["eps"] = 1e-2
+        # By default Adam makes whole steps of gradients that are only rounding errors.
+        optimizer = training.Adam(eps=1e-2)
+        engine = kind(vae.model, vae.guide, objectives.ELBO(), lr=2e-3, optimizer=optimizer)
         show = vae.likelihood.kind.observe
         engine.check(show(digits[:2]))
         if isinstance(engine, training.CompiledEngine):
             trained = [p for p in vae.parameters() if p.requires_grad]
-            states = [state for parameter in trained for state in engine._adam_state(parameter)]
-            arguments = (digits, engine._step_sizes(states[::3], trained[0]), *states)
+            states = [state for parameter in trained for state in engine._state_of(parameter)]
+            arguments = (digits, engine._factors(states, trained[0]), *states)
             function = engine._step_function(trained, show, ObservedValues(refuse=False))
             with engine._running(training=True):
                 graph, _ = compiling._trace(function, arguments)
