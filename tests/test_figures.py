@@ -204,6 +204,28 @@ def test_curves_are_the_history(ax: Axes) -> None:
     assert (lines["best: -6.00 in epoch 2"] == [2, -6.0]).all()
 
 
+@pytest.mark.parametrize("every", [2, 6])
+def test_curves_of_epochs_that_are_not_all_validated(ax: Axes, every: int) -> None:
+    history = [
+        {"epoch": i, "train_loss": 900.0 if i == 1 else 9.0}
+        | ({"validation_bound": -8.0 + i} if i % every == 0 else {})
+        for i in range(1, 7)
+    ]
+    figures.training_curves(ax, history)
+    lines = {line.get_label(): line for line in ax.lines}
+    validated = lines["validation bound"]
+    np.testing.assert_array_equal(validated.get_xdata(), range(every, 7, every))
+    assert (validated.get_marker() == "o") == (every == 6)  # a line of one point is not seen
+    assert ax.get_title() == ""  # of so few values none is left out
+
+
+def test_epochs_below_the_axis_are_counted(ax: Axes) -> None:
+    history = [{"epoch": i, "train_loss": 900.0 if i < 3 else 9.0} for i in range(1, 50)]
+    history[-1]["validation_bound"] = -8.0
+    figures.training_curves(ax, history)
+    assert ax.get_title() == "2 epochs are below the axis"
+
+
 def test_bounds_are_drawn_where_they_are(ax: Axes, linear_gaussian: LinearGaussian) -> None:
     vae = linear_gaussian.vae
     result = bounds.evaluate(vae.model, vae.guide, linear_gaussian.marginal.sample((9,)), 50)

@@ -183,9 +183,9 @@ def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> N
             make_posterior([8, 8], 8),
         )
         vae.initialize(vae.likelihood.kind.stored_features(digits))
-        # Adam makes whole steps of gradients that are all but zero, and of their rounding errors.
-        adam = training.Adam(eps=1e-2)
-        engine = kind(vae.model, vae.guide, objectives.ELBO(), lr=2e-3, optimizer=adam)
+        # By default Adam makes whole steps of gradients that are only rounding errors.
+        optimizer = training.Adam(eps=1e-2)
+        engine = kind(vae.model, vae.guide, objectives.ELBO(), lr=2e-3, optimizer=optimizer)
         show = vae.likelihood.kind.observe
         engine.check(show(digits[:2]))
         if isinstance(engine, training.CompiledEngine):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def training_curves(ax: "Axes", history: History) -> "Axes":
-    """Draw the training objective and the validation bound of each epoch."""
+    """Draw the training objective of each epoch, and the validation bound where there is one."""
     from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in history]
@@ -30,6 +30,7 @@ def training_curves(ax: "Axes", history: History) -> "Axes":
     )
     validated = [row["epoch"] for row in history if "validation_bound" in row]
     bound = [row["validation_bound"] for row in history if "validation_bound" in row]
+    marker = "o" if len(validated) == 1 else ""
     ax.plot(validated, bound, marker=marker, label="validation bound")
     best = max(range(len(bound)), key=bound.__getitem__)
     ax.plot(
@@ -45,7 +46,9 @@ def training_curves(ax: "Axes", history: History) -> "Axes":
     bottom = low - 0.05 * (high - low) - 1e-3
     ax.set_ylim(bottom, high + 0.05 * (high - low) + 1e-3)
     ax.set(xlabel="epoch", ylabel="nats per example")
-    hidden = sum(min(pair) < bottom for pair in zip(bound, objective, strict=True))
+    hidden = sum(
+        min(-row["train_loss"], row.get("validation_bound", math.inf)) < bottom for row in history
+    )
     if hidden:
         count = "1 epoch is" if hidden == 1 else f"{hidden} epochs are"
         ax.set_title(f"{count} below the axis")

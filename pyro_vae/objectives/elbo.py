@@ -4,7 +4,8 @@
 
 The weight beta(t) rises linearly over a warm-up, so that the model uses the code before it pays for
 it in full (Bowman et al. 2016). With several cycles the weight then stays at its final value for as
-long as the warm-up took, and the next warm-up starts (Fu et al. 2019).
+long as the warm-up took, and the next warm-up starts (Fu et al. 2019). A warm-up is a number of
+epochs, or a share of training.
 
 With free bits, the KL in the loss is sum_g max(free_bits, KL_g), where KL_g is the mean over the
 batch of the KL of a group g of dimensions (Kingma et al. 2016, equation 15).
@@ -38,16 +39,19 @@ class _WeightedKL(Objective):
     Args:
         num_particles: number of draws of z for each x; the loss is their mean.
         beta: weight of the KL (Higgins et al. 2017).
-        warmup: number of epochs over which the weight rises to beta; by default none. Runs with
-            codes in several layers take a quarter of their epochs.
+        warmup: number of epochs over which the weight rises to beta; by default none.
         start: weight at the beginning of each warm-up.
         cycles: number of warm-ups.
         free_bits: nats of KL that a group of dimensions can use at no cost, in the mean over a
             batch (Kingma et al. 2016, equation 15).
         group: number of consecutive dimensions in a group; 0 for all dimensions of a site.
+        warmup_share: share of training over which the weight rises to beta, in place of `warmup`.
+            Training has to have a last epoch or a budget. By default runs with codes in several
+            layers take a quarter.
 
     Raises:
-        InputError: if an option is out of its range.
+        InputError: if an option is out of its range, both kinds of warm-up are given, or the cycles
+            take longer than training.
     """
 
     def __init__(
@@ -59,29 +63,53 @@ class _WeightedKL(Objective):
         cycles: int = 1,
         free_bits: float = 0.0,
         group: int = 1,
+        *,
+        warmup_share: float | None = None,
         **pyro_options: Any,
     ) -> None:
         super().__init__(num_particles, pyro_options)
-        warmup = warmup or 0.0
-        if warmup == 0 and (start != 0 or cycles != 1):
+        warmup, warmup_share = warmup or 0.0, warmup_share or 0.0
+        if warmup == 0 and warmup_share == 0 and (start != 0 or cycles != 1):
             raise InputError(
                 "start and cycles describe a warm-up, and there is none: set warmup to its number "
-                "of epochs",
+                "of epochs, or warmup_share to its share of training",
                 "warmup",
+            )
+        if warmup and warmup_share:
+            raise InputError(
+                "warmup counts epochs, and warmup_share is a share of training: give only one",
+                "warmup_share",
             )
         self.beta = check_range("beta", beta, 0, 1e6)
         self.warmup = check_range("warmup", warmup, 0, 1e6)
+        self.warmup_share = check_range("warmup_share", warmup_share, 0, 1)
         self.start = check_range("start", start, 0, 1e6)
         self.cycles = int(check_range("cycles", cycles, 1, 1e6))
+        length = (2 * self.cycles - 1) * self.warmup_share  # no plateau follows the last warm-up
+        if length > 1 + 1e-6:
+            raise InputError(
+                f"{self.cycles} warm-ups with plateaus between them take {length:g} times as long "
+                "as training: choose fewer cycles, or a smaller warmup_share",
+                "warmup_share",
+            )
         self.free_bits = check_range("free_bits", free_bits, 0, 1e6)
         self.group = int(check_range("group", group, 0, 1e6))
         self.kl_weight = torch.tensor(beta, dtype=torch.float32)
         self.anneal(0)
 
-    def anneal(self, epoch: float) -> None:
-        """Set the KL's weight to its value on the schedule after `epoch` epochs."""
+    def anneal(self, epoch: float, progress: float = 0.0) -> None:
+        """Set the KL's weight to its value on the schedule.
+
+        Args:
+            epoch: the number of epochs that are done.
+            progress: the share of training that is done, from 0 to 1.
+        """
+        if self.warmup_share:
+            done, warmup = progress, self.warmup_share
+        else:
+            done, warmup = epoch, self.warmup
         self.kl_weight.fill_(
-            scheduled_weight(epoch, self.start, self.beta, warmup=self.warmup, cycles=self.cycles)
+            scheduled_weight(done, self.start, self.beta, warmup=warmup, cycles=self.cycles)
         )
 
     def bound(self, log_w: Tensor) -> Tensor:
@@ -211,10 +239,20 @@ class ELBO(_WeightedKL):
         free_bits: float = 0.0,
         group: int = 1,
         gradient: Literal["plain", "stl"] = "plain",
+        *,
+        warmup_share: float | None = None,
         **pyro_options: Any,
     ) -> None:
         super().__init__(
-            num_particles, beta, warmup, start, cycles, free_bits, group, **pyro_options
+            num_particles,
+            beta,
+            warmup,
+            start,
+            cycles,
+            free_bits,
+            group,
+            warmup_share=warmup_share,
+            **pyro_options,
         )
         self.gradient = gradient
         if gradient == "stl" and self.free_bits:
@@ -229,8 +267,8 @@ class ELBO(_WeightedKL):
     ) -> Tensor:
         """Return the weighted loss, summed over the examples, to be differentiated."""
         arguments = Arguments(*args, **kwargs)
-        unweighted = self.beta == 1 and self.warmup == 0 and not self.free_bits
-        if unweighted and self.gradient == "plain":
+        weighted = self.beta != 1 or self.warmup or self.warmup_share or self.free_bits
+        if not weighted and self.gradient == "plain":
             pair = self.pair(model, guide, arguments)
             if pair.summed_out or pair.guide_enumerates:
                 return self._enumerated(pair, arguments, differentiable=True)
@@ -321,13 +359,21 @@ class AnalyticELBO(_WeightedKL):
 
 
 def scheduled_weight(
-    epoch: float, start: float, beta: float, *, warmup: float, cycles: int
+    done: float, start: float, beta: float, *, warmup: float, cycles: int
 ) -> float:
-    """Return the KL's weight after `epoch` epochs; the module's docstring has the schedule."""
+    """Return the KL's weight; the module's docstring has the schedule.
+
+    Args:
+        done: how much of training is done, in the unit of `warmup`: epochs, or the share of all.
+        start: the weight at the beginning of each warm-up.
+        beta: the weight at its end.
+        warmup: the length of a warm-up.
+        cycles: the number of warm-ups.
+    """
     if warmup == 0:
         return beta
-    cycle = min(epoch // (2 * warmup), cycles - 1)
-    return start + (beta - start) * min(1.0, (epoch - cycle * 2 * warmup) / warmup)
+    cycle = min(done // (2 * warmup), cycles - 1)
+    return start + (beta - start) * min(1.0, (done - cycle * 2 * warmup) / warmup)
 
 
 def _site_pairs(model: poutine.Trace, guide: poutine.Trace) -> Iterator[tuple[Site, Site]]:

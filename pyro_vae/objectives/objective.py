@@ -82,8 +82,13 @@ class Objective(pyro.infer.ELBO):
         """The number of draws of z for each x in all, over all groups of particles."""
         return self.num_particles
 
-    def anneal(self, epoch: float) -> None:
-        """Set the objective's schedule to its state after `epoch` epochs; most have no schedule."""
+    def anneal(self, epoch: float, progress: float = 0.0) -> None:
+        """Set the objective's schedule; most have none.
+
+        Args:
+            epoch: the number of epochs that are done.
+            progress: the share of training that is done, from 0 to 1.
+        """
 
     def bound(self, log_w: Tensor) -> Tensor:
         """Return the bound on log p(x) that is used to choose between models.

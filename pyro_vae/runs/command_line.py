@@ -197,8 +197,9 @@ def one_line_errors(options: Namespace | None = None, if_interrupted: str = "") 
     try:
         yield
     except (InputError, DivergenceError, OSError) as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message}{_option_to_change(error, message, options)}", file=sys.stderr)
+        raised = _without_shapes(error)
+        message = " ".join(str(raised).split())
+        print(f"error: {message}{_option_to_change(raised, message, options)}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or re.search("allocate|out of memory", str(error))):
@@ -227,7 +228,19 @@ def stopped_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _option_to_change(error: Exception, message: str, options: Namespace | None) -> str:
+def _without_shapes(error: BaseException) -> BaseException:
+    """Return the error that a program raised: Pyro raises it again, with shapes below its message.
+
+    Pyro's copy has no `parameter`.
+    """
+    cause = error.__cause__
+    if isinstance(cause, InputError):
+        added = str(error).removeprefix(f"{cause}\n").lstrip()
+        return _without_shapes(cause) if added.startswith("Trace Shapes:") else error
+    return error
+
+
+def _option_to_change(error: BaseException, message: str, options: Namespace | None) -> str:
     """Return the option of the argument that an error names, in brackets; "" if there is none.
 
     It is the option of that name, or else all nested options whose last part is that name.

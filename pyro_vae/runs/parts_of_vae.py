@@ -73,6 +73,9 @@ def abstract_refused() -> Iterator[None]:
         ) from error
 
 
+WARMUP_SHARE = 0.25  # of training, for codes in several layers
+
+
 def choose_warmup(options: Options, namespace: Namespace, vae: VAE) -> list[str]:
     """Choose the KL's warm-up for codes in several layers, unless the user has chosen one.
 
@@ -81,25 +84,21 @@ def choose_warmup(options: Options, namespace: Namespace, vae: VAE) -> list[str]
 
     Args:
         options: the options of the run; the objective is replaced.
-        namespace: the same, as they are saved; `warmup` of the objective is replaced.
+        namespace: the same, as they are saved; `warmup_share` of the objective is replaced.
         vae: the VAE.
 
     Returns:
         What the user is told of it.
     """
     arguments = namespace.objective.get("init_args", {})
-    if not vae.posterior.upper_dims or arguments.get("warmup", 0) is not None:
+    chosen = [arguments.get(name, 0) for name in ("warmup", "warmup_share")]
+    if not vae.posterior.upper_dims or chosen != [None, None]:
         return []
-    layers = len(vae.posterior.upper_dims) + 1
-    if options.last_epoch is None:
-        return [
-            f"Codes are in {layers} layers: --objective.warmup EPOCHS lets the KL's weight rise."
-        ]
-    arguments.warmup = options.last_epoch / 4
+    arguments.warmup_share = WARMUP_SHARE
     options.objective = config.instantiate(namespace).objective
     return [
-        f"Codes are in {layers} layers, so the KL's weight rises over the first "
-        f"{arguments.warmup:g} epochs; --objective.warmup 0 turns that off."
+        f"Codes are in {len(vae.posterior.upper_dims) + 1} layers, so the KL's weight rises over "
+        f"the first {WARMUP_SHARE:.0%} of training; --objective.warmup_share 0 turns that off."
     ]
 
 

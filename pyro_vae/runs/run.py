@@ -43,7 +43,8 @@ class Run:
     Attributes:
         folder: the run's folder.
         namespace: the options in the form that `config.yaml` is written from. Engine and precision
-            are never `auto` there, so that a resumed run continues with the same ones.
+            are never `auto` there, and the default number of epochs is a number, so that a resumed
+            run continues with the same ones.
         options: the options, as they were given.
         device: where the model and the data are.
         data_kind: what the data are.
@@ -109,6 +110,7 @@ class Run:
         engine_name = trainer.choose_engine(options, len(train), device)
         precision = trainer.choose_precision(options, engine_name, device)
         namespace.engine, namespace.precision = engine_name, precision
+        namespace.epochs = options.last_epoch
         # If a resumed run cannot be compiled, it was not compiled before either.
         may_fall_back = options.engine == "auto" or bool(namespace.get("resume"))
         run = cls(

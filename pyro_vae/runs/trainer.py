@@ -102,6 +102,14 @@ def describe_length(options: Options, num_examples: int) -> str:
 
 
 def _num_steps(options: Options, num_examples: int) -> float:
-    if options.last_epoch is None:
+    """Return the number of steps up to the last epoch, as if no other limit ended training."""
+    epochs, first = options.last_epoch, options.batch_size
+    if epochs is None:
         return math.inf
-    return options.last_epoch * math.ceil(num_examples / options.batch_size)
+    if not options.batch_doublings:
+        return epochs * math.ceil(num_examples / first)
+    doubling = training.BatchDoubling(options.batch_doublings)
+    return sum(
+        math.ceil(num_examples / doubling.size(first, epoch / epochs, num_examples))
+        for epoch in range(epochs)
+    )

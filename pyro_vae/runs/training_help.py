@@ -1,6 +1,6 @@
 """The help of `pyro-vae train`, at once: importing the classes that it names takes seconds.
 
-It is read from the source of `Options`, and from the names that the packages of parts export.
+It is read from the source of `Options`, and from the names that the packages of parts import.
 """
 
 import ast
@@ -13,11 +13,14 @@ from docstring_parser import parse
 from pyro_vae.runs.parser import Parser, add_starting_options
 
 USED_MOST = ("data", "latent_dim", "prior", "likelihood", "posterior", "objective", "epochs")
-PARTS = {  # the packages of parts, by option; and names in them that are no parts
-    "prior": ("pyro_vae.priors", {"Prior", "check_support"}),
+PARTS = {  # where the parts are, by option: a package, or a file in it; and names that are no parts
+    "prior": ("pyro_vae.priors", {"Prior"}),
     "likelihood": ("pyro_vae.likelihoods", {"Likelihood", "Decoder", "Shape"}),
     "posterior": ("pyro_vae.posteriors", {"Posterior", "Encoder"}),
     "objective": ("pyro_vae.objectives", {"Objective"}),
+    "schedule": ("pyro_vae.training.schedules", {"Schedule", "BatchDoubling"}),
+    "optimizer": ("pyro_vae.training.optimizers", {"Optimizer"}),
+    "average": ("pyro_vae.training.averaging", {"Averaging"}),
 }
 
 
@@ -67,12 +70,16 @@ def options() -> list[Described]:
 
 
 def part_names(option: str) -> list[str]:
-    """Return the names of the classes that an option takes."""
-    package, others = PARTS[option]
-    for node in _source(package).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return sorted(set(ast.literal_eval(node.value)) - others)
-    raise AssertionError(f"{package} has no __all__")
+    """Return the names of the classes that an option takes: those that their package imports."""
+    place, others = PARTS[option]
+    package = ".".join(place.split(".")[:2])
+    imported = {
+        name.name
+        for node in _source(package).body
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{place}.")
+        for name in node.names
+    }
+    return sorted(imported - others)
 
 
 def _default(value: ast.expr | None) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pyro_vae.objectives import ELBO
 from pyro_vae.testing.subject import Subject
-from pyro_vae.training import CompiledEngine, EagerEngine
+from pyro_vae.training import Adam, CompiledEngine, EagerEngine
 from pyro_vae.vae import VAE
 
 
@@ -66,9 +66,9 @@ def _check_compiled(subject: Subject, build: Callable[[], VAE], x: Tensor) -> No
     results = []
     for make_engine in (EagerEngine, CompiledEngine):
         vae = build()
-        engine = make_engine(vae.model, vae.guide, ELBO(), lr=2e-3)
-        # Adam takes whole steps even for gradients that are nothing but rounding errors.
-        engine.optimizer.param_groups[0]["eps"] = 1e-3
+        # By default Adam takes whole steps even for gradients that are only rounding errors.
+        optimizer = Adam(eps=1e-3)
+        engine = make_engine(vae.model, vae.guide, ELBO(), lr=2e-3, optimizer=optimizer)
         engine.check(x[:2])
         torch.manual_seed(1)
         loss = engine.step(x)

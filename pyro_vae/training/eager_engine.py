@@ -254,10 +254,19 @@ class EagerEngine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned.
 
+        The settings of the optimiser are those of this engine, but for the learning rate.
+
         Raises:
             InputError: if the state has parameters that the programs make when they first run, and
-                they have not run yet.
+                they have not run yet; or if it is that of an optimiser with other moments.
         """
+        moments = {name for each in state["optimizer"]["state"].values() for name in each}
+        if moments and moments != {"step", *self.settings.moments}:
+            raise InputError(
+                f"the state is that of another optimiser: {type(self.settings).__name__} has the "
+                f"moments {' and '.join(self.settings.moments)}",
+                "optimizer",
+            )
         saved, others = state.get("parameters", {}), self._others()
         lazy = saved.keys() != others.keys() or (state["guide"] and not self.guide.state_dict())
         if lazy and not self._looked:
@@ -270,8 +279,11 @@ class EagerEngine:
         with torch.no_grad():
             for name, value in others.items():
                 value.copy_(saved[name])
+        group = self.optimizer.param_groups[0]
+        settings = {name: group[name] for name in group.keys() - {"params", "lr"}}
         # torch would share the tensors of the state with the optimiser: copy them.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.optimizer.param_groups[0].update(settings)
         self.objective.load_state_dict(state["objective"])
 
     def _others(self) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ class Engine(Protocol):
     Attributes:
         model: the Pyro program that is trained, as a module.
         guide: its guide.
-        objective: the training objective. `fit` moves its schedule before each step.
+        objective: the training objective. `fit` calls its `anneal` before each step.
         lr: the learning rate of the next step. A `Schedule` sets it before each step.
     """
 

@@ -124,7 +124,7 @@ def _run_epoch(training: Training, bar: tqdm) -> None:
     of_all = "" if training.epochs is None else f"/{training.epochs}"
     bar.set_description(f"epoch {training.epoch}{of_all}", refresh=False)
     torch.manual_seed(stream_seed(training.seed, training.epoch))
-    training.progress = _progress(training)
+    training.progress = max(training.progress, _progress(training))
     with contextlib.ExitStack() as contexts:
         for callback in training.callbacks:
             contexts.enter_context(callback.around_epoch(training))
@@ -147,8 +147,10 @@ def _pass_over_data(training: Training, bar: tqdm) -> float:
     with contextlib.closing(read_batches(train, batches)) as examples:
         for number, batch in enumerate(examples):
             training.step += 1
-            training.progress = _progress(training, number / len(batches))
-            engine.objective.anneal(epoch - 1 + number / len(batches))
+            share_of_epoch = number / len(batches)
+            # A budget may have brought it further, after the last step.
+            training.progress = max(training.progress, _progress(training, share_of_epoch))
+            engine.objective.anneal(epoch - 1 + share_of_epoch, training.progress)
             with contextlib.ExitStack() as contexts:
                 for callback in training.callbacks:
                     contexts.enter_context(callback.around_step(training))

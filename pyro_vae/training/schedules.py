@@ -1,7 +1,8 @@
 """Schedules: callbacks that change the learning rate, or the batch size, in the course of training.
 
 They follow `Training.progress`, the share of training that is done. So they end with the last
-epoch, or with the budget of time, if there is one.
+epoch, or with the budget of time, if there is one. If a training is resumed with more epochs, or a
+larger budget, the same work is a smaller share: a learning rate that had fallen rises again.
 
 To add a schedule of the learning rate, subclass `Schedule`, override `factor`, and name the class
 in `pyro_vae/training/__init__.py`. The command line then takes it by its name.
@@ -123,11 +124,15 @@ class BatchDoubling(Callback):
         times: how often the batch size is doubled.
 
     Raises:
-        InputError: if `times` is less than 1.
+        InputError: if `times` is less than 1, or more than 30.
     """
 
     def __init__(self, times: int) -> None:
-        check_range("times", times, 1, 30)
+        if not 1 <= times <= 30:
+            raise InputError(
+                f"the batch size can be doubled 1 to 30 times, and not {times} times",
+                "batch_doublings",
+            )
         self.times = times
         self.first = 0  # the batch size at the start
 
@@ -137,6 +142,16 @@ class BatchDoubling(Callback):
 
     def around_epoch(self, training: Training) -> contextlib.AbstractContextManager[None]:
         """Set the batch size of the epoch."""
-        doubled = min(self.times, int((self.times + 1) * training.progress))
-        training.batch_size = min(self.first * 2**doubled, len(training.train))
+        training.batch_size = self.size(self.first, training.progress, len(training.train))
         return contextlib.nullcontext()
+
+    def size(self, first: int, progress: float, largest: int) -> int:
+        """Return the batch size of an epoch.
+
+        Args:
+            first: the batch size at the start.
+            progress: the share of training that is done before the epoch, from 0 to 1.
+            largest: the number of training examples.
+        """
+        doubled = min(self.times, int((self.times + 1) * progress))
+        return min(first * 2**doubled, largest)

@@ -16,7 +16,8 @@ UNITS = {"": 1, "s": 1, "min": 60, "h": 3600}  # in seconds
 class EarlyStopping(Callback):
     """Ends training when the best validation bound is a number of epochs old.
 
-    It comes after `Validate` in the list of callbacks.
+    Only epochs that are validated end training. It comes after `Validate` in the list of callbacks.
+    All epochs in the history count, also those from before a training was interrupted.
 
     Args:
         patience: that number of epochs.
@@ -28,8 +29,6 @@ class EarlyStopping(Callback):
     def __init__(self, patience: int) -> None:
         check_range("patience", patience, 1, math.inf)
         self.patience = patience
-        self.best: float | None = None  # the best validation bound so far, in nats
-        self.best_epoch = 0
 
     def start(self, training: Training) -> None:
         """End a training that is resumed, if its end was reached.
@@ -43,25 +42,22 @@ class EarlyStopping(Callback):
 
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
         """Look at the column `validation_bound`, if there is one."""
-        bound = row.get("validation_bound")
-        if bound is not None and (self.best is None or bound > self.best):
-            self.best, self.best_epoch = bound, training.epoch
         self._end_if_over(training)
 
     def _end_if_over(self, training: Training) -> None:
-        if self.best is not None and training.epoch - self.best_epoch >= self.patience:
+        bounds = {
+            row["epoch"]: row["validation_bound"]
+            for row in training.history
+            if "validation_bound" in row
+        }
+        if training.epoch not in bounds:
+            return
+        best = max(bounds, key=lambda epoch: bounds[epoch])  # the first of those that are equal
+        age = training.epoch - best
+        if age >= self.patience:
             training.end_reason = (
-                f"the validation bound is not above that of epoch {self.best_epoch} after "
-                f"{self.patience} more epochs"
+                f"no validation bound in {age} epoch{'s' * (age > 1)} is above that of epoch {best}"
             )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best validation bound, and its epoch."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
 
 
 class Budget(Callback):

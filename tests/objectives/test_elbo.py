@@ -209,6 +209,26 @@ def test_free_bits_that_no_dimension_has(x: Tensor) -> None:
     assert ELBO(free_bits=1.0, group=0).differentiable_loss(vae.model, vae.guide, x).isfinite()
 
 
+def test_warmup_over_a_share_of_training() -> None:
+    """The weight follows the progress of training, whatever the number of epochs."""
+    for make_objective in (ELBO, AnalyticELBO):
+        objective = make_objective(beta=2.0, warmup_share=0.25, start=0.4)
+        assert objective.kl_weight.item() == pytest.approx(0.4)
+        for progress, weight in ((0, 0.4), (0.125, 1.2), (0.25, 2.0), (0.3, 2.0), (1, 2.0)):
+            objective.anneal(1000.0, progress)
+            assert objective.kl_weight.item() == pytest.approx(weight)
+        cyclical = make_objective(warmup_share=0.2, cycles=3)  # it ends with the last warm-up
+        for progress, weight in ((0.1, 0.5), (0.3, 1), (0.5, 0.5), (0.7, 1), (0.9, 0.5), (1, 1)):
+            cyclical.anneal(1000.0, progress)
+            assert cyclical.kl_weight.item() == pytest.approx(weight)
+    epochs = ELBO(warmup=10.0, warmup_share=0.0)  # older files of options have a warmup of 0
+    epochs.anneal(5.0, 0.9)
+    assert epochs.kl_weight.item() == pytest.approx(0.5)
+    vae, x, objective = make(), torch.ones(4, 5), ELBO(warmup_share=0.5)
+    objective.anneal(9.0, 0.35)
+    assert_same(value_and_gradients(objective, vae, x), by_hand(vae, x, 0.7, analytic=False))
+
+
 def test_schedules() -> None:
     """Linear; from a start above zero; and cycles of a rise and a plateau of `warmup` epochs."""
     for epoch, expected in ((0, 0.2), (2.5, 0.6), (5, 1.0), (9.99, 1.0), (50, 1.0)):

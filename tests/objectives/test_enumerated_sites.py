@@ -128,7 +128,13 @@ def test_other_objectives_refuse_a_guide_that_is_enumerated(name: str) -> None:
 
 
 def test_weights_of_the_kl_refuse_a_guide_that_is_enumerated() -> None:
-    for objective in (ELBO(beta=0.5), ELBO(warmup=2.0), ELBO(gradient="stl"), ELBO(free_bits=0.1)):
+    for objective in (
+        ELBO(beta=0.5),
+        ELBO(warmup=2.0),
+        ELBO(warmup_share=0.2),
+        ELBO(gradient="stl"),
+        ELBO(free_bits=0.1),
+    ):
         with pytest.raises(InputError, match="only ELBO takes the expectation"):
             objective.differentiable_loss(mixture, categorical, X)
 

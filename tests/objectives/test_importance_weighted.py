@@ -86,6 +86,7 @@ REDUCTIONS = [
     (partial(ELBO, warmup=3.0), ELBO),
     (partial(ELBO, warmup=3.0, start=0.2), ELBO),
     (partial(ELBO, warmup=1.0, cycles=2), ELBO),
+    (partial(ELBO, warmup_share=0.2, cycles=3), ELBO),
 ]
 
 
@@ -99,7 +100,7 @@ def test_reductions_are_exact(
     vae, x = make(priors.LearnedNormal).double(), x.double()
     results = []
     for objective in (special(), plain()):
-        objective.anneal(100)
+        objective.anneal(100, 1.0)
         objective.loss(vae.model, vae.guide, x)  # the first call runs the programs once more
         results.append(value_and_gradients(objective, vae, x))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-12)

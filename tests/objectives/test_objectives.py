@@ -254,6 +254,9 @@ def test_both_elbos_take_the_same_options() -> None:
     options |= {"free_bits": 0.2, "group": 3}
     for objective in (ELBO(**options), AnalyticELBO(**options), ELBO(2, 0.5, 3.0, 0.1, 2, 0.2, 3)):
         assert {name: getattr(objective, name) for name in options} == options
+    share = {"warmup_share": 0.2, "cycles": 3}
+    for objective in (ELBO(**share), AnalyticELBO(**share)):
+        assert {name: getattr(objective, name) for name in share} == share
     with pytest.raises(TypeError, match="gradient"):
         AnalyticELBO(gradient="stl")
     with pytest.raises(TypeError, match="betta"):
@@ -274,6 +277,9 @@ def test_both_elbos_take_the_same_options() -> None:
         (partial(CUBO, num_particles=1), "two particles"),
         (partial(ELBO, start=0.3), "warm-up"),
         (partial(AnalyticELBO, cycles=2), "warm-up"),
+        (partial(ELBO, warmup_share=1.1), "warmup_share has to be between 0 and 1"),
+        (partial(ELBO, warmup=1.0, warmup_share=0.1), "give only one"),
+        (partial(AnalyticELBO, warmup_share=0.4, cycles=2), "1.2 times as long as training"),
         (partial(Renyi, alpha=math.nan), "alpha"),
         (partial(TVO, terms=0), "terms"),
         (partial(TVO, num_particles=1), "two particles"),

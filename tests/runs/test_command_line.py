@@ -4,14 +4,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pkgutil import resolve_name
 
+import pyro
+import pyro.distributions as dist
 import pytest
 from conftest import ROOT
 from jsonargparse import Namespace
+from pyro import poutine
 
 from pyro_vae import InputError
 from pyro_vae.errors import DivergenceError
-from pyro_vae.runs import command_line, commands, config, training_help, trust
+from pyro_vae.runs import command_line, commands, config, parser, training_help, trust
 from pyro_vae.runs.command_line import one_line_errors
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parser import explain
@@ -160,6 +164,20 @@ def test_an_option_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "error: --lr is wrong\n"
 
 
+def test_errors_inside_programs_are_printed_without_shapes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pyro adds the shapes of all sites, and forgets the parameter, once for each trace."""
+
+    def program() -> None:
+        pyro.sample("a name that is long", dist.Normal(0.0, 1.0))
+        raise InputError("a wrong value", "lr")
+
+    with pytest.raises(SystemExit), one_line_errors(Namespace(lr=1.0)):
+        poutine.trace(poutine.trace(program).get_trace).get_trace()
+    assert capsys.readouterr().err == "error: a wrong value (option --lr)\n"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "printed"),
     [
@@ -215,11 +233,12 @@ def test_help_of_training_is_that_of_its_options() -> None:
     for option in options:
         default = getattr(real, option.name)
         assert option.default == getattr(default, "__name__", str(default))
+    assert set(training_help.PARTS) == set(trust.COMPONENTS)
     for name in training_help.PARTS:
-        package = f"pyro_vae.{name}s."
-        classes = {path for path in trust.classes() if path.startswith(package)}
-        base = package + name.capitalize()
-        assert {package + part for part in training_help.part_names(name)} == classes - {base}
+        base = resolve_name(parser.COMPONENTS[name])
+        classes = [each for each in map(resolve_name, trust.classes()) if issubclass(each, base)]
+        names = sorted(each.__name__ for each in classes if each is not base)
+        assert training_help.part_names(name) == names
     page = training_help.page()
     typed = re.findall(r"^  (?:-h, )?(--\w+)", config.parser().format_help(), re.MULTILINE)
     assert set(re.findall(r"^  (?:-h, )?(--\w+)", page, re.MULTILINE)) == set(typed)

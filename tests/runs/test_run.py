@@ -62,26 +62,31 @@ def test_options_reach_the_parts() -> None:
 
 
 def test_codes_in_layers_have_a_warmup(tmp_path: Path) -> None:
-    """A quarter of the epochs, unless the user says otherwise; the run keeps it."""
+    """A quarter of training, unless the user says otherwise; the run keeps it."""
     layers = ("--prior", "Hierarchical", "--posterior", "Ladder", "--posterior.top_dim=[3, 2]")
-    run = build(*layers, "--epochs", "10")
-    assert run.engine.objective.warmup == 2.5 and run.engine.objective.kl_weight == 0
-    assert "in 3 layers" in str(run) and "first 2.5 epochs" in str(run)
+    run = build(*layers, "--budget", "10s")
+    assert run.engine.objective.warmup_share == 0.25 and run.engine.objective.kl_weight == 0
+    assert "in 3 layers" in str(run) and "first 25% of training" in str(run)
     run.folder = tmp_path / "run"
     run.create()
     again = Run.build(
         run.folder, config.parse([f"--config={run.folder}/config.yaml", "--epochs=40"])
     )
-    assert again.engine.objective.warmup == 2.5 and "in 3 layers" not in str(again)
-    for given, warmup in (
-        ((*layers, "--objective.warmup", "0"), 0),
-        ((*layers, "--objective", "AnalyticELBO"), 50),
-        ((*layers, "--objective", "IWAE"), None),
-        ((), 0),
+    assert again.engine.objective.warmup_share == 0.25 and "in 3 layers" not in str(again)
+    for given, epochs, share in (
+        ((*layers, "--objective.warmup", "0"), 0, 0),
+        ((*layers, "--objective.warmup", "7"), 7, 0),
+        ((*layers, "--objective.warmup_share", "0"), 0, 0),
+        ((*layers, "--objective.warmup_share", "0.1"), 0, 0.1),
+        ((*layers, "--objective", "AnalyticELBO"), 0, 0.25),
+        ((*layers, "--objective", "IWAE"), None, None),
+        ((), 0, 0),
     ):
         run = build(*given)
-        assert getattr(run.engine.objective, "warmup", None) == warmup
-        assert "layers" not in str(run) or warmup == 50
+        objective = run.engine.objective
+        assert getattr(objective, "warmup", None) == epochs
+        assert getattr(objective, "warmup_share", None) == share
+        assert ("layers" in str(run)) == (share == 0.25)
 
 
 def test_folder_is_made_once_and_whole(tmp_path: Path) -> None:

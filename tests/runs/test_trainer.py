@@ -37,7 +37,7 @@ def test_the_default_is_one_schedule_validation_and_a_checkpoint(tmp_path: Path)
     assert [type(each).__name__ for each in run.callbacks()] == [
         *("Constant", "Validate", "Checkpoint")
     ]
-    assert run.options.last_epoch == EPOCHS == 200
+    assert run.options.last_epoch == run.namespace.epochs == EPOCHS == 200
     assert type(run.engine.optimizer) is torch.optim.Adam and run.engine.clip_norm is None
 
 
@@ -98,6 +98,9 @@ def test_the_engine_is_compiled_where_training_is_long() -> None:
         return trainer.choose_engine(Options(**options), 1000, CPU)
 
     assert chosen(epochs=699) == "eager" and chosen(epochs=700) == "compiled"
+    # 350 epochs of 10 steps and 350 of 5 are fewer steps; they are counted as they are taken.
+    assert chosen(epochs=700, batch_doublings=1) == "eager"
+    assert trainer.describe_length(Options(epochs=7, batch_doublings=1), 1000) == "55 steps"
     assert chosen(budget="59s") == "eager" and chosen(budget="1min") == "compiled"
     assert chosen(budget="1min", epochs=699) == "eager"
     assert chosen(budget="1s", engine="compiled") == "compiled"

@@ -57,7 +57,9 @@ class Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def trained(kind: type[EagerEngine], folder: Path, kill_in: int | None = None) -> History:
+def trained(
+    kind: type[EagerEngine], folder: Path, warmup: dict[str, float], kill_in: int | None = None
+) -> History:
     """Train with everything; killed in an epoch if there is a number."""
     torch.set_num_threads(1)
     torch.manual_seed(2)
@@ -68,7 +70,8 @@ def trained(kind: type[EagerEngine], folder: Path, kill_in: int | None = None) -
         posteriors.Normal([4, 3], 2, encoder),
     )
     optimizer = AdamW(weight_decay=0.1)
-    engine = kind(vae.model, vae.guide, ELBO(warmup=2.5), 1e-2, optimizer=optimizer, clip_norm=30.0)
+    objective = ELBO(**warmup)
+    engine = kind(vae.model, vae.guide, objective, 1e-2, optimizer=optimizer, clip_norm=30.0)
     # Each set of trained parameters is compiled for itself: the compiled engine does without it.
     guide_first = [] if kind is CompiledEngine else [GuideFirst(VALIDATION, 3)]
     return fit(
@@ -78,7 +81,7 @@ def trained(kind: type[EagerEngine], folder: Path, kill_in: int | None = None) -
         epochs=EPOCHS,
         batch_size=20,
         callbacks=[
-            Budget(1e9),
+            Budget(1e30),  # the share of it that is used does not move the schedules
             Cosine(1e-2, warmup=25),
             BatchDoubling(1),
             EMA(0.9),
@@ -104,23 +107,28 @@ def content(path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "epoch"), [(EagerEngine, 3), (EagerEngine, 5), (CompiledEngine, 5)]
+    ("kind", "epoch", "warmup"),
+    [
+        (EagerEngine, 3, {"warmup": 2.5}),
+        (EagerEngine, 5, {"warmup_share": 0.3, "cycles": 2}),
+        (CompiledEngine, 5, {"warmup_share": 0.9}),
+    ],
 )
 def test_killed_and_resumed_bit_for_bit(
-    kind: type[EagerEngine], epoch: int, tmp_path: Path
+    kind: type[EagerEngine], epoch: int, warmup: dict[str, float], tmp_path: Path
 ) -> None:
-    """Before the batch size is doubled, and after that."""
+    """Before the batch size is doubled, and after that; in the KL's warm-up, too."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
     process = multiprocessing.get_context("spawn").Process(
-        target=trained, args=(kind, killed, epoch)
+        target=trained, args=(kind, killed, warmup, epoch)
     )
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert len(checkpoint.load(killed / "checkpoint.pt")["history"]) == epoch - 1
     torch.rand(17)
-    assert trained(kind, killed) == trained(kind, whole)
+    assert trained(kind, killed, warmup) == trained(kind, whole, warmup)
     for name in ("checkpoint.pt", "best.pt"):
         for one, other in zip(content(whole / name), content(killed / name), strict=True):
             assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other

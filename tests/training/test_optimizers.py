@@ -92,6 +92,26 @@ def test_the_gradient_is_clipped_before_the_moments() -> None:
     assert norm.item() == pytest.approx(5.0, rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", [EagerEngine, CompiledEngine])
+def test_a_state_does_not_change_the_settings(kind: type[EagerEngine]) -> None:
+    """Both engines go on with their own, and with the learning rate and the moments that were."""
+    x = (torch.rand(30, 5) < 0.4).double()
+    before = small(EagerEngine, Adam())
+    before.lr = 0.02
+    before.step(x)
+    after = small(kind, AdamW((0.8, 0.9), 1e-3, weight_decay=0.2))
+    after.load_state_dict(before.state_dict())
+    group = after.optimizer.param_groups[0]
+    assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.8, 0.9), 1e-3, 0.2)
+    assert after.lr == 0.02
+    moments = [state["exp_avg"] for state in after.optimizer.state.values()]
+    expected = [state["exp_avg"] for state in before.optimizer.state.values()]
+    assert all(torch.equal(one, other) for one, other in zip(moments, expected, strict=True))
+    with pytest.raises(InputError, match="state is that of another optimiser: Adamax has") as error:
+        small(kind, Adamax()).load_state_dict(before.state_dict())
+    assert error.value.parameter == "optimizer"
+
+
 def test_settings_that_are_refused() -> None:
     for said, make in (
         ("two numbers from 0 to below 1", lambda: Adam((0.9, 1.0))),

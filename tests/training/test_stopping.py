@@ -54,11 +54,31 @@ def test_training_ends_when_the_best_bound_is_old(
     assert len(stopped(monkeypatch, [*bounds[6:], 8.0, 8.0], tmp_path, 3)) == 9
 
 
-def test_patience_is_counted_in_epochs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("patience", [1, 3, 4])
+def test_patience_is_counted_in_epochs(
+    patience: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Training ends in an epoch that is validated, though its patience may end before."""
     bounds = [3.0, 2.0, 2.5]
-    history = stopped(monkeypatch, bounds, tmp_path, 4, every=2, epochs=None)
-    assert [row.get("validation_bound") for row in history] == [None, 3.0, None, 2.0, None, 2.5]
+    history = stopped(monkeypatch, bounds, tmp_path, patience, every=2, epochs=None)
+    expected = [None, 3.0, None, 2.0, None, 2.5][: 4 if patience == 1 else 6]
+    assert [row.get("validation_bound") for row in history] == expected
     assert checkpoint.load(tmp_path / "best.pt")["epoch"] == 2
+
+
+def test_patience_that_is_given_late_counts_all_epochs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The best epoch so far is that of the history, not the first after the training was resumed.
+
+    So it is if a callback has no state in the checkpoint, as in those of other versions.
+    """
+    stopped(monkeypatch, [1.0, 5.0, 2.0], tmp_path, 9, epochs=3)
+    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    state["callbacks"].pop("EarlyStopping", None)
+    checkpoint.save(tmp_path / "checkpoint.pt", state)
+    assert len(stopped(monkeypatch, [3.0, 4.0, 4.5], tmp_path, 3)) == 5
+    assert len(stopped(monkeypatch, [], tmp_path, 2)) == 5  # it is over already
 
 
 def test_the_last_epoch_is_validated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -105,9 +125,16 @@ def test_bounds_that_there_are_not(name: str) -> None:
 
 
 class Clocked(Rates):
-    """An engine whose steps take a second each, by a clock that nothing else moves."""
+    """An engine whose steps take a second each, by a clock that nothing else moves.
+
+    The KL has a warm-up over half of training.
+    """
 
     now = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objective = ELBO(warmup_share=0.5)
 
     def step(self, x: Tensor, observe: Observe) -> float:
         type(self).now += 1.0
@@ -141,12 +168,14 @@ def test_a_budget_ends_training_and_stretches_the_schedule(tmp_path: Path) -> No
     assert [row["train_loss"] for row in history] == [1.0] * 3  # a mean over what was seen
     assert "validation_bound" in history[-1]
     assert engine.rates == pytest.approx([Cosine(1.0).factor(i / 10) for i in range(10)])
+    assert engine.weights == pytest.approx([min(i / 5, 1.0) for i in range(10)])
     again, same = budgeted(tmp_path, 10)
     assert not again.batches and same == history
     # The time that was used stays used.
     longer, more = budgeted(tmp_path, 16)
     assert len(longer.batches) == 6 and len(more) == 5
     assert longer.rates == pytest.approx([Cosine(1.0).factor(i / 16) for i in range(10, 16)])
+    assert longer.weights == pytest.approx([1.0] * 6)
 
 
 @pytest.mark.usefixtures("clock")
@@ -154,6 +183,7 @@ def test_epochs_end_training_before_the_budget(tmp_path: Path) -> None:
     engine, history = budgeted(tmp_path, 100, epochs=2)
     assert len(history) == 2
     assert engine.rates == pytest.approx([Cosine(1.0).factor(i / 8) for i in range(8)])
+    assert engine.weights == pytest.approx([min(i / 4, 1.0) for i in range(8)])
 
 
 def test_a_budget_by_the_clock_on_the_wall() -> None:
