@@ -51,11 +51,12 @@ class ValidationScores:
         """Return the share of validation examples with lower scores, in percent.
 
         Args:
-            log_p: IWAE_K of other examples for the same K, shape [M].
+            log_p: IWAE_K of other examples for the same K, shape [M]; NaN where it is unknown.
         """
         below = torch.searchsorted(self.log_p, log_p)
         equal = torch.searchsorted(self.log_p, log_p, right=True) - below
-        return 100 * (below + 0.5 * equal).double() / len(self.log_p)
+        share = 100 * (below + 0.5 * equal).double() / len(self.log_p)
+        return share.where(~log_p.isnan(), torch.nan)  # NaN would be above all
 
     def save(self, folder: Path) -> None:
         """Write `scores.pt`."""

@@ -10,7 +10,7 @@ import pytest
 from pyro_vae import InputError
 from pyro_vae.data.plain_rows import open_rows
 from pyro_vae.data.source import ReadOptions
-from pyro_vae.data.sources import parquet_chunks, text_chunks, text_format
+from pyro_vae.data.sources import equal_chunks, text_format
 from pyro_vae.data.sources.parquet_chunks import ParquetChunks
 from pyro_vae.data.sources.table_files import read_parquet_frame, read_text_frame
 from pyro_vae.data.sources.text_chunks import survey_text
@@ -21,8 +21,7 @@ draw = np.random.default_rng(0)
 
 @pytest.fixture(autouse=True, params=[3, 64])
 def _block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (text_chunks, parquet_chunks):
-        monkeypatch.setattr(module, "ROWS", request.param)
+    monkeypatch.setattr(equal_chunks, "ROWS", request.param)
 
 
 def values(column: Any) -> list[Any]:
@@ -112,7 +111,7 @@ def test_letters_of_another_encoding_may_come_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.csv"
-    monkeypatch.setattr(text_chunks, "ROWS", 10_000)
+    monkeypatch.setattr(equal_chunks, "ROWS", 10_000)
     path.write_bytes(("a,b\n" + "1.5,x\n2.5,y\n" * 9000 + "1.0,é\n").encode("cp1252"))
     chunks = survey_text(path, ReadOptions())
     assert list(chunks.frames(20_000))[-1]["b"].iloc[-1] == "é"

@@ -219,5 +219,5 @@ def test_what_cannot_be_exported_is_refused(
         applying.export(model, tmp_path / "run")
     with pytest.raises(SystemExit) as stop, contextlib.chdir(tmp_path):
         commands.main(["export", "run", "--out", "run"])
-    assert stop.value.code == 2 and capsys.readouterr().err.endswith("(option --out)\n")
+    assert stop.value.code == 2 and capsys.readouterr().err.endswith("(option --overwrite)\n")
     assert {path.name for path in tmp_path.iterdir()} == {"run", "x.pt"}

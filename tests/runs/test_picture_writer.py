@@ -15,6 +15,7 @@ draw = np.random.default_rng(0)
 
 def write(path: Path, kind: kinds.Kind, *chunks: np.ndarray) -> np.ndarray:
     with PictureWriter(path, kind) as writer:
+        writer.begin({})
         for chunk in chunks:
             writer.add(chunk)
     assert writer.rows == sum(map(len, chunks))

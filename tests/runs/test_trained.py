@@ -214,6 +214,7 @@ def test_scores_of_validation_examples_are_in_the_folder(digits: tuple[Run, Trai
     assert torch.equal(again.log_p, model.validation.log_p)
     percentiles = model.validation.percentiles(model.validation.log_p)
     assert percentiles[0] == pytest.approx(50 / len(percentiles)) and percentiles[-1] < 100
+    assert model.validation.percentiles(torch.tensor([torch.nan], dtype=torch.float64)).isnan()
     (model.folder / "scores.pt").rename(model.folder / "away.pt")
     without = pyro_vae.load(model.folder)
     assert np.isnan(without.score(data.load("digits").test[:3]).percentile).all()

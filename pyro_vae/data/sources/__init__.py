@@ -9,6 +9,7 @@
 | `named_arrays.py` | arrays with names, of `.npz`, `.pt` or a dict: which are labels, .. |
 | `table_files.py` | `.csv`, `.tsv` and `.parquet` |
 | `text_chunks.py`, `parquet_chunks.py` | the same in chunks, for tables larger than memory |
+| `equal_chunks.py` | chunks of as many rows as are asked for |
 | `text_format.py` | how a table of text is written: separator, decimal sign, header |
 | `image_folders.py` | folders of pictures, with their classes and parts |
 | `picture_files.py` | one picture: opened, scaled and cut |

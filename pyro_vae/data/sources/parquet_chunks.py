@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pyro_vae.data.sources.equal_chunks import equal_chunks, rows_of
 from pyro_vae.data.sources.table_files import named_parquet_errors
-
-ROWS, FIELDS = 2**16, 2**21  # that are read together, at most
 
 
 class ParquetChunks:
@@ -44,26 +43,19 @@ class ParquetChunks:
         """Yield DataFrames of so many rows, and a last one of fewer."""
         import pyarrow as pa
 
-        waiting: list[Any] = []
-        count = 0
-        for batch in self._batches():
-            waiting.append(batch)
-            count += batch.num_rows
-            if count < size:
-                continue
-            joined = pa.Table.from_batches(waiting)
-            rest = count % size
-            for start in range(0, count - rest, size):
-                yield self._frame(joined.slice(start, size))
-            waiting, count = joined.slice(count - rest).to_batches() if rest else [], rest
-        if count:
-            yield self._frame(pa.Table.from_batches(waiting))
+        tables = (pa.Table.from_batches([batch]) for batch in self._batches())
+        for table in equal_chunks(
+            tables,
+            size,
+            pa.concat_tables,
+            lambda rows, start, stop: rows.slice(start, stop - start),
+        ):
+            yield self._frame(table)
 
     def _batches(self) -> Iterator[Any]:
-        size = max(1, min(ROWS, FIELDS // max(1, len(self.names))))
         with named_parquet_errors(self.path):
             batches = self._dataset.to_batches(
-                batch_size=size, batch_readahead=1, fragment_readahead=1
+                batch_size=rows_of(len(self.names)), batch_readahead=1, fragment_readahead=1
             )
         while True:
             with named_parquet_errors(self.path):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.source import ReadOptions
+from pyro_vae.data.sources.equal_chunks import equal_chunks, rows_of
 from pyro_vae.data.sources.table_files import (
     LAST_ENCODING,
     csv_options,
@@ -25,7 +26,6 @@ from pyro_vae.data.sources.table_files import (
 )
 from pyro_vae.data.sources.text_format import TextFormat, sniff
 
-ROWS, FIELDS = 2**16, 2**21  # that are read together, at most
 BOOLEANS = {"true": True, "false": False}
 EMPTY = {"missing"}  # what a column without values holds
 
@@ -62,19 +62,12 @@ class TextChunks:
         """Yield DataFrames of so many rows, and a last one of fewer."""
         import pandas as pd
 
-        waiting, count = [], 0
-        for frame in self._blocks():
-            waiting.append(frame)
-            count += len(frame)
-            if count < size:
-                continue
-            joined = pd.concat(waiting, ignore_index=True) if len(waiting) > 1 else frame
-            rest = count % size
-            for start in range(0, count - rest, size):
-                yield joined.iloc[start : start + size]
-            waiting, count = [joined.iloc[count - rest :]] if rest else [], rest
-        if count:
-            yield pd.concat(waiting, ignore_index=True)
+        def join(frames: list[Any]) -> Any:
+            return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+
+        yield from equal_chunks(
+            self._blocks(), size, join, lambda frame, start, stop: frame.iloc[start:stop]
+        )
 
     def _blocks(self) -> Iterator[Any]:
         types = {name: "str" if t == "booleans" else t for name, t in self.types.items()}
@@ -170,9 +163,8 @@ def _blocks(path: Path, how: TextFormat, types: dict[Any, str] | None = None) ->
     """
     import pandas as pd
 
-    size = max(1, min(ROWS, FIELDS // max(1, how.width)))
     with named_errors(path, how):
-        reader = pd.read_csv(**csv_options(path, how), chunksize=size, dtype=types)
+        reader = pd.read_csv(**csv_options(path, how), chunksize=rows_of(how.width), dtype=types)
     with reader:
         while True:
             with named_errors(path, how):

@@ -220,11 +220,17 @@ def _columns(model: Trained, found: Imputed, intervals: bool) -> dict[str, np.nd
     tables = {"": found.values}
     tables |= {f"{side}_": values[numbers] for side, values in ends.items()}
     tables |= {f"draw{number}_": values for number, values in enumerate(found.draws)}
-    return {
-        f"{prefix}{name}": table[name].to_numpy()
-        for prefix, table in tables.items()
-        for name in table.columns
-    }
+    columns: dict[str, np.ndarray] = {}
+    for prefix, table in tables.items():
+        for name in table.columns:
+            if f"{prefix}{name}" in columns:
+                raise InputError(
+                    f"the data have a column {prefix}{name}, and so have the results: leave "
+                    "intervals and draws out",
+                    "draws" if prefix.startswith("draw") else "intervals",
+                )
+            columns[f"{prefix}{name}"] = table[name].to_numpy()
+    return columns
 
 
 def sample_file(

@@ -29,7 +29,8 @@ class Written:
 class OutputFile:
     """A file to write, and a hidden folder beside it for what is not finished.
 
-    Use it in a `with` statement: at the end of the block the file is finished.
+    Use it in a `with` statement, and call `begin` first: at the end of the block the file is
+    finished.
 
     Args:
         path: the file.

@@ -401,6 +401,19 @@ def test_results_in_the_folder_of_the_data_are_no_data(folder: Path, tmp_path: P
     assert request(model, "encode", str(tmp_path)) != before
 
 
+def test_results_are_not_called_as_columns(folder: Path) -> None:
+    """A column lower_height of the data would be overwritten by the ends of intervals."""
+    model = pyro_vae.load(folder / "run")
+    names = {"height": "height", "city": "lower_height", "visits": "draw0_height"}
+    for options, other in (((True, 0), "lower_height"), ((False, 1), "draw0_height")):
+        found = model.impute(pd.read_csv(folder / "new.csv")[:3], 20, draws=options[1])
+        found.values.columns = list(names.values())
+        for drawn in found.draws:
+            drawn.columns = list(names.values())
+        with pytest.raises(InputError, match=f"have a column {other}, and so have the results"):
+            files_of_rows._columns(model, found, options[0])
+
+
 def test_exports_keep_off_each_other(folder: Path, tmp_path: Path) -> None:
     model = pyro_vae.load(folder / "run")
     with held(hidden(tmp_path / "out"), tmp_path / "out"):
