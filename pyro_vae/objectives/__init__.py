@@ -31,10 +31,11 @@ aggressive training of the guide is a callback, `training.GuideFirst`.
 To add an objective:
 
 1. Write a subclass of `Objective` in a file of this folder, with `differentiable_loss`; define
-   `bound` too if models should not be chosen by IWAE_K. `draws.TrainingDraws.surrogate` makes a
-   loss from weights of the draws. The arguments of the constructor are the options on the command
-   line. Let it take `**pyro_options: Any` too, and hand them on as
-   `super().__init__(num_particles, pyro_options)`: Pyro's keywords, not shown on the command line.
+   `bound` too if models should not be chosen by IWAE_K, and `anneal` if it has a schedule.
+   `draws.TrainingDraws.surrogate` makes a loss from weights of the draws. The arguments of the
+   constructor are the options on the command line. Let it take `**pyro_options: Any` too,
+   and hand them on as `super().__init__(num_particles, pyro_options)`: Pyro's keywords, not shown
+   on the command line.
 2. Import the class below, and name it in `__all__`. The command line then offers it.
 3. Add a case to `OBJECTIVES` in tests/test_contracts.py, and compare its
    gradient with an exact one in tests/objectives/test_gradients.py.

@@ -2,10 +2,7 @@
 
     loss = -E_q[log p(x|z)] + beta(t) KL
 
-The weight beta(t) rises linearly over a warm-up, so that the model uses the code before it pays for
-it in full (Bowman et al. 2016). With several cycles the weight then stays at its final value for as
-long as the warm-up took, and the next warm-up starts (Fu et al. 2019). A warm-up is a number of
-epochs, or a share of training.
+The weight beta(t) may rise over a warm-up: see `kl_schedule`.
 
 With free bits, the KL in the loss is sum_g max(free_bits, KL_g), where KL_g is the mean over the
 batch of the KL of a group g of dimensions (Kingma et al. 2016, equation 15).
@@ -26,11 +23,14 @@ from pyro_vae import bounds
 from pyro_vae.errors import InputError, check_range
 from pyro_vae.objectives.draws import TrainingDraws
 from pyro_vae.objectives.enumerated import enumerated_loss
+from pyro_vae.objectives.kl_schedule import KLSchedule
 from pyro_vae.objectives.objective import Objective
 from pyro_vae.objectives.score_function import Run, score_term
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.pair import Draws, Pair
 from pyro_vae.programs.traces import Program, Site, sample_sites
+
+FULL_WEIGHT = KLSchedule(beta=1.0, warmup=0.0, warmup_share=0.0, start=0.0, cycles=1)
 
 
 class _WeightedKL(Objective):
@@ -68,30 +68,9 @@ class _WeightedKL(Objective):
         **pyro_options: Any,
     ) -> None:
         super().__init__(num_particles, pyro_options)
-        warmup, warmup_share = warmup or 0.0, warmup_share or 0.0
-        if warmup == 0 and warmup_share == 0 and (start != 0 or cycles != 1):
-            raise InputError(
-                "start and cycles describe a warm-up, and there is none: set warmup to its number "
-                "of epochs, or warmup_share to its share of training",
-                "warmup",
-            )
-        if warmup and warmup_share:
-            raise InputError(
-                "warmup counts epochs, and warmup_share is a share of training: give only one",
-                "warmup_share",
-            )
-        self.beta = check_range("beta", beta, 0, 1e6)
-        self.warmup = check_range("warmup", warmup, 0, 1e6)
-        self.warmup_share = check_range("warmup_share", warmup_share, 0, 1)
-        self.start = check_range("start", start, 0, 1e6)
-        self.cycles = int(check_range("cycles", cycles, 1, 1e6))
-        length = (2 * self.cycles - 1) * self.warmup_share  # no plateau follows the last warm-up
-        if length > 1 + 1e-6:
-            raise InputError(
-                f"{self.cycles} warm-ups with plateaus between them take {length:g} times as long "
-                "as training: choose fewer cycles, or a smaller warmup_share",
-                "warmup_share",
-            )
+        self.schedule = KLSchedule(beta, warmup or 0.0, warmup_share or 0.0, start, cycles)
+        self.beta, self.start, self.cycles = beta, start, cycles
+        self.warmup, self.warmup_share = self.schedule.warmup, self.schedule.warmup_share
         self.free_bits = check_range("free_bits", free_bits, 0, 1e6)
         self.group = int(check_range("group", group, 0, 1e6))
         self.kl_weight = torch.tensor(beta, dtype=torch.float32)
@@ -104,13 +83,7 @@ class _WeightedKL(Objective):
             epoch: the number of epochs that are done.
             progress: the share of training that is done, from 0 to 1.
         """
-        if self.warmup_share:
-            done, warmup = progress, self.warmup_share
-        else:
-            done, warmup = epoch, self.warmup
-        self.kl_weight.fill_(
-            scheduled_weight(done, self.start, self.beta, warmup=warmup, cycles=self.cycles)
-        )
+        self.kl_weight.fill_(self.schedule.weight(epoch, progress))
 
     def bound(self, log_w: Tensor) -> Tensor:
         """Return the ELBO in nats, shape [batch]."""
@@ -267,8 +240,8 @@ class ELBO(_WeightedKL):
     ) -> Tensor:
         """Return the weighted loss, summed over the examples, to be differentiated."""
         arguments = Arguments(*args, **kwargs)
-        weighted = self.beta != 1 or self.warmup or self.warmup_share or self.free_bits
-        if not weighted and self.gradient == "plain":
+        unweighted = self.schedule == FULL_WEIGHT and not self.free_bits
+        if unweighted and self.gradient == "plain":
             pair = self.pair(model, guide, arguments)
             if pair.summed_out or pair.guide_enumerates:
                 return self._enumerated(pair, arguments, differentiable=True)
@@ -356,24 +329,6 @@ class AnalyticELBO(_WeightedKL):
             raise InputError(
                 f"KL({q} || {p}) has no closed form: use the objective ELBO", "objective"
             ) from error
-
-
-def scheduled_weight(
-    done: float, start: float, beta: float, *, warmup: float, cycles: int
-) -> float:
-    """Return the KL's weight; the module's docstring has the schedule.
-
-    Args:
-        done: how much of training is done, in the unit of `warmup`: epochs, or the share of all.
-        start: the weight at the beginning of each warm-up.
-        beta: the weight at its end.
-        warmup: the length of a warm-up.
-        cycles: the number of warm-ups.
-    """
-    if warmup == 0:
-        return beta
-    cycle = min(done // (2 * warmup), cycles - 1)
-    return start + (beta - start) * min(1.0, (done - cycle * 2 * warmup) / warmup)
 
 
 def _site_pairs(model: poutine.Trace, guide: poutine.Trace) -> Iterator[tuple[Site, Site]]:

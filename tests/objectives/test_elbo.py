@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pyro_vae import VAE, InputError, likelihoods, networks, objectives, posteriors, priors
 from pyro_vae.objectives import ELBO, IWAE, TVO, AnalyticELBO
-from pyro_vae.objectives.elbo import scheduled_weight
+from pyro_vae.objectives.kl_schedule import KLSchedule
 from pyro_vae.programs.arguments import Arguments
 
 
@@ -232,6 +232,6 @@ def test_warmup_over_a_share_of_training() -> None:
 def test_schedules() -> None:
     """Linear; from a start above zero; and cycles of a rise and a plateau of `warmup` epochs."""
     for epoch, expected in ((0, 0.2), (2.5, 0.6), (5, 1.0), (9.99, 1.0), (50, 1.0)):
-        assert scheduled_weight(epoch, 0.2, 1.0, warmup=5, cycles=1) == pytest.approx(expected)
+        assert KLSchedule(1.0, 5, 0, 0.2, 1).weight(epoch) == pytest.approx(expected)
     for epoch, expected in ((0, 0), (1, 0.5), (2, 1), (3.9, 1), (4, 0), (5, 0.5), (6, 1), (99, 1)):
-        assert scheduled_weight(epoch, 0.0, 1.0, warmup=2, cycles=2) == pytest.approx(expected)
+        assert KLSchedule(1.0, 2, 0, 0.0, 2).weight(epoch) == pytest.approx(expected)
