@@ -42,8 +42,8 @@ class OutputFile:
         notes: sentences for a person to read.
 
     Raises:
-        InputError: if its suffix is another one, its folder does not exist, or it exists and may
-            not be replaced.
+        InputError: if its suffix is another one, its folder does not exist, it is a file of a run,
+            or it exists and may not be replaced.
     """
 
     suffixes: tuple[str, ...]
@@ -61,6 +61,8 @@ class OutputFile:
             )
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder: choose the name of a file", "out")
+        if _is_of_a_run(self.path):
+            raise InputError(f"{self.path} is a file of a run: choose another name", "out")
         self._check_overwrite()
         if not self.path.parent.is_dir():
             raise InputError(f"there is no folder {self.path.parent}: make it first", "out")
@@ -127,3 +129,11 @@ class OutputFile:
             raise InputError(
                 f"{self.path} exists: choose another name, or overwrite it", "overwrite"
             )
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Return whether a run writes a file of this name itself, with a suffix that outputs have."""
+    folder = path.resolve().parent
+    if folder.name == "figures":
+        return (folder.parent / "config.yaml").exists()
+    return path.name == "metrics.csv" and (folder / "config.yaml").exists()
