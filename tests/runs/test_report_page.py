@@ -245,6 +245,30 @@ def test_proposed_commands_are_understood(digits: Path) -> None:
     assert seen == {"train", "evaluate"}
 
 
+@pytest.mark.parametrize(
+    ("objective", "proposed"),
+    [
+        ({"warmup": None, "warmup_share": None}, True),
+        ({"warmup": 0.0}, True),  # of an older version
+        ({"warmup": None, "warmup_share": 0.25}, False),  # as codes in layers have by default
+        ({"warmup": 20}, False),
+        ({"num_particles": 5}, False),  # an objective without warm-up
+    ],
+)
+def test_a_warmup_is_proposed_once(digits: Path, objective: dict[str, Any], proposed: bool) -> None:
+    """Also for a run that has a budget, and no number of epochs."""
+    run = RunFiles.read(digits)
+    run.options["epochs"] = None
+    run.options["objective"] = {"class_path": "pyro_vae.objectives.ELBO", "init_args": objective}
+    for found in ("care", "bad"):
+        findings = {
+            "bound": answer.Finding("", "good", "", [], ""),
+            "code": answer.Finding("", found, "", [], ""),  # type: ignore[arg-type]
+        }
+        step = next_steps.next_step(run, findings)
+        assert ("--objective.warmup_share=0.25" in step.command) == proposed
+
+
 def test_results_of_new_estimators_are_shown(digits: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(digits, folder)

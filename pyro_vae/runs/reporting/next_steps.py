@@ -10,7 +10,7 @@ from pyro_vae.runs.reporting.answer import Finding
 from pyro_vae.runs.reporting.run_files import RunFiles
 
 MOST_CHARACTERS = 80  # in a line
-WARMUP = 5  # one of so many epochs is for KL warm-up
+WARMUP = 0.25  # the share of training in which the KL's weight rises
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,10 @@ def next_step(run: RunFiles, findings: dict[str, Finding]) -> Step:
     bound, code = findings["bound"], findings.get("code")
     if bound.status != "good":
         return _tighter(run)
-    if code is not None and code.status == "bad" and _has(run, "warmup"):
-        epochs = max(1, int(run.options.get("epochs", WARMUP)) // WARMUP)
+    if code is not None and code.status != "good" and _could_warm_up(run):
         return Step(
             "Make the code cheap at first, so that the decoder learns to use it (KL warm-up).",
-            _train(run, "warmup", f"--objective.warmup={epochs}"),
+            _train(run, "warmup", f"--objective.warmup_share={WARMUP}"),
         )
     if code is not None and code.status == "care" and len(run.diagnostics.get("sites", {})) == 1:
         active = run.diagnostics["active_units"]
@@ -85,10 +84,13 @@ def _tighter(run: RunFiles) -> Step:
     )
 
 
-def _has(run: RunFiles, option: str) -> bool:
-    """Return whether the run's objective has an option."""
+def _could_warm_up(run: RunFiles) -> bool:
+    """Return whether the run's objective has a KL warm-up that it has not used."""
     objective: Any = run.options.get("objective")
-    return isinstance(objective, dict) and option in (objective.get("init_args") or {})
+    arguments = objective.get("init_args") if isinstance(objective, dict) else None
+    if not isinstance(arguments, dict) or "warmup" not in arguments:
+        return False
+    return not (arguments["warmup"] or arguments.get("warmup_share"))
 
 
 def _train(run: RunFiles, suffix: str, *options: str) -> str:
