@@ -256,5 +256,5 @@ def test_rows_that_do_not_fit_are_refused() -> None:
         fitted.inverse_transform(np.zeros((2, 3)))
     with pytest.raises(ValueError, match="features"):
         fitted.score(rows()[:, :2])
-    with pytest.raises(InputError, match="above zero"):
+    with pytest.raises(InputError, match="whole number from 1"):
         fitted.sample(0)

@@ -21,7 +21,7 @@ import pyro_vae
 from pyro_vae import InputError
 from pyro_vae.distributions import PowerSpherical
 from pyro_vae.kinds import Conditional
-from pyro_vae.posteriors import IAF, Hierarchical, Posterior, SplineFlow
+from pyro_vae.posteriors import IAF, Hierarchical, Ladder, Posterior, SplineFlow
 from pyro_vae.runs import applying, commands, config
 from pyro_vae.runs.applying.decoding import typical
 from pyro_vae.runs.applying.exported_encoders import encoder_programs
@@ -155,7 +155,7 @@ def check(tmp_path: Path, model: applying.Trained, *options: str) -> None:
         features, top = kind.features(x), vae.posterior
         given: dict[str, Any] = {"x": x, "y": y, "z": vae.guide(x)}
         below = []
-        if isinstance(top, Hierarchical):
+        if isinstance(top, Hierarchical | Ladder):
             z_top = pyro.poutine.trace(top).get_trace(features).nodes["z_top"]["value"]
             q = pyro.poutine.condition(top, {"z_top": z_top})(features)
             given["encoder"], below, top = [z_top], parameters(q, z_top), top.top
