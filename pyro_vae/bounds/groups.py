@@ -48,11 +48,13 @@ shorter, with three runs by a quarter, but cover too little: 87, 92, 94 % in the
 3, 5 runs. These degrees of freedom are largest where S is too small by chance.
 
 **Pairs.** If two groups have the same seeds, each once, the runs of a seed are a pair: they start
-from the same random numbers, and are often good or bad together. Then the difference is the mean of
+from the same random numbers, and may be good or bad together. Then the difference is the mean of
 the table of differences y[1, r, i] - y[2, r, i], which is a single group of pairs: S is
 s^2(differences of the means of the pairs) / R. This interval holds whatever the correlation in a
 pair. It has the same t as that above, so it is shorter on average unless the correlation is
-negative. Whether runs are paired is decided by their seeds, not by their bounds.
+negative. On the digits, 12 pairs of N(0, I) and VampPrior had a correlation of 0.39 (95 % interval
+-0.23 to 0.79), and the interval of pairs was 6 % shorter. Whether runs are paired is decided by
+their seeds, not by their bounds.
 
 **What is left out.** The seed variances of groups are not pooled, since one kind of model may
 depend on its seed more than another. If two groups have some seeds in common, but not all, and
