@@ -18,7 +18,7 @@
 | `paired` | models, compared on the same examples |
 | `groups` | groups of runs, compared over seeds and examples |
 | `results` | the protocol that results of estimators share |
-| `batches`, `program_state` | work in batches, which can be interrupted and continued |
+| `batches` | work in batches, which can be interrupted and continued |
 | `for_arviz`, `arviz_versions` | draws and bounds in the form that ArviZ takes |
 
 To add an estimator:

@@ -13,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyro_vae import checkpoint
-from pyro_vae.bounds.program_state import noise_key, state_hash
 from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.compiling import CannotCompile, Compiled
+from pyro_vae.programs.program_state import noise_key, state_hash
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 
 Results = dict[str, Tensor]

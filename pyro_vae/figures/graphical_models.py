@@ -1,7 +1,7 @@
 """The graphical model of a Pyro program, drawn without Graphviz."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyro_vae.programs.random_streams import preserve_rng_state
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RADIUS = 0.3  # of a site
+Place = tuple[float, float]
 
 
 def relations(program: Callable[..., Any], x: Any) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def graphical_model(ax: "Axes", relations: dict[str, Any], title: str = "") -> "
         relations: what `relations` returns.
         title: the title of the axes.
     """
-    from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
+    from matplotlib.patches import Circle
 
     parents: dict[str, list[str]] = relations["sample_sample"]
     names = relations["sample_dist"]
@@ -43,46 +44,11 @@ def graphical_model(ax: "Axes", relations: dict[str, Any], title: str = "") -> "
         face = "0.85" if site in relations["observed"] else "white"
         ax.add_patch(Circle((x, y), RADIUS, facecolor=face, edgecolor="0.25", zorder=3))
         ax.text(x, y, site, ha="center", va="center", style="italic", zorder=4)
-        ax.text(
-            x + 1.4 * RADIUS,
-            y,
-            f"~ {names[site]}",
-            ha="left",
-            va="center",
-            fontsize="small",
-            zorder=4,
-        )
+        ax.text(x + 1.4 * RADIUS, y, f"~ {names[site]}", va="center", fontsize="small", zorder=4)
         for parent in parents[site]:
-            above, left = places[parent][1] - y, places[parent][0] - x
-            share = RADIUS / math.hypot(above, left)  # arrows go from rim to rim
-            rim = left * share, above * share
-            start = places[parent][0] - rim[0], places[parent][1] - rim[1]
-            end = x + rim[0], y + rim[1]
-            arrow = FancyArrowPatch(
-                start,
-                end,
-                arrowstyle="-|>",
-                mutation_scale=10,
-                shrinkA=0,
-                shrinkB=0,
-                color="0.25",
-                zorder=2,
-            )
-            ax.add_patch(arrow)
+            _draw_arrow(ax, places[parent], (x, y))
     for plate, sites in relations["plate_sample"].items():
-        left, right = (f(places[site][0] for site in sites) for f in (min, max))
-        low, high = (f(places[site][1] for site in sites) for f in (min, max))
-        ax.add_patch(
-            FancyBboxPatch(
-                (left - 0.5, low - 0.75),
-                right - left + 2.6,
-                high - low + 1.25,
-                boxstyle="round,pad=0,rounding_size=0.12",
-                facecolor="none",
-                edgecolor="0.55",
-            )
-        )
-        ax.text(right + 2.0, low - 0.6, f"plate {plate}", ha="right", fontsize="small")
+        _draw_plate(ax, plate, [places[site] for site in sites])
     ax.set_title(title)
     ax.set_xlim(-0.6, max(x for x, _ in places.values()) + 2.2)
     ax.set_ylim(min(y for _, y in places.values()) - 0.85, 0.6)
@@ -91,12 +57,36 @@ def graphical_model(ax: "Axes", relations: dict[str, Any], title: str = "") -> "
     return ax
 
 
-def _places(parents: dict[str, list[str]]) -> dict[str, tuple[float, float]]:
+def _draw_arrow(ax: "Axes", parent: Place, child: Place) -> None:
+    """Draw an arrow between two sites, from rim to rim."""
+    from matplotlib.patches import FancyArrowPatch
+
+    (x, y), (to_x, to_y) = parent, child
+    share = RADIUS / math.hypot(to_x - x, to_y - y)
+    rim_x, rim_y = share * (to_x - x), share * (to_y - y)
+    start, end = (x + rim_x, y + rim_y), (to_x - rim_x, to_y - rim_y)
+    style: Any = {"arrowstyle": "-|>", "mutation_scale": 10, "shrinkA": 0, "shrinkB": 0}
+    ax.add_patch(FancyArrowPatch(start, end, color="0.25", zorder=2, **style))
+
+
+def _draw_plate(ax: "Axes", name: str, places: Sequence[Place]) -> None:
+    """Draw a box around sites."""
+    from matplotlib.patches import FancyBboxPatch
+
+    across, down = zip(*places, strict=True)
+    left, right, low, high = min(across), max(across), min(down), max(down)
+    corner, width, height = (left - 0.5, low - 0.75), right - left + 2.6, high - low + 1.25
+    style: Any = {"boxstyle": "round,pad=0,rounding_size=0.12", "facecolor": "none"}
+    ax.add_patch(FancyBboxPatch(corner, width, height, edgecolor="0.55", **style))
+    ax.text(right + 2.0, low - 0.6, f"plate {name}", ha="right", fontsize="small")
+
+
+def _places(parents: dict[str, list[str]]) -> dict[str, Place]:
     """Return a place for each site: below all of its parents; sites of a level side by side."""
     levels: dict[str, int] = {}
     for site in parents:  # a program draws parents first
         levels[site] = max((levels[parent] + 1 for parent in parents[site]), default=0)
-    places: dict[str, tuple[float, float]] = {}
+    places: dict[str, Place] = {}
     for level in range(max(levels.values()) + 1):
         sites = [site for site, its_level in levels.items() if its_level == level]
         places |= {site: (2.8 * i, -1.2 * level) for i, site in enumerate(sites)}

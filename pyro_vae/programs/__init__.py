@@ -15,6 +15,7 @@
 | `enumeration` | discrete sites, summed out of a model exactly |
 | `change_of_variables` | guides that compute z from auxiliary noise, as autoguides do |
 | `parameters` | the parameters of programs, apart from those of other programs |
+| `program_state` | hashes of programs and of all that they depend on |
 | `training_mode` | the modules in programs: training mode and buffers |
 | `random_streams` | seeds of independent noise; the global random state is restored |
 | `compiling` | a function in which programs run -> one compiled graph |

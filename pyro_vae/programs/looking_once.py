@@ -5,16 +5,16 @@ checks the values. Within `looked_at_once` the examples of later calls are such 
 """
 
 import contextlib
-import hashlib
 from collections.abc import Hashable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
+from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.pair import Pair
+from pyro_vae.programs.program_state import state_hash
 from pyro_vae.programs.traces import Program
 
 
@@ -69,13 +69,8 @@ def seen(
     if found is None or not (isinstance(model, nn.Module) and isinstance(guide, nn.Module)):
         return Seen(), None
     examples = tuple((each.dtype, each.shape[1:]) for each in arguments.tensors())
-    return found, (model, guide, _state(model), _state(guide), examples, *options)
-
-
-def _state(program: nn.Module) -> str:
-    """Return a hash of the parameters of a module, its buffers, and the modes of its parts."""
-    digest = hashlib.sha256(str([part.training for part in program.modules()]).encode())
-    for name, tensor in program.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tensor.shape} {tensor.device}".encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    try:
+        state = state_hash([model, guide])
+    except InputError:  # a part cannot be read
+        return Seen(), None
+    return found, (model, guide, state, examples, *options)

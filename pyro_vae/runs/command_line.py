@@ -158,7 +158,10 @@ def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
             "no other runs"
         )
     if options.report and options.group:
-        raise InputError("a page compares runs, and no groups: leave it out", "report")
+        raise InputError(
+            "there is no page about groups of runs: leave the page out, or name single runs",
+            "report",
+        )
     return options
 
 

@@ -15,6 +15,8 @@ from pyro_vae.runs import config
 from pyro_vae.runs.options import Options
 from pyro_vae.vae import VAE
 
+WARMUP_SHARE = 0.25  # of training, for codes in several layers
+
 
 def named_likelihood(likelihood: Likelihood) -> Likelihood:
     """Return the likelihood that the options name: that of whole examples, without conditions."""
@@ -71,9 +73,6 @@ def abstract_refused() -> Iterator[None]:
         raise InputError(
             f"{error}: choose a subclass that implements them, see the help"
         ) from error
-
-
-WARMUP_SHARE = 0.25  # of training, for codes in several layers
 
 
 def choose_warmup(options: Options, namespace: Namespace, vae: VAE) -> list[str]:

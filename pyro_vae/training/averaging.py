@@ -34,6 +34,7 @@ class Averaging(Callback, ABC):
         self.begins = begins
         self.count = 0  # the number of steps in the average
         self._others: list[Tensor] = []  # the average in an epoch, the trained values outside it
+        self._trained: list[Tensor] = []  # the parameters in an epoch; steps need them at once
 
     @abstractmethod
     def weight(self, count: int) -> float:
@@ -75,6 +76,7 @@ class Averaging(Callback, ABC):
         self._others = [
             other.to(p.device) for other, p in zip(self._others, parameters, strict=True)
         ]
+        self._trained = parameters
         self._exchange(parameters)
         try:
             yield
@@ -88,7 +90,7 @@ class Averaging(Callback, ABC):
         self.count = 0 if training.progress < self.begins else self.count + 1
         weight = self.weight(self.count) if self.count else 1.0
         with torch.no_grad():
-            for average, parameter in zip(self._others, _parameters(training.engine), strict=True):
+            for average, parameter in zip(self._others, self._trained, strict=True):
                 average.lerp_(parameter, weight)
 
     def _exchange(self, parameters: list[Tensor]) -> None:

@@ -312,7 +312,7 @@ def _refuse_odd_words(name: str, column: Words, where: str) -> None:
     identify = len(words) == num_rows or (num_rows >= SHORTEST and 2 * len(words) > num_rows)
     pattern = MEASUREMENTS if identify else NUMBERS
     if _share(words, pattern) >= MOSTLY and len(words) > 2 and not _are_codes(words):
-        odd = [repr(word) for word in words if not _is_number(word)]
+        odd = [repr(word) for word in words if not is_number(word)]
         if not odd:
             raise InputError(
                 f"column {name} of {where} holds numbers that are stored as text, or have too many "
@@ -345,7 +345,8 @@ def _are_codes(words: list[str]) -> bool:
     )
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Return whether a word is a number, as Python reads it."""
     try:
         float(word)
     except ValueError:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pyro_vae.data import ColumnSpec
 from pyro_vae.data.source import listed
-from pyro_vae.data.understanding.column_kinds import Words
+from pyro_vae.data.understanding.column_kinds import Words, is_number
 from pyro_vae.data.understanding.data_frames import column_name, read_column
 from pyro_vae.errors import InputError
 
@@ -83,7 +83,7 @@ def read_values(values: np.ndarray | Words, spec: ColumnSpec) -> np.ndarray:
         return np.where(values.codes < 0, np.nan, values.codes)
     words = [" ".join(word.split()) for word in values.categories]
     if not spec.categories and words:
-        example = next((word for word in words if not _is_number(word)), words[0])
+        example = next((word for word in words if not is_number(word)), words[0])
         raise InputError(
             f"column '{spec.name}' holds text, such as '{example}', and had numbers in training: "
             "give numbers",
@@ -93,14 +93,6 @@ def read_values(values: np.ndarray | Words, spec: ColumnSpec) -> np.ndarray:
     _refuse_unknown([word for word in words if word not in own], spec)
     table = np.array([*(own[word] for word in words), np.nan])
     return table[values.codes]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _code_of_number(value: float, spec: ColumnSpec) -> float | None:

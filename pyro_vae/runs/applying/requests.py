@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pyro_vae.bounds.program_state import state_hash
+from pyro_vae.programs.program_state import state_hash
 from pyro_vae.runs import data_form, validation_scores
 from pyro_vae.runs.applying.trained import Trained
 

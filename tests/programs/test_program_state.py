@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from pyro_vae import InputError, bounds
 from pyro_vae.bounds.densities import prior_of
-from pyro_vae.bounds.program_state import noise_key, state_hash
 from pyro_vae.programs.arguments import Shared
+from pyro_vae.programs.program_state import noise_key, state_hash
 
 LOC = torch.tensor(0.5)
 
@@ -316,7 +316,7 @@ def test_the_state_is_the_same_in_another_process() -> None:
     for seed in "12":
         environment = {
             "PYTHONHASHSEED": seed,
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests/bounds'}",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests/programs'}",
         }
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True
