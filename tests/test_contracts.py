@@ -167,6 +167,7 @@ LIKELIHOODS: dict[str, Case] = {
         {"mean": True},
     ),
     "PixelCNN": (partial(likelihoods.PixelCNN, layers=2, kernel_size=3, channels=6), {}),
+    "LocalPixels": (partial(likelihoods.LocalPixels, features=2, reach=1), {}),
     "PixelCNNLevels": (
         partial(likelihoods.PixelCNNLevels, layers=2, kernel_size=3, channels=6),
         {},

@@ -28,7 +28,7 @@ class Autoregressive(Expandable):
             [N, outputs, *event_shape]. The parameters of a (sub)pixel depend only on the
             (sub)pixels before it in raster order. `sample` calls the network on images and contexts
             without their bottom rows; its outputs must then be the same, without those rows.
-            `GatedPixelCNN` does all this.
+            `GatedPixelCNN` does all this. With `combine` it is called on images alone.
         pixels: a function that maps parameters [N, outputs, *event_shape], of any height and
             width, to a distribution of batch shape [N, *event_shape] and event shape [].
         context: a tensor of shape [*batch_shape, context_channels, H, W].
@@ -36,6 +36,9 @@ class Autoregressive(Expandable):
         scale: the number that pixel values are divided by before the network receives them: 1 for
             binary pixels, 255 for levels.
         support: the support of one pixel.
+        combine: a function of the network's outputs and the contexts, with any leading dimensions
+            that broadcast; it returns the parameters of the pixels. `log_prob` then runs the
+            network once for all contexts of an image.
         validate_args: whether to check arguments and values, as in torch.
     """
 
@@ -44,17 +47,18 @@ class Autoregressive(Expandable):
     }
     has_rsample = False
     batched = {"context": 3}  # noqa: RUF012 - a class variable in the base class
-    shared = ("network", "pixels", "scale", "pixel_support")
+    shared = ("network", "pixels", "scale", "pixel_support", "combine")
 
     def __init__(
         self,
-        network: Callable[[Tensor, Tensor], Tensor],
+        network: Callable[..., Tensor],
         pixels: Callable[[Tensor], dist.Distribution],
         context: Tensor,
         event_shape: Sequence[int],
         scale: float = 1.0,
         *,
         support: constraints.Constraint,
+        combine: Callable[[Tensor, Tensor], Tensor] | None = None,
         validate_args: bool | None = None,
     ) -> None:
         if context.dim() < 3 or context.shape[-2:] != Size(event_shape[-2:]):
@@ -68,6 +72,7 @@ class Autoregressive(Expandable):
         self.context = context
         self.scale = scale
         self.pixel_support = support
+        self.combine = combine
         super().__init__(context.shape[:-3], Size(event_shape), validate_args=validate_args)
 
     @constraints.dependent_property
@@ -82,11 +87,17 @@ class Autoregressive(Expandable):
         """
         if self._validate_args:
             self._validate_sample(value)
-        leading = value.shape[: value.dim() - len(self.event_shape)]
-        leading = torch.broadcast_shapes(leading, self.batch_shape)
+        own = value.shape[: value.dim() - len(self.event_shape)]
+        leading = torch.broadcast_shapes(own, self.batch_shape)
         # Convolutions accept only one dimension before the image.
+        images = value.reshape(-1, *self.event_shape)
         value = value.expand(leading + self.event_shape).reshape(-1, *self.event_shape)
-        parameters = self.network(self._scaled(value), self._contexts(leading))
+        if self.combine is None:
+            parameters = self._parameters(self._scaled(value), self._contexts(leading))
+        else:
+            features = self.network(self._scaled(images)).unflatten(0, own or (1,))
+            parameters = self.combine(features, self.context)
+            parameters = parameters.reshape(-1, *parameters.shape[-len(self.event_shape) - 1 :])
         return self.pixels(parameters).log_prob(value).flatten(1).sum(1).reshape(leading)
 
     @torch.no_grad()
@@ -100,13 +111,19 @@ class Autoregressive(Expandable):
             pixel = (..., slice(row, row + 1), slice(column, column + 1))
             for channel in range(*(channels or [1])):
                 image_rows, context_rows = value[..., : row + 1, :], context[..., : row + 1, :]
-                parameters = self.network(self._scaled(image_rows), context_rows)[pixel]
-                drawn = self.pixels(parameters).sample()
+                parameters = self._parameters(self._scaled(image_rows), context_rows)
+                drawn = self.pixels(parameters[pixel]).sample()
                 if channels:
                     value[:, channel : channel + 1][pixel] = drawn[:, channel : channel + 1]
                 else:
                     value[pixel] = drawn
         return value.reshape(leading + self.event_shape)
+
+    def _parameters(self, images: Tensor, contexts: Tensor) -> Tensor:
+        """Return the parameters of the pixels of images, each with a context of its own."""
+        if self.combine is None:
+            return self.network(images, contexts)
+        return self.combine(self.network(images), contexts)
 
     def _scaled(self, value: Tensor) -> Tensor:
         return (value / self.scale).to(self.context)

@@ -23,7 +23,7 @@ from pyro_vae.likelihoods.discretized import Binomial, Categorical, DiscretizedL
 from pyro_vae.likelihoods.given_conditions import Given
 from pyro_vae.likelihoods.likelihood import Decoder, Likelihood, Shape
 from pyro_vae.likelihoods.logistic_mixture import LogisticMixture
-from pyro_vae.likelihoods.pixel_by_pixel import PixelCNN, PixelCNNLevels
+from pyro_vae.likelihoods.pixel_by_pixel import LocalPixels, PixelCNN, PixelCNNLevels
 from pyro_vae.likelihoods.pixel_densities import Beta, ContinuousBernoulli, LogitNormal
 from pyro_vae.likelihoods.positive_values import Gamma, LogNormal
 from pyro_vae.likelihoods.real_values import Gaussian, Laplace, StudentT
@@ -47,6 +47,7 @@ __all__ = [
     "Given",
     "Laplace",
     "Likelihood",
+    "LocalPixels",
     "LogNormal",
     "LogisticMixture",
     "LogitNormal",

@@ -3,7 +3,8 @@
 `MLP`, `SkipMLP` and `Linear` flatten their inputs, which can have any shape. `ConvEncoder` and
 `ResidualEncoder` take images [H, W] or [C, H, W] of any size; `ConvDecoder` and `ResidualDecoder`
 make such images, where C is the number of colours, or of parameters times colours. `GatedPixelCNN`
-is not one of these networks: it is the part of an autoregressive likelihood that reads pixels.
+and `LocalFeatures` are no such networks: they are the parts of autoregressive likelihoods that read
+pixels.
 
 To add one, subclass `Network` in a file of this folder: the constructor takes `in_shape` and
 `out_shape`, then the options of the command line, and sets `body`. Name the class in this file, and
@@ -18,7 +19,7 @@ from pyro_vae.networks.convolutional import (
 )
 from pyro_vae.networks.mlp import MLP, Linear, SkipMLP
 from pyro_vae.networks.network import Network
-from pyro_vae.networks.pixelcnn import GatedPixelCNN
+from pyro_vae.networks.pixelcnn import GatedPixelCNN, LocalFeatures
 
 __all__ = [
     "MLP",
@@ -26,6 +27,7 @@ __all__ = [
     "ConvEncoder",
     "GatedPixelCNN",
     "Linear",
+    "LocalFeatures",
     "Network",
     "ResidualDecoder",
     "ResidualEncoder",

@@ -1,4 +1,4 @@
-"""The gated PixelCNN: a network whose outputs for a pixel depend only on the pixels before it.
+"""The gated PixelCNN, and features of the nearest pixels: they read only the pixels before a pixel.
 
 The order is raster order: row by row, within a row from left to right, and within a pixel channel
 by channel (red, green, blue). Masks and padding make sure that no pixel reads a later one.
@@ -11,6 +11,7 @@ from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
 from pyro_vae.errors import InputError
+from pyro_vae.networks.network import check_positive
 
 
 class GatedPixelCNN(nn.Module):
@@ -53,11 +54,7 @@ class GatedPixelCNN(nn.Module):
         kernel_size: int = 5,
     ) -> None:
         super().__init__()
-        if len(event_shape) not in (2, 3):
-            raise InputError(
-                f"a GatedPixelCNN needs images [H, W] or [C, H, W], not {list(event_shape)}",
-                "event_shape",
-            )
+        _check_shape(self, event_shape)
         sizes = {"outputs": outputs, "context_channels": context_channels}
         sizes |= {"channels": channels, "layers": layers, "event_shape": min(event_shape)}
         for name, size in sizes.items():
@@ -101,6 +98,43 @@ class GatedPixelCNN(nn.Module):
             vertical, horizontal, skip = layer(vertical, horizontal, context)
             skips = skip if skips is None else skips + skip
         return self.head(skips).reshape(len(x), self.outputs, *x.shape[1:])
+
+
+class LocalFeatures(nn.Module):
+    """Features of the pixels just before each pixel: tanh(W x_before + b).
+
+    What is before a pixel is defined as for `GatedPixelCNN`, and read exactly in the same field,
+    with r = reach.
+
+    Args:
+        event_shape: the shape of an image: [H, W] or [C, H, W].
+        features: the number of features of each (sub)pixel.
+        reach: how many rows above, and columns to the left and to the right, are read.
+    """
+
+    def __init__(self, event_shape: Sequence[int], features: int, reach: int) -> None:
+        super().__init__()
+        _check_shape(self, event_shape)
+        check_positive("features", [features])
+        check_positive("reach", [reach])
+        self.event_shape = Size(event_shape)
+        self.reach = reach
+        colours = 1 if len(event_shape) == 2 else event_shape[0]
+        channels = features * colours
+        self.vertical = nn.Conv2d(colours, channels, (reach, 2 * reach + 1), padding=(0, reach))
+        self.horizontal = _MaskedConv(colours, channels, reach + 1, colours, strict=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of each (sub)pixel, shape [N, features, *event_shape].
+
+        Args:
+            x: images, shape [N, *event_shape], values in [0, 1]. Bottom rows may be missing.
+        """
+        image = x if len(self.event_shape) == 3 else x.unsqueeze(1)
+        # A padding of -1 removes the last row: row r then reads the rows above it.
+        above = F.pad(image, (0, 0, self.reach, -1))
+        features = (self.vertical(above) + self.horizontal(image)).tanh()
+        return features.reshape(len(x), -1, *x.shape[1:])
 
 
 class _GatedLayer(nn.Module):
@@ -170,6 +204,14 @@ class _MaskedConv(nn.Conv2d):
         """Convolve; the output has the height and width of x."""
         padded = F.pad(x, (self.kernel_size[1] - 1, 0)) if self.kernel_size[1] > 1 else x
         return F.conv2d(padded, self.weight * self.mask, self.bias)
+
+
+def _check_shape(network: nn.Module, event_shape: Sequence[int]) -> None:
+    if len(event_shape) not in (2, 3):
+        raise InputError(
+            f"a {type(network).__name__} needs images [H, W] or [C, H, W], not {list(event_shape)}",
+            "event_shape",
+        )
 
 
 def _gate(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.distributions import constraints
 from pyro_vae import bounds
 from pyro_vae.distributions import Autoregressive
 from pyro_vae.errors import InputError
-from pyro_vae.networks import GatedPixelCNN
+from pyro_vae.networks import GatedPixelCNN, LocalFeatures
 
 
 def _network(shape: list[int], outputs: int = 1, **options: int) -> GatedPixelCNN:
@@ -69,6 +69,44 @@ def test_probabilities_of_all_images_sum_to_one(shape: list[int], layers: int) -
 
 def _levels(parameters: Tensor) -> dist.Distribution:
     return dist.Categorical(logits=parameters.movedim(1, -1))
+
+
+@pytest.mark.parametrize("shape", TINY)
+def test_contexts_that_are_combined_with_the_outputs(shape: list[int]) -> None:
+    torch.manual_seed(1)
+    network = LocalFeatures(shape, 2, 1).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    calls: list[int] = []
+
+    def watched(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return network(x)
+
+    def combine(features: Tensor, context: Tensor) -> Tensor:
+        # [.., 2, *shape] times [.., 2, H, W], the same for all colours.
+        for _ in shape[:-2]:
+            context = context.unsqueeze(-3)
+        return (features * context).sum(-len(shape) - 1, keepdim=True)
+
+    contexts, images = _context(shape, 5, 1), _all_images(shape)
+    p = Autoregressive(
+        watched, _bernoulli, contexts, shape, support=constraints.boolean, combine=combine
+    )
+    log_p = p.log_prob(images)
+    assert calls == [len(images)]  # not five times as many
+    assert log_p.shape == (5, len(images))
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(5, dtype=torch.float64))
+    for i in range(5):
+        one = combine(network(images), contexts[i])
+        expected = _bernoulli(one).log_prob(images).flatten(1).sum(1)
+        torch.testing.assert_close(log_p[i], expected)
+    torch.testing.assert_close(p.expand([5, len(images)]).log_prob(images), log_p)
+    torch.testing.assert_close(p.log_prob(images[3]), log_p[:, 3:4])
+    single = Autoregressive(
+        network, _bernoulli, contexts[0, 0], shape, support=constraints.boolean, combine=combine
+    )
+    _frequencies_agree(single, images)
 
 
 def test_levels_are_scaled_for_the_network() -> None:

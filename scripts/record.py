@@ -1,0 +1,211 @@
+"""Measure a trained recipe for RESULTS.md, and write RESULTS.md from all that were measured.
+
+    pyro-vae train --config scripts/recipes/records/NAME.yaml --data_root DIR --out runs/NAME
+    python scripts/record.py runs/NAME NAME
+    python scripts/record.py
+
+The first command trains. The second measures bounds on log p(x): of all test examples, of 1,000
+training and 1,000 validation examples, and by AIS of the first of the test examples; it writes
+docs/records/NAME.json, which holds the training curve too. The third writes RESULTS.md. Nothing is
+chosen by the test examples: a recipe is measured on them once.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pyro_vae import bounds
+from pyro_vae.bounds import Estimate
+from pyro_vae.runs import Run
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "docs" / "records"
+SUBSET = 1000  # the number of training and validation examples that are measured
+SUBSET_DRAWS = 1000
+
+
+class Row(NamedTuple):
+    """A row of a table in RESULTS.md.
+
+    Attributes:
+        name: that of the recipe and of the record.
+        model: what is trained, in words.
+        published: what a paper reports, in nats, or what was aimed at; None if nothing.
+    """
+
+    name: str
+    model: str
+    published: float | None = None
+
+
+TABLES: dict[str, tuple[Row, ...]] = {
+    "Burda, Grosse & Salakhutdinov 2016": (
+        Row("burda_vae_1", "one layer, VAE, k = 1", 86.76),
+        Row("burda_vae_5", "one layer, VAE, k = 5", 86.47),
+        Row("burda_iwae_5", "one layer, IWAE, k = 5", 85.54),
+        Row("burda_iwae_50", "one layer, IWAE, k = 50", 84.78),
+        Row("burda_dreg_50", "one layer, IWAE, k = 50, DReG", 84.32),
+        Row("burda_two_vae_1", "two layers, VAE, k = 1", 85.33),
+        Row("burda_two_iwae_5", "two layers, IWAE, k = 5", 83.89),
+        Row("burda_two_iwae_50", "two layers, IWAE, k = 50", 82.90),
+    ),
+    "Priors, gated 2 x 300, z of 40 (Norouzi, Fleet & Norouzi 2020)": (
+        Row("gated_normal", "N(0, I)", 84.45),
+        Row("gated_mixture", "mixture of 100 normals"),
+        Row("gated_vamp", "VampPrior of 500", 82.43),
+        Row("gated_exemplar", "500 exemplars", 82.09),
+        Row("gated_flow", "flow"),
+    ),
+    "The best of a given time of training on two cores": (
+        Row("normal_10", "fully connected, one layer, N(0, I), 10 minutes", 85.5),
+        Row("best_10", "anything, 10 minutes", 83.5),
+        Row("normal_30", "fully connected, one layer, N(0, I), 30 minutes", 84.5),
+        Row("best_30", "anything, 30 minutes", 81.5),
+        Row("normal_90", "fully connected, one layer, N(0, I), 90 minutes", 83.9),
+        Row("best_90", "anything, 90 minutes", 80.0),
+    ),
+}
+
+
+def measure(folder: Path, name: str, num_annealed: int) -> None:
+    """Measure a trained run, and write its record."""
+    run = Run.open(folder)
+    vae, options = run.vae, run.options
+
+    def importance(x: torch.Tensor, draws: int) -> bounds.Bounds:
+        return bounds.evaluate(
+            vae.model, vae.guide, x, draws, ladder=(), seed=options.seed, progress=True
+        )
+
+    generator = torch.Generator().manual_seed(options.data_seed)
+    torch.manual_seed(options.data_seed)  # the noise that makes grey pixels binary
+    chosen = torch.randperm(len(run.train), generator=generator)[:SUBSET]
+    subsets = {"training": run.observe(run.train[chosen]), "validation": run.validation[:SUBSET]}
+    found = {each: importance(x, SUBSET_DRAWS).iwae[SUBSET_DRAWS] for each, x in subsets.items()}
+    test = importance(run.test, options.num_samples)
+    found |= {"elbo": test.elbo, "test": test.iwae[options.num_samples]}
+    if num_annealed:
+        annealed = bounds.anneal(
+            vae.model, vae.guide, run.mixed[:num_annealed], seed=options.seed, progress=True
+        )
+        found |= {"ais_lower": annealed.lower, "ais_upper": annealed.upper}
+    record = {
+        "commit": _commit(),
+        "seed": options.seed,
+        "threads": torch.get_num_threads(),
+        "processor": _processor(),
+        "torch": torch.__version__,
+        "minutes": round(_seconds_of_training(folder) / 60, 1),
+        "draws": options.num_samples,
+        "bounds": {each: _numbers(bound) for each, bound in found.items()},
+        "curve": _curve(folder),
+    }
+    RECORDS.mkdir(exist_ok=True)
+    (RECORDS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def table(title: str, rows: tuple[Row, ...]) -> list[str]:
+    """Return a table of RESULTS.md, in markdown."""
+    head = "| record | model | test | se | published or aim | training | validation | ELBO | AIS | "
+    lines = [f"## {title}", "", f"{head}epochs | minutes, threads |", "|---" * 11 + "|"]
+    for row in rows:
+        path = RECORDS / f"{row.name}.json"
+        if path.exists():
+            lines.append(_line(row, json.loads(path.read_text())))
+        else:
+            lines.append(
+                f"| {row.name} | {row.model} | not run | | {_shown(row.published)} |||||||"
+            )
+    return [*lines, ""]
+
+
+def write_results() -> None:
+    """Replace what RESULTS.md has between its marks by the tables."""
+    path = ROOT / "RESULTS.md"
+    first, last = "<!-- tables -->\n", "<!-- end of tables -->\n"
+    before, rest = path.read_text().split(first)
+    after = rest.split(last)[1]
+    lines = [line for title, rows in TABLES.items() for line in table(title, rows)]
+    path.write_text(before + first + "\n".join(lines) + last + after)
+
+
+def _line(row: Row, record: dict[str, Any]) -> str:
+    found = record["bounds"]
+    test = found["test"]
+    annealed = "not run"
+    if "ais_lower" in found:
+        low, high = found["ais_lower"], found["ais_upper"]
+        annealed = f"{-high['mean']:.2f} to {-low['mean']:.2f} ({low['examples']} images)"
+    cells = [
+        row.name,
+        row.model,
+        f"**{-test['mean']:.2f}**",
+        f"{test['se']:.2f}",
+        _shown(row.published),
+        f"{-found['training']['mean']:.2f}",
+        f"{-found['validation']['mean']:.2f}",
+        f"{-found['elbo']['mean']:.2f}",
+        annealed,
+        str(record["curve"][-1][0]),
+        f"{record['minutes']}, {record['threads']}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _shown(published: float | None) -> str:
+    return "" if published is None else f"{published:.2f}"
+
+
+def _numbers(bound: Estimate) -> dict[str, Any]:
+    return {
+        "mean": round(bound.mean, 4),
+        "se": round(bound.se, 4),
+        "mc_se": round(bound.mc_se, 5) if bound.mc_se == bound.mc_se else None,
+        "examples": len(bound.values),
+    }
+
+
+def _curve(folder: Path) -> list[list[float]]:
+    """Return [epoch, mean training loss in nats] of about 100 epochs, first and last included."""
+    with (folder / "metrics.csv").open() as file:
+        rows = [
+            [int(row["epoch"]), round(float(row["train_loss"]), 3)] for row in csv.DictReader(file)
+        ]
+    every = max(1, len(rows) // 100)
+    return [row for number, row in enumerate(rows) if number % every == 0 or row is rows[-1]]
+
+
+def _seconds_of_training(folder: Path) -> float:
+    """Return the time from the making of the folder to the last checkpoint, compiling included."""
+    last, first = (folder / "checkpoint.pt").stat(), (folder / "data.pt").stat()
+    return last.st_mtime - first.st_mtime
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+
+
+def _commit() -> str:
+    return subprocess.check_output(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True
+    ).strip()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", nargs="?", type=Path, help="the folder of a trained run")
+    parser.add_argument("name", nargs="?", help="the name of the record, as in RESULTS.md")
+    parser.add_argument("--annealed", type=int, default=500, help="the number of images for AIS")
+    arguments = parser.parse_args()
+    if arguments.run is None:
+        write_results()
+    elif arguments.name is None:
+        parser.error("name the record too")
+    else:
+        measure(arguments.run, arguments.name, arguments.annealed)
