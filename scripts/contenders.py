@@ -45,7 +45,7 @@ def ours(
     sizes: Sizes = SIZES,
 ) -> Epoch:
     """pyro_vae as in `svi_train.py`, without checkpoints."""
-    vae = _vae(sizes)
+    vae = our_vae(sizes)
     objective = objectives.ELBO() if draws == 1 else objectives.IWAE(draws)
     engine = training.CompiledEngine(vae.model, vae.guide, objective, precision=precision)
     return partial(_epoch, images, batch, lambda x: engine.step(x, show))
@@ -115,7 +115,7 @@ def pythae(images: Tensor, batch: int, draws: int) -> Epoch:
     if draws != 1:
         raise NotImplementedError
     trainer = BaseTrainer(
-        _pythae_vae(),
+        pythae_vae(),
         BaseDataset(show(images), torch.zeros(len(images))),
         training_config=BaseTrainerConfig(
             output_dir=tempfile.mkdtemp(),
@@ -129,7 +129,8 @@ def pythae(images: Tensor, batch: int, draws: int) -> Epoch:
     return partial(trainer.train_step, 1)
 
 
-def _pythae_vae() -> Any:
+def pythae_vae() -> Any:
+    """Return Pythae's VAE of the architecture above."""
     from pythae.models import VAE as PythaeVAE
     from pythae.models import VAEConfig
     from pythae.models.base.base_utils import ModelOutput
@@ -249,14 +250,14 @@ def bare_products(images: Tensor, batch: int, draws: int, sizes: Sizes = SIZES) 
 
 def ours_evaluates(images: Tensor, draws: int) -> Epoch:
     """`bounds.evaluate` as in `svi_train.py` and `evaluate.py`; the time includes compiling."""
-    vae = _vae().eval()
+    vae = our_vae().eval()
     x = show(images)
     return lambda: bounds.evaluate(vae.model, vae.guide, x, draws)
 
 
 def pythae_evaluates(images: Tensor, draws: int) -> Epoch:
     """Pythae's `get_nll`, on binary pixels."""
-    vae, x = _pythae_vae(), show(images)
+    vae, x = pythae_vae(), show(images)
 
     def run() -> None:
         with torch.no_grad():
@@ -323,7 +324,8 @@ def _epoch(images: Tensor, batch: int, step: Callable[[Tensor], float]) -> float
     return sum(step(images.index_select(0, chosen)) for chosen in batches)
 
 
-def _vae(sizes: Sizes = SIZES) -> VAE:
+def our_vae(sizes: Sizes = SIZES) -> VAE:
+    """Return our VAE of the architecture above, or of other widths."""
     pixels, hidden, latent = sizes
     network = partial(networks.MLP, widths=[hidden, hidden], activation="Tanh")
     return VAE(
@@ -335,7 +337,7 @@ def _vae(sizes: Sizes = SIZES) -> VAE:
 
 def _pyro_step(draws: int, checked: bool = False) -> Callable[[Tensor], float]:
     """Return a step of Pyro's SVI, with its own parameter store."""
-    vae = _vae()
+    vae = our_vae()
     loss = (
         Trace_ELBO()
         if draws == 1

@@ -21,6 +21,7 @@ import torch
 
 from pyro_vae import bounds
 from pyro_vae.bounds import Corrected, Estimate
+from pyro_vae.programs.traces import Program
 from pyro_vae.runs import Run
 
 ROOT = Path(__file__).parents[1]
@@ -86,45 +87,82 @@ ORDERINGS = (  # the first is expected to be the better one
     ("gated_exemplar", "gated_normal"),
     ("gated_flow", "gated_normal"),
     ("best_10", "normal_10"),
+    ("same_time_ours", "same_time_pythae"),
+    ("same_time_ours", "same_time_pyro"),
 )
 
 
 def measure(folder: Path, name: str, num_annealed: int) -> None:
     """Measure a trained run, and write its record."""
     run = Run.open(folder)
-    vae, options = run.vae, run.options
+    torch.manual_seed(run.options.data_seed)  # the noise that makes grey pixels binary
+    generator = torch.Generator().manual_seed(run.options.data_seed)
+    chosen = torch.randperm(len(run.train), generator=generator)[:SUBSET]
+    found = bounds_of(
+        run.vae.model,
+        run.vae.guide,
+        {
+            "training": run.observe(run.train[chosen]),
+            "validation": run.validation[:SUBSET],
+            "test": run.mixed,
+        },
+        run.options.num_samples,
+        num_annealed,
+        run.options.seed,
+    )
+    write(name, found, run.options.seed, _seconds_of_training(folder), _curve(folder))
+
+
+def bounds_of(
+    model: Program,
+    guide: Program,
+    examples: dict[str, torch.Tensor],
+    draws: int,
+    num_annealed: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the bounds of a record, and those of each of the first test examples.
+
+    Args:
+        model: a trained Pyro program.
+        guide: its guide.
+        examples: training, validation and test examples, in a random order.
+        draws: the number of draws for the first test examples.
+        num_annealed: the number of test examples for AIS.
+        seed: the seed of all draws.
+    """
 
     def iwae(x: torch.Tensor, draws: int) -> bounds.Bounds:
-        return bounds.evaluate(
-            vae.model, vae.guide, x, draws, ladder=(), seed=options.seed, progress=True
-        )
+        return bounds.evaluate(model, guide, x, draws, ladder=(), seed=seed, progress=True)
 
-    generator = torch.Generator().manual_seed(options.data_seed)
-    torch.manual_seed(options.data_seed)  # the noise that makes grey pixels binary
-    chosen = torch.randperm(len(run.train), generator=generator)[:SUBSET]
-    subsets = {"training": run.observe(run.train[chosen]), "validation": run.validation[:SUBSET]}
-    measured = {name: _numbers(iwae(x, SUBSET_DRAWS).bound) for name, x in subsets.items()}
-    cheap = iwae(run.mixed, CHEAP_DRAWS)  # the test examples, in a random order
-    costly = iwae(run.mixed[:SUBSET], options.num_samples)
+    test = examples["test"]
+    measured = {
+        name: _numbers(iwae(x, SUBSET_DRAWS).bound) for name, x in examples.items() if x is not test
+    }
+    cheap, costly = iwae(test, CHEAP_DRAWS), iwae(test[:SUBSET], draws)
     first = torch.arange(len(costly.bound.values))
-    test = Corrected(cheap.bound, costly.bound, first)
-    measured |= {"elbo": _numbers(cheap.elbo), "test": _numbers(test)}
+    measured["elbo"] = _numbers(cheap.elbo)
+    measured["test"] = _numbers(Corrected(cheap.bound, costly.bound, first))
     if num_annealed:
-        annealed = bounds.anneal(
-            vae.model, vae.guide, run.mixed[:num_annealed], seed=options.seed, progress=True
-        )
+        annealed = bounds.anneal(model, guide, test[:num_annealed], seed=seed, progress=True)
         measured |= {"ais_lower": _numbers(annealed.lower), "ais_upper": _numbers(annealed.upper)}
+    values = [round(value, 3) for value in costly.bound.values.tolist()]
+    return {"draws": draws, "bounds": measured, "values": values}
+
+
+def write(
+    name: str, found: dict[str, Any], seed: int, seconds: float, curve: list[list[float]]
+) -> None:
+    """Write a record: what `bounds_of` found, and where it comes from."""
     record = {
         "commit": _commit(),
-        "seed": options.seed,
+        "seed": seed,
         "threads": torch.get_num_threads(),
         "processor": _processor(),
         "torch": torch.__version__,
-        "minutes": round(_seconds_of_training(folder) / 60, 1),
-        "draws": options.num_samples,
-        "bounds": measured,
-        "curve": _curve(folder),
-        "values": [round(value, 3) for value in costly.bound.values.tolist()],
+        "minutes": round(seconds / 60, 1),
+        "curve": curve,
+        **found,
     }
     RECORDS.mkdir(exist_ok=True)
     (RECORDS / f"{name}.json").write_text(json.dumps(record) + "\n")
@@ -186,7 +224,7 @@ def _line(row: Row, record: dict[str, Any]) -> str:
         f"{-found['validation']['mean']:.2f}",
         f"{-found['elbo']['mean']:.2f}",
         annealed,
-        str(record["curve"][-1][0]),
+        str(record["curve"][-1][0]) if record["curve"] else "",
         f"{record['minutes']}, {record['threads']}",
     ]
     return f"| {' | '.join(cells)} |"
