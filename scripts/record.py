@@ -168,6 +168,17 @@ def write(
     (RECORDS / f"{name}.json").write_text(json.dumps(record) + "\n")
 
 
+def compare(folder: Path, name: str) -> None:
+    """Print the training losses of a run, finished or not, beside those of a record."""
+    own = {epoch: loss for epoch, loss in _curve(folder, every=1)}
+    recorded = json.loads((RECORDS / f"{name}.json").read_text())["curve"]
+    print("epoch      run   record     difference")
+    for epoch, loss in recorded:
+        if epoch in own:
+            gain = own[epoch] - loss
+            print(f"{epoch:5} {own[epoch]:8.2f} {loss:8.2f} {gain:+8.2f} ({gain / loss:+.1%})")
+
+
 def table(title: str, rows: tuple[Row, ...]) -> list[str]:
     """Return a table of RESULTS.md, in markdown."""
     head = "| record | model | test | se | published or aim | training | validation | ELBO | AIS | "
@@ -239,13 +250,18 @@ def _numbers(bound: Estimate | Corrected) -> dict[str, Any]:
     return {"mean": round(bound.mean, 4), "se": round(bound.se, 4), "examples": len(values)}
 
 
-def _curve(folder: Path) -> list[list[float]]:
-    """Return [epoch, mean training loss in nats] of about 100 epochs, first and last included."""
+def _curve(folder: Path, every: int | None = None) -> list[list[float]]:
+    """Return [epoch, mean training loss in nats], the first and the last epoch included.
+
+    Args:
+        folder: the run.
+        every: the number of epochs from one to the next; by default about a hundredth of all.
+    """
     with (folder / "metrics.csv").open() as file:
         rows = [
             [int(row["epoch"]), round(float(row["train_loss"]), 3)] for row in csv.DictReader(file)
         ]
-    every = max(1, len(rows) // 100)
+    every = every or max(1, len(rows) // 100)
     return [row for number, row in enumerate(rows) if number % every == 0 or row is rows[-1]]
 
 
@@ -270,11 +286,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", type=Path, help="the folder of a trained run")
     parser.add_argument("name", nargs="?", help="the name of the record, as in RESULTS.md")
+    parser.add_argument("--compare", action="store_true", help="print both training curves")
     parser.add_argument("--annealed", type=int, default=500, help="the number of images for AIS")
     arguments = parser.parse_args()
     if arguments.run is None:
         write_results()
     elif arguments.name is None:
         parser.error("name the record too")
+    elif arguments.compare:
+        compare(arguments.run, arguments.name)
     else:
         measure(arguments.run, arguments.name, arguments.annealed)

@@ -34,7 +34,10 @@ def test_the_tables_are_those_of_the_records(record: ModuleType) -> None:
 
 
 def test_a_recipe_trains_and_is_recorded(
-    record: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    record: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = "burda_two_iwae_5"
     monkeypatch.setattr(record, "RECORDS", tmp_path / "records")
@@ -56,3 +59,6 @@ def test_a_recipe_trains_and_is_recorded(
     line = record.table("", (record.Row(recipe, "a model", 1.5),))[-2]
     assert f"**{-bounds['test']['mean']:.2f}**" in line and "| 1.50 |" in line
     assert len(line.split("|")) == len(record.table("", ())[2].split("|"))
+    record.compare(run, recipe)
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.split()[0] == "4" and last.endswith("+0.00 (+0.0%)")
