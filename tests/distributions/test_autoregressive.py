@@ -202,6 +202,22 @@ def test_each_pixel_reads_its_whole_field_and_nothing_else(
 
 
 @pytest.mark.parametrize(
+    ("shape", "reach"), [([4, 5], 1), ([6, 7], 2), ([4, 5], 6), ([3, 4, 5], 1), ([2, 1, 3], 2)]
+)
+def test_each_feature_reads_its_whole_field_and_nothing_else(shape: list[int], reach: int) -> None:
+    torch.manual_seed(1)
+    network, size = LocalFeatures(shape, 3, reach).double(), prod(shape)
+    x = torch.rand(1, *shape, dtype=torch.float64)
+    jacobian: Any = torch.autograd.functional.jacobian(network, x)
+    field = _before(shape, reach)
+    for each in jacobian.reshape(3, size, size).abs():
+        assert (each[~field] == 0).all()
+        assert (each[field] > 0).all()
+    # Without its bottom rows, an image has the same features in the rows that are left.
+    torch.testing.assert_close(network(x[..., :1, :]), network(x)[..., :1, :])
+
+
+@pytest.mark.parametrize(
     ("shape", "layers", "kernel_size"),
     [([3, 3], 4, 5), ([3, 3, 3], 3, 3), ([4, 5], 2, 3), ([4, 5], 1, 3), ([6, 6], 2, 5)],
 )
