@@ -47,7 +47,8 @@ def read(path: Path) -> str:
     except InputError:
         raise
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML file: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is no YAML file: {reason}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no YAML file: it is not text in UTF-8") from error
     except (ValueError, ArithmeticError) as error:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -231,7 +232,8 @@ def notes_on_text(
         )
     else:
         first = [field.strip() for field in next(how.rows(path))[1]]
-        repeated = sorted({field for field in first if field and first.count(field) > 1})
+        counts = Counter(field for field in first if field)
+        repeated = sorted(field for field, count in counts.items() if count > 1)
         if repeated:
             notes.append(
                 f"{path.name} has several columns {listed(repeated)}: numbered, as in "
