@@ -141,7 +141,7 @@ def pt(rng: Random, path: Path) -> None:
         if sort == 6 and x.ndim == 2 and x.numel():
             return x.nan_to_num().to_sparse_csr()
         if sort == 7:
-            return torch.empty(*x.shape, device="meta")
+            return torch.empty(x.shape, device="meta")
         if sort == 8:
             return x.to(torch.float8_e5m2)
         if sort == 9:
@@ -219,7 +219,7 @@ def parquet(rng: Random, path: Path) -> None:
     import pyarrow.parquet as pq
 
     if rng.random() < 0.06:  # a bomb: many rows of one value
-        rows = rng.choice([10**6, 3 * 10**7])
+        rows = rng.choice([10**6, 3 * 10**6])
         pq.write_table(pa.table({"a": pa.array(np.zeros(rows, "f8"))}), path)
         return
     if rng.random() < 0.2:

@@ -21,7 +21,7 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).parent))
 SECONDS = 30  # for one input
-MEMORY = 2 * 2**30  # bytes, beyond what a process has before the first input
+MEMORY = 2 * 2**30  # bytes that are free, beyond what a process has before the first input
 
 
 class Slow(BaseException):
@@ -40,9 +40,16 @@ def _work(pipe: Connection, folder: str) -> None:
     sys.stderr = open(os.devnull, "w")
     import attempts
 
+    from pyro_vae.data import free_memory
+    from pyro_vae.runs import memory
+
     workshop = attempts.Workshop(Path(folder))
+    # What is to be refused is refused at 2 GiB. The limit of the process protects the machine:
+    # threads and mapped files need addresses, too.
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (used + 4 * MEMORY, resource.RLIM_INFINITY))
+    free_memory.free_memory = memory.free_memory = lambda *_: float(MEMORY)
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     signal.signal(signal.SIGALRM, _stop)
     pipe.send("ready")
     while True:
@@ -57,7 +64,9 @@ def _work(pipe: Connection, folder: str) -> None:
             what, ended = name, f"failure: of the attempt itself {error!r:.300}"
         finally:
             signal.alarm(0)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - base
+        if peak > MEMORY:
+            ended = f"failure: too much memory, died with {peak / 2**30:.1f} GiB"
         pipe.send((what, ended, time.monotonic() - begin, peak))
 
 
@@ -125,7 +134,7 @@ def main() -> None:
         print(f"{what:34}", ", ".join(f"{n} {kind}" for kind, n in found.most_common()))
     print(f"{sum(total.values())} inputs:", ", ".join(f"{n} {k}" for k, n in total.most_common()))
     print(f"{time.monotonic() - begin:.0f} s; slowest {slowest[0]:.1f} s ({slowest[1]});", end=" ")
-    print(f"at most {most / 2**30:.2f} GiB in a process")
+    print(f"at most {most / 2**30:.2f} GiB more in a process")
     for place, n in failures.most_common():
         print(f"{n:5} {place}")
     sys.exit(bool(failures))
