@@ -3,6 +3,7 @@
 import io
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -320,7 +321,9 @@ def write(rng: Random, where: Path) -> tuple[str, Path]:
     """Write a data file; return what it is, and its path."""
     suffix = rng.choice([*WRITERS, ".npy", ".npz", ".pt", ".csv"])
     path = where / f"given{suffix}"
-    WRITERS[suffix](rng, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        WRITERS[suffix](rng, path)
     what = suffix or "folder"
     if suffix and rng.random() < 0.4:
         damage(rng, path)
