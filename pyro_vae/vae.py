@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Kind, UnitInterval
 from pyro_vae.likelihoods import Likelihood
+from pyro_vae.networks import Network
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior, check_support
 
@@ -112,7 +113,8 @@ class VAE(nn.Module):
         posterior: q(z|x).
 
     Raises:
-        InputError: if prior and posterior have different latent spaces.
+        InputError: if prior and posterior have different latent spaces, or one of them has a
+            network that makes pictures.
 
     Example:
         >>> import torch
@@ -129,6 +131,8 @@ class VAE(nn.Module):
     def __init__(self, prior: Prior, likelihood: Likelihood, posterior: Posterior) -> None:
         super().__init__()
         check_support(prior, posterior)
+        for part in (posterior, prior):
+            _check_networks(part)
         prior.build(posterior)
         prior.build_for(likelihood.kind)
         posterior.build(prior)
@@ -173,6 +177,27 @@ class VAE(nn.Module):
         """
         self.prior.initialize(images)
         self.likelihood.initialize(images)
+
+
+def _check_networks(part: Prior | Posterior) -> None:
+    """Refuse a prior or a posterior with a network that makes pictures.
+
+    It would take the shape of the parameters of z for the height and width of a picture.
+
+    Raises:
+        InputError: with the option to change.
+    """
+    for name, child in part.named_children():
+        networks = [*child] if isinstance(child, nn.ModuleList) else [child]
+        for network in networks:
+            if not (isinstance(network, Network) and network.only_decodes):
+                continue
+            raise InputError(
+                f"{type(network).__name__} makes pictures, and the {name.removesuffix('s')} of a "
+                f"{type(part).__name__} makes parameters of z: choose MLP, or for pictures "
+                "ConvEncoder or ResidualEncoder",
+                name.removesuffix("s"),
+            )
 
 
 def _like(kind: Conditional, size: int, y: Tensor | None) -> Tensor:

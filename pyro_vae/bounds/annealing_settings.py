@@ -29,10 +29,16 @@ class Settings:
     schedule: Literal["sigmoid", "linear"] = "sigmoid"
 
     def __post_init__(self) -> None:
-        for name, least in (("temperatures", 1), ("chains", 2), ("leapfrog", 1)):
+        for name, least, most in (
+            ("temperatures", 1, 1_000_000),
+            ("chains", 2, 100_000),
+            ("leapfrog", 1, 10_000),
+        ):
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"{name} have to be at least {least}, and {value} is not", name)
+            if value > most:
+                raise InputError(f"{name} have to be at most {most}, and {value} is not", name)
         allowed = {"start": ("posterior", "prior"), "schedule": ("sigmoid", "linear")}
         for name, choices in allowed.items():
             value = getattr(self, name)

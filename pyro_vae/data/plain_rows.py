@@ -146,7 +146,7 @@ def open_rows(
             matrix = load_sparse(path)
             if matrix is not None:
                 return PlainRows(matrix)
-            arrays, notes = load_arrays(path)
+            arrays, notes = load_arrays(path, options.labels)
             return _of_arrays(arrays, path.name, options, notes)
         case ".pt":
             loaded = load_tensors(path)

@@ -127,7 +127,7 @@ def _share(part: Part, fraction: float) -> float:
     """
     row_bytes = 4 * part.examples.shape[1:].numel()
     most = max(FEWEST_HELD_OUT, HELD_OUT_BYTES // row_bytes)
-    return min(fraction, most / len(part.examples))
+    return min(fraction, most / max(1, len(part.examples)))
 
 
 def _choose(

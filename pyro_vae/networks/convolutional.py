@@ -106,6 +106,8 @@ class _ImageDecoder(_Convolutional):
         channels: the numbers of channels of the layers, from code to image.
     """
 
+    only_decodes = True
+
     def _make_body(self, channels: Sequence[int], activation: str, blocks: int) -> nn.Module:
         image_channels, *size = _image_shape(self, self.out_shape)
         if not channels:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,11 @@ class Network(nn.Module, ABC):
     Attributes:
         body: a module that maps inputs [batch, *in_shape] to tensors of batch * prod(out_shape)
             elements. The constructor of each subclass sets it.
+        only_decodes: whether its outputs are pictures, so that it suits nothing but a likelihood.
     """
 
     body: nn.Module
+    only_decodes: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> None:

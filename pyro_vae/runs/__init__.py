@@ -34,6 +34,7 @@ In the order of the work:
 | `run_groups` | groups of runs, compared over their seeds |
 | `applying/` | a trained model at work on new data: `pyro_vae.load` |
 | `devices` | the device that a user names, and what a processor can do |
+| `memory` | how much memory a run needs: what cannot fit is refused |
 | `malloc` | how the process reuses the memory that it frees |
 """
 

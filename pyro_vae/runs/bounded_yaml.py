@@ -1,5 +1,6 @@
 """YAML files that may come from anybody: their size is checked before they are put together."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ _TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")
 )
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# YAML 1.1 reads 1:30 as 90, to base 60, and 010 as 8.
+_OTHER_BASE = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?|[-+]?0[0-7_]+")
 
 
 def read(path: Path) -> str:
@@ -39,12 +42,13 @@ def read(path: Path) -> str:
         raise InputError(f"{path} is no file of options: it has more than {MOST_BYTES} bytes")
     try:
         text = content.decode()
-        _check_size(text, str(path))
+        _check_size(text, str(path), inside_file=True)
         values = list(scalars(load(text)))
     except InputError:
         raise
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML file: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is no YAML file: {reason}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no YAML file: it is not text in UTF-8") from error
     except (ValueError, ArithmeticError) as error:
@@ -62,6 +66,11 @@ def load(text: str) -> dict[Any, Any]:
     """
     content = get_loader("yaml")(text)
     return content if isinstance(content, dict) else {}
+
+
+def _is_to_other_base(event: yaml.Event) -> bool:
+    plain = isinstance(event, yaml.ScalarEvent) and not event.style
+    return plain and _OTHER_BASE.fullmatch(event.value) is not None
 
 
 def scalars(value: Any) -> Iterator[Any]:
@@ -91,8 +100,13 @@ def _check_scalar(value: Any, source: str) -> None:
         raise InputError(f"{source} has a number that is too large")
 
 
-def _check_size(text: str, source: str) -> None:
+def _check_size(text: str, source: str, inside_file: bool = False) -> None:
     """Check a YAML text, item by item, before it is put together.
+
+    Args:
+        text: the text of a file, or of a value in it.
+        source: the file, for messages.
+        inside_file: whether it is the text of the file.
 
     Raises:
         InputError: if it is too large or too deep, or uses aliases or tags.
@@ -118,6 +132,11 @@ def _check_size(text: str, source: str) -> None:
             raise InputError(f"{source} has the YAML tag {event.tag[:100]}: leave it out")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_CHARACTERS:
             raise InputError(f"{source} has a value of more than {MOST_CHARACTERS} characters")
+        if inside_file and _is_to_other_base(event):
+            raise InputError(
+                f"{source} has the number {event.value[:100]}, which YAML reads to another base: "
+                "write it in decimals, or a text in quotes"
+            )
         too_long = bool(counts) and counts[-1] > MOST_IN_A_LIST
         if isinstance(event, yaml.CollectionStartEvent):
             # A mapping is limited by the total only.

@@ -1,21 +1,33 @@
 """Fields of dataclasses of options, whose values are checked."""
 
-import math
 from collections.abc import Callable
 from dataclasses import field, fields
 from typing import Any
 
 from pyro_vae.errors import InputError
 
-
-def positive(default: float | None) -> Any:
-    """Return a field of a dataclass whose value has to be above zero; None is allowed."""
-    return _field(default, lambda value: 0 < value < math.inf, "positive")
+MOST = 2**53  # whole numbers up to here are exact, also as floats
 
 
-def at_least(least: int, default: int | None) -> Any:
-    """Return a field of a dataclass whose value has to be `least` or more; None is allowed."""
-    return _field(default, lambda value: value >= least, f"at least {least}")
+def positive(default: float | None, most: float = MOST) -> Any:
+    """Return a field of a dataclass whose value has to be above zero; None is allowed.
+
+    Args:
+        default: its value if none is given.
+        most: the largest value.
+    """
+    return _field(default, lambda value: 0 < value <= most, "positive", most)
+
+
+def at_least(least: int, default: int | None, most: int = MOST) -> Any:
+    """Return a field of a dataclass whose value has to be `least` or more; None is allowed.
+
+    Args:
+        least: the smallest value.
+        default: its value if none is given.
+        most: the largest value.
+    """
+    return _field(default, lambda value: least <= value <= most, f"at least {least}", most)
 
 
 def random_seed(default: int) -> Any:
@@ -28,8 +40,11 @@ def share(default: float | None) -> Any:
     return _field(default, lambda value: 0 <= value < 1, "from 0 to below 1")
 
 
-def _field(default: Any, is_allowed: Callable[[Any], bool], expected: str) -> Any:
-    return field(default=default, metadata={"is_allowed": is_allowed, "expected": expected})
+def _field(
+    default: Any, is_allowed: Callable[[Any], bool], expected: str, most: float | None = None
+) -> Any:
+    metadata = {"is_allowed": is_allowed, "expected": expected, "most": most}
+    return field(default=default, metadata=metadata)
 
 
 def check_fields(options: Any) -> None:
@@ -42,5 +57,7 @@ def check_fields(options: Any) -> None:
         value = getattr(options, option.name)
         if value is None or not option.metadata or option.metadata["is_allowed"](value):
             continue
-        expected = option.metadata["expected"]
+        expected, most = option.metadata["expected"], option.metadata["most"]
+        if most is not None and value > most:
+            expected = f"at most {most:.15g}"
         raise InputError(f"{option.name} has to be {expected}, and {value} is not", option.name)

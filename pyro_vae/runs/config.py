@@ -14,6 +14,8 @@ from pyro_vae.runs.parser import TRUST, Parser, add_starting_options
 
 NAMES = tuple(Options.__dataclass_fields__)
 BY_KIND = "pyro_vae.likelihoods.ByKind"  # the class path of a likelihood that was not named
+# Likelihoods around another one: for data with conditions, and with missing values.
+ADDED = ("pyro_vae.likelihoods.Given", "pyro_vae.likelihoods.ObservedEntries")
 WITH_VALUE = tuple(f.name for f in fields(Options) if f.default not in (None, MISSING))
 # Files of older versions lack these, and those that may have no value.
 NEWER = ("batch_doublings", "schedule", "optimizer", "validate_by", "validate_every")
@@ -88,6 +90,13 @@ def instantiate(namespace: Namespace) -> Options:
     Raises:
         InputError: if a value is not allowed.
     """
+    name = str(namespace.likelihood.get("class_path"))
+    if name in ADDED:
+        raise InputError(
+            f"{name.rpartition('.')[2]} is added to the likelihood where the data need it: name "
+            "the likelihood of whole examples",
+            "likelihood",
+        )
     values = vars(parser().instantiate(namespace))
     return Options(**{name: values[name] for name in NAMES})
 

@@ -92,7 +92,7 @@ class Options:
     columns: dict[str, str] = field(default_factory=dict)
     drop: str | None = None
     labels: str | None = None
-    image_size: int | None = at_least(1, None)
+    image_size: int | None = at_least(1, None, most=10_000)
     data_root: str = "data"
     data_seed: int = random_seed(0)
     validation_fraction: float = 0.1
@@ -108,8 +108,8 @@ class Options:
     epochs: int | None = positive(None)
     budget: str | None = None
     batch_size: int = positive(100)
-    batch_doublings: int = at_least(0, 0)
-    lr: float = positive(1e-3)
+    batch_doublings: int = at_least(0, 0, most=30)
+    lr: float = positive(1e-3, most=1e6)
     schedule: Callable[[float], training.Schedule] = training.Constant
     optimizer: Callable[[], training.Optimizer] = training.Adam
     clip_norm: float | None = positive(None)

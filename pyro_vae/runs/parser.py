@@ -104,16 +104,35 @@ def explain(message: str) -> str:
             problem, _, _ = problem.partition(": see --")
         elif option not in COMPONENTS:
             return f"--{option}: {problem}"
+    if "collections.abc.Sequence" in problem:
+        given = problem.rpartition("Got value: ")[2]
+        problem = f"expected numbers in brackets, such as [{_first_number(given)}]. Got: {given}"
     problem = re.sub(r"<class '(\w+)'>|typing\.Literal", r"\1", problem)
     base = COMPONENTS.get(option) or COMPONENTS.get(option.rpartition(".")[2])
     if base is None:
         return f"--{option}: {problem}"
+    if "'class_path' is not accepted" in problem:
+        return (
+            f"--{option}: a class has its options in init_args, as in {{class_path: NAME, "
+            "init_args: {OPTION: VALUE}}, or as further options of the command line"
+        )
     if "not accepted" in problem:
         return f"--{option}: {problem}: see --{_option_with_help(option)}.help NAME for its options"
     if "Expected a dot import path string" in problem:
         problem = f"there is no '{problem.rpartition(': ')[2]}'"
-    names = ", ".join(sorted(_public_subclasses(resolve_name(base))))
-    return f"--{option}: {problem}: choose {names}, or give the import path of your own class"
+    where = "; run the command in its folder" if "No module named" in problem else ""
+    own = f"or give the import path of your own class{where}"
+    return f"--{option}: {problem}: choose {_names(base)}, {own}"
+
+
+def _first_number(text: str) -> str:
+    """Return the first number in a text, or one that stands for it."""
+    found = re.search(r"\d+", text)
+    return found[0] if found else "200, 200"
+
+
+def _names(base: str) -> str:
+    return ", ".join(sorted(_public_subclasses(resolve_name(base))))
 
 
 def _option_with_help(option: str) -> str:

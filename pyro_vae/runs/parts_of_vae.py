@@ -12,6 +12,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind, Stored
 from pyro_vae.likelihoods import Given, Likelihood, ObservedEntries
 from pyro_vae.runs import config
+from pyro_vae.runs.memory import make_within_memory
 from pyro_vae.runs.options import Options
 from pyro_vae.vae import VAE
 
@@ -47,8 +48,12 @@ def make_vae(options: Options, kind: Kind, train: Stored | None = None) -> VAE:
         kind: what the data are.
         train: stored training examples, from which the likelihood's kind takes its statistics; None
             if `kind` is that of a likelihood, and has them already.
+
+    Raises:
+        InputError: if the parts do not fit together, or need more memory than there is.
     """
-    with abstract_refused():
+
+    def make() -> VAE:
         prior = options.prior(options.latent_dim)
         likelihood = _make_likelihood(options, kind)
         if train is not None:
@@ -56,6 +61,9 @@ def make_vae(options: Options, kind: Kind, train: Stored | None = None) -> VAE:
             likelihood.fit_kind(train)
         posterior = options.posterior(likelihood.kind.feature_shape, options.latent_dim)
         return VAE(prior, likelihood, posterior)
+
+    with abstract_refused():
+        return make_within_memory(make, trained=train is not None)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ from pyro_vae.bounds import Settings
 from pyro_vae.errors import InputError
 from pyro_vae.runs.checked_fields import at_least, check_fields
 
+MOST_DRAWS = 1_000_000
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -35,17 +37,22 @@ class Plan:
     method: Literal["importance", "ais"] = "importance"
     ais: Settings = field(default_factory=Settings)
     subset: int | None = at_least(2, None)
-    simulated: int = at_least(0, 100)
+    simulated: int = at_least(0, 100, most=MOST_DRAWS)
     refine: int = at_least(0, 0)
-    checks: int = at_least(0, 1000)
-    classify: int = at_least(0, 100)
-    imputations: int = at_least(0, 1000)
-    draws: int = at_least(0, 10)
+    checks: int = at_least(0, 1000, most=MOST_DRAWS)
+    classify: int = at_least(0, 100, most=MOST_DRAWS)
+    imputations: int = at_least(0, 1000, most=MOST_DRAWS)
+    draws: int = at_least(0, 10, most=MOST_DRAWS)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.checks == 1:
             raise InputError("checks takes two examples or more, or 0 to leave them out", "checks")
+        if self.ais != Settings() and self.method != "ais":
+            raise InputError(
+                "settings of ais (chains, temperatures, ..) need annealing: use the method ais",
+                "method",
+            )
         if self.subset is not None and self.method != "ais":
             raise InputError(
                 "subset (number of examples to anneal) needs annealing: use the method ais",

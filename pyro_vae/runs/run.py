@@ -20,6 +20,7 @@ from pyro_vae.runs import config, trainer
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.devices import find_device
 from pyro_vae.runs.hidden_entries import hidden_values
+from pyro_vae.runs.memory import check_step
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parts_of_vae import choose_warmup, load_best, make_vae, named_likelihood
 from pyro_vae.runs.run_data import (
@@ -244,7 +245,15 @@ class Run:
                 "examples: choose a smaller one",
                 "batch_size",
             )
-        self.engine.check(self.validation[:2])
+        objective = self.engine.objective
+        check_step(
+            self.engine.check,
+            self.validation,
+            self.vae,
+            self.options.batch_size * 2**self.options.batch_doublings,
+            objective.num_draws,
+            fused=self.namespace.engine == "compiled",
+        )
         if "parameters" in self.engine.state_dict():
             raise InputError(
                 "the model or the guide has a pyro.param that is not a parameter of a module, so "

@@ -72,7 +72,8 @@ def read(path: Path, trust_code: bool = False) -> str:
             raise InputError(f"{path} sets {name}: give --{name} on the command line only")
     if not trust_code:
         for name in names_of_others(bounded_yaml.load(text)):
-            shown = name if len(name) <= 100 else f"{name[:100]}.."
+            shown = " ".join(name.split())
+            shown = shown if len(shown) <= 100 else f"{shown[:100]}.."
             raise InputError(
                 f"{path} names {shown}, which is no public class of pyro_vae, so its code would be "
                 "executed: if you trust it, add --trust_code (in Python trust_code=True)"

@@ -45,14 +45,15 @@ def score(arguments: Sequence[str] | None = None) -> None:
     def work(model: "Trained", options: Namespace, how: How) -> "Written":
         from pyro_vae.runs import applying
 
-        anneals = options.method == "ais"
+        settings = parser.instantiate(options).ais
+        is_asked = options.method == "ais" or settings != Settings()
         return applying.score_file(
             model,
             options.data,
             options.out,
             options.num_samples,
             options.method,
-            settings=parser.instantiate(options).ais if anneals else None,
+            settings=settings if is_asked else None,
             **how,
         )
 

@@ -79,7 +79,24 @@ OWN = "or give the import path of your own class"
             ["--prior", "nowhere.Prior"],
             'Parser key "prior":\n  Type collections.abc.Callable[[int], Prior] expects a function '
             "or a callable class: No module named 'nowhere'. Got value: nowhere.Prior",
-            ["--prior: No module named 'nowhere'", *PRIORS, OWN],
+            [
+                "--prior: No module named 'nowhere'",
+                *PRIORS,
+                f"{OWN}; run the command in its folder",
+            ],
+        ),
+        # A number where several are expected.
+        (
+            ["--likelihood.decoder.widths", "50"],
+            'Parser key "likelihood":\n  --decoder.widths: expected numbers in brackets, such as '
+            "[50]. Got: 50",
+            ["--likelihood.decoder.widths: expected numbers in brackets, such as [50]. Got: 50"],
+        ),
+        # A class with its options beside its name.
+        (
+            ["--prior", "{class_path: Vamp, foo: 1}"],
+            "Parser key \"prior\":\n  Option 'class_path' is not accepted",
+            ["--prior: a class has its options in init_args, as in {class_path: NAME, init_args:"],
         ),
         # A class of another kind.
         (

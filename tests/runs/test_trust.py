@@ -146,7 +146,7 @@ LIMITS = {
     "block levels": ("\n".join(" " * i + "a:" for i in range(1_300)), "no file of options"),
     "nested parts": ("prior: " + NESTED * 14 + "Vamp" + "}}" * 14, "no file of options"),
     "a long number": ("seed: " + "1" * 90_000, "too large"),
-    "base 60": ("seed: 1" + ":1" * 49_000, "too large"),
+    "base 60": ("seed: 1" + ":1" * 49_000, "to another base"),
     "base 60 in a text": ('seed: "1' + ":1" * 49_000 + '"', "too large"),
     "a long text": ("data: " + "x" * 200_000, "more than 100000 characters"),
     "a tag": ("prior: !!python/object/apply:os.system ['touch executed']", "YAML tag"),

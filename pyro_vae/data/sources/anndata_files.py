@@ -19,6 +19,9 @@ from pyro_vae.errors import InputError
 COUNT_LAYERS = ("counts", "raw_counts", "count")
 
 
+MOST_COMPRESSED = 1100  # gzip makes a file smaller by a factor of 1032 at most
+
+
 @dataclass(frozen=True)
 class Cells:
     """What is read of an AnnData object or file.
@@ -77,16 +80,42 @@ def read_cells(path: Path) -> tuple[Cells, list[str]]:
             f"{path.name} cannot be read without anndata: install it (pip install anndata)", "name"
         ) from error
     try:
+        _check_sizes(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that repeat, and of old formats
             cells, notes = _open_large(path)
             if cells is None:
                 cells = _cells_of(anndata.read_h5ad(path))
+    except InputError:
+        raise
     except Exception as error:  # HDF5's and anndata's readers raise many types of errors
         raise InputError(
             f"{path.name} is not a file of anndata ({first_line(error)})", "name"
         ) from error
     return cells, notes
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse a file with arrays that say that they are far larger than the file can hold.
+
+    HDF5 gives zeros for what was never written, so that a small file may stand for terabytes.
+
+    Raises:
+        InputError: if there is one.
+    """
+    import h5py
+
+    def check(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.size and item.nbytes > 2**30:
+            if item.nbytes > MOST_COMPRESSED * path.stat().st_size:
+                raise InputError(
+                    f"{path.name}: {name} has the shape {list(item.shape)}, far more than a file "
+                    f"of {path.stat().st_size} bytes can hold: write it again",
+                    "name",
+                )
+
+    with h5py.File(path) as file:
+        file.visititems(check)
 
 
 def source_of_anndata(loaded: Any, options: ReadOptions, where: str) -> Source:

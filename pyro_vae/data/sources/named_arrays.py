@@ -45,6 +45,12 @@ class Roles:
     names: str | None = None
     others: list[str] = field(default_factory=list)
 
+    @property
+    def used(self) -> set[str]:
+        """The names of the arrays that are used."""
+        named = {self.names} if self.names else set()
+        return {*self.examples.values(), *self.labels.values(), *self.masks.values(), *named}
+
 
 def source_of_named_arrays(
     arrays: dict[str, np.ndarray], options: ReadOptions, where: str

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
 
 LAST_ENCODING = "cp1252"  # of text that is not UTF-8: Windows-1252
+
+MOST_ALIKE = 1000  # columns of one name
 
 
 def read_text_table(name: str, root: Path, options: ReadOptions) -> Source:
@@ -185,12 +188,28 @@ def find_codes(
     return [j for j in how.find_codes(path) if _is_free(str(names[j]).strip(), options)]
 
 
+def _check_names(path: Path, how: TextFormat) -> None:
+    """Refuse many columns of one name: pandas takes minutes to number them.
+
+    Raises:
+        InputError: if there are more than `MOST_ALIKE`.
+    """
+    if how.has_header:
+        counts = Counter(field.strip() for field in next(how.rows(path))[1])
+        name, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+        if count > MOST_ALIKE:
+            raise InputError(
+                f"{path.name} has {count} columns {name}: give each its own name", "name"
+            )
+
+
 def _read(path: Path, how: TextFormat, options: ReadOptions) -> tuple[Any, list[str]]:
     """Return the table as a DataFrame, and notes."""
     import pandas as pd
 
     try:
         with named_errors(path, how):
+            _check_names(path, how)
             frame = pd.read_csv(**csv_options(path, how))
             codes = find_codes(path, how, frame.columns, options)
             if codes:
@@ -231,7 +250,8 @@ def notes_on_text(
         )
     else:
         first = [field.strip() for field in next(how.rows(path))[1]]
-        repeated = sorted({field for field in first if field and first.count(field) > 1})
+        counts = Counter(field for field in first if field)
+        repeated = sorted(field for field, count in counts.items() if count > 1)
         if repeated:
             notes.append(
                 f"{path.name} has several columns {listed(repeated)}: numbered, as in "

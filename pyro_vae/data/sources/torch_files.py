@@ -99,8 +99,11 @@ def source_of_tensors(loaded: Any, options: ReadOptions, where: str) -> Source:
 
 def _is_pickle(path: Path) -> bool:
     """Return whether a file looks like one of `torch.save`, whole, of the new or the old format."""
-    with path.open("rb") as file:
-        return zipfile.is_zipfile(path) or file.read(1) == b"\x80"
+    try:
+        with path.open("rb") as file:
+            return zipfile.is_zipfile(path) or file.read(1) == b"\x80"
+    except zipfile.BadZipFile:  # some broken ones are not just false
+        return False
 
 
 def _load(path: Path) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.free_memory import check_fits
 from pyro_vae.data.rows.row_chunks import find_pages
 from pyro_vae.data.source import ReadOptions, Source
 from pyro_vae.data.understanding.data_frames import understand_table
@@ -58,7 +59,18 @@ def source_of_arrays(
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
-    """Return a tensor as an array, which shares its memory where NumPy has its type."""
+    """Return a tensor as an array, which shares its memory where NumPy has its type.
+
+    Raises:
+        InputError: if it has no values, or NumPy has no such numbers, or it repeats values so often
+            that they do not fit into memory.
+    """
+    name = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_meta or tensor.is_quantized or "float8" in name or "float4" in name:
+        what = "no values" if tensor.is_meta else name
+        raise InputError(f"a tensor holds {what}: save it as float32", "name")
+    if tensor.layout == torch.strided and tensor.untyped_storage().nbytes() < tensor.nbytes:
+        check_fits("an expanded tensor holds", 3 * tensor.nbytes, "name")
     tensor = tensor.detach().cpu()
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()

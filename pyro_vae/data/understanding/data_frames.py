@@ -1,5 +1,6 @@
 """DataFrames: what pandas holds, as columns of numbers or strings."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,7 @@ def understand_table(frame: Any, options: ReadOptions, where: str, missing: str 
     """
     frame = frame.set_axis([column_name(name) for name in frame.columns], axis=1)
     names = list(frame.columns)
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise InputError(f"{where} has several columns {listed(repeated)}: rename them", "name")
     check_names(options, names, where)
