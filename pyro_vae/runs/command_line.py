@@ -17,10 +17,10 @@ from pyro_vae.runs import trust
 from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
 from pyro_vae.runs.plan import Plan
 
-# Options that may change on resume: the place of the data, the length of training, the device, and
-# the effort of the evaluation.
+# Options that may change on resume: the place of the data, the length of training, how often it is
+# saved, the device, and the effort of the evaluation.
 CHANGEABLE = (
-    *("data", "data_root", "epochs", "budget", "patience"),
+    *("data", "data_root", "epochs", "budget", "patience", "checkpoint_minutes"),
     *("device", "num_samples", "num_examples"),
 )
 

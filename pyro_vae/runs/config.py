@@ -16,7 +16,10 @@ NAMES = tuple(Options.__dataclass_fields__)
 BY_KIND = "pyro_vae.likelihoods.ByKind"  # the class path of a likelihood that was not named
 WITH_VALUE = tuple(f.name for f in fields(Options) if f.default not in (None, MISSING))
 # Files of older versions lack these, and those that may have no value.
-NEWER = ("batch_doublings", "schedule", "optimizer", "validate_by", "validate_every")
+NEWER = (
+    *("batch_doublings", "schedule", "optimizer", "validate_by", "validate_every"),
+    "checkpoint_minutes",
+)
 REQUIRED = tuple(name for name in WITH_VALUE if name not in NEWER)
 
 

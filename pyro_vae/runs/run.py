@@ -340,14 +340,17 @@ class Run:
                 epochs than the options.
         """
         check_fingerprint(self.options, self.namespace.fingerprint, self.folder)
-        if (self.folder / "checkpoint.pt").exists():
-            done = len(training.resume(self.engine, self.folder))
+        if training.has_checkpoint(self.folder):
+            resumed = training.resume(self.engine, self.folder)
+            done = len(resumed.history) + (resumed.place is not None)
             if self.options.epochs is not None and done > self.options.epochs:
                 raise InputError(
                     f"epochs {self.options.epochs} is less than the {done} epochs that "
-                    f"{self.folder} has done already",
+                    f"{self.folder} has begun already",
                     "epochs",
                 )
+            if resumed.note:
+                self.notes = (*self.notes, resumed.note)
         self.write_config()
         self.form.save(self.folder)
 

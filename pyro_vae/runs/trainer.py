@@ -92,7 +92,7 @@ def make_callbacks(options: Options, validation: Tensor, folder: Path) -> list[t
         callbacks.append(training.Diagnose(validation, options.diagnose_every))
     if options.patience:
         callbacks.append(training.EarlyStopping(options.patience))
-    return [*callbacks, training.Checkpoint(folder)]
+    return [*callbacks, training.Checkpoint(folder, options.checkpoint_minutes)]
 
 
 def describe_length(options: Options, num_examples: int) -> str:

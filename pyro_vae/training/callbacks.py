@@ -18,6 +18,7 @@ from pyro_vae.objectives import ELBO, IWAE, Objective
 from pyro_vae.programs.parameters import OwnParameters
 from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.training.engine import Engine, Observe
+from pyro_vae.training.interruption import Place
 
 History = list[dict[str, Any]]
 
@@ -44,6 +45,10 @@ class Training:
         history: a row for each finished epoch. While `after_epoch` runs, the last is that of the
             current epoch.
         last_checkpoint: the file to resume from, once there is one.
+        saved_at: which place it is of, such as "epoch 3".
+        place: where the current epoch is, between two of its steps; None between epochs.
+        pause: whether training is to pause after the current step; see `Callback.during_epoch`. A
+            callback sets it.
     """
 
     engine: Engine
@@ -59,6 +64,9 @@ class Training:
     end_reason: str | None = None
     history: History = field(default_factory=list)
     last_checkpoint: Path | None = None
+    saved_at: str = ""
+    place: Place | None = None
+    pause: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -76,7 +84,7 @@ class Training:
         if self.last_checkpoint is None:
             kept = "there is no checkpoint from before it"
         else:
-            kept = f"the last good checkpoint, of epoch {self.epoch - 1}, is {self.last_checkpoint}"
+            kept = f"the last good checkpoint, of {self.saved_at}, is {self.last_checkpoint}"
         return DivergenceError(
             f"the {what} became {value} in {where}; {kept}: use a smaller learning rate"
         )
@@ -84,6 +92,9 @@ class Training:
 
 class Callback:
     """Something that happens in the course of training. Subclass it and override what you need.
+
+    Training may be interrupted between any two steps, and resumed there. So `state_dict` returns
+    what later steps of the same epoch depend on, too.
 
     Every epoch draws its noise from its own random stream, made from the seed and the epoch's
     number. `start` and `after_epoch` are free to draw random numbers: they cannot change the noise
@@ -101,12 +112,22 @@ class Callback:
         """Do something before the first epoch, or, in a resumed training, before the next one."""
 
     def around_epoch(self, training: Training) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which the steps of an epoch are taken."""
+        """Return a context in which the steps of an epoch are taken.
+
+        If training pauses in the epoch, the context is left, and another one is entered for the
+        rest of the steps: in the same process, or where an interrupted training is resumed.
+        """
         return contextlib.nullcontext()
 
     def around_step(self, training: Training) -> contextlib.AbstractContextManager[None]:
         """Return a context in which the engine takes the step number `training.step`."""
         return contextlib.nullcontext()
+
+    def during_epoch(self, training: Training) -> None:
+        """Do something where training pauses in an epoch, at `Training.place`.
+
+        It pauses if a callback asks for it, and where the user or the system ends it.
+        """
 
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
         """Do something after an epoch.
@@ -117,7 +138,7 @@ class Callback:
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what later epochs depend on: tensors, numbers, strings, and lists of them."""
+        """Return what later steps and epochs depend on: tensors, numbers, strings, and lists of them."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -103,19 +103,24 @@ class CompiledEngine(EagerEngine):
             self._fell_back = True
             return super().step(x, observe)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of `EagerEngine`, and the size of the largest batch so far."""
+        return {**super().state_dict(), "largest_batch": self._size}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self._steps.clear()  # they hold the optimiser's old tensors
+        self._layout, self._size = None, state.get("largest_batch", 0)
 
     def _is_largest(self, x: Data) -> bool:
         """Return whether a batch has the layout of the largest one so far.
 
-        This does not depend on where in the training an interrupted one was resumed, as long as
-        the batch size never falls.
+        This does not depend on where in the training an interrupted one was resumed: a checkpoint
+        holds that size.
         """
         size = sum(tensor.numel() for tensor in tensors_in(x))
-        if self._layout is None or size > self._size:
+        if size > self._size or (self._layout is None and size == self._size):
             self._layout, self._size = layout(x), size
             self._steps.clear()
         return self._layout == layout(x)

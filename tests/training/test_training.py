@@ -132,7 +132,7 @@ def test_nan_stops_and_names_the_last_good_checkpoint(
 ) -> None:
     engine = make_engine()
     train(engine, 2, tmp_path)
-    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     monkeypatch.setattr(engine, where, lambda *args: float("nan"))
     with pytest.raises(DivergenceError) as error:
         train(engine, 3, tmp_path)
@@ -140,7 +140,7 @@ def test_nan_stops_and_names_the_last_good_checkpoint(
     assert "nan in" in said and "epoch 3" in said
     assert f"of epoch 2, is {tmp_path / 'checkpoint.pt'}" in said
     assert ("step 1 of" in said) == (where == "step")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == kept
     with pytest.raises(DivergenceError, match="no checkpoint"):
         train(engine, 1)
 
