@@ -4,13 +4,20 @@ To add a verb, write a function and name it in `VERBS`. A function imports what 
 called, so that the help of every verb is quick.
 """
 
+import contextlib
 import datetime
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyro_vae.runs import command_line, malloc, verbs_on_models, verbs_on_rows
+
+if TYPE_CHECKING:
+    from pyro_vae.runs.evaluation import Evaluation
+    from pyro_vae.runs.plan import Plan
+    from pyro_vae.runs.run import Run
 
 Verb = Callable[[Sequence[str] | None], None]
 
@@ -31,31 +38,49 @@ def train(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_training(arguments)
 
-    from pyro_vae.runs import config, evaluation, files
+    from pyro_vae.runs import config, files
+    from pyro_vae.runs.applying.held_folder import held
     from pyro_vae.runs.report import report as as_text
     from pyro_vae.runs.reporting import run_page
     from pyro_vae.runs.run import Run
 
-    with command_line.one_line_errors(options):
-        started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        name = Path(options.data).stem
-        folder = Path(options.resume or options.out or f"runs/{name}-{started}")
+    started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = Path(options.data).stem
+    folder = Path(options.resume or options.out or f"runs/{name}-{started}")
+
+    def to_continue() -> str:
+        if not folder.exists():
+            return "- nothing was written: the same command begins again"
+        trust = f" --{config.TRUST}" if config.needs_trust(options) else ""
+        return f"- continue with: pyro-vae train --resume {folder}{trust}"
+
+    with command_line.one_line_errors(options, to_continue), contextlib.ExitStack() as locks:
+        if options.resume:
+            locks.enter_context(held(folder, folder, None))
         run = Run.build(folder, options)
         if options.resume:
             run.resume()
         else:
             run.create()
+            locks.enter_context(held(folder, folder))
         print(run, file=sys.stderr)
-
-    trust = f" --{config.TRUST}" if config.needs_trust(run.namespace) else ""
-    to_continue = f"- continue with: pyro-vae train --resume {folder}{trust}"
-    with command_line.one_line_errors(options, to_continue):
         history = run.fit()
-        result = evaluation.evaluate(run)
-        files.write_evaluation(run, result)
+        result = _measure(run)
         files.write_training(run, history)
         run_page.write(run.folder)
         print(as_text(run, result))
+
+
+def _measure(run: "Run", plan: "Plan | None" = None) -> "Evaluation":
+    """Evaluate a run, which one process at a time does, and write the results."""
+    from pyro_vae.runs import evaluation, files
+    from pyro_vae.runs.applying.held_folder import held
+    from pyro_vae.runs.model_diagnostics import UNFINISHED
+
+    with held(run.folder / UNFINISHED, run.folder, None):
+        result = evaluation.evaluate(run, plan)
+        files.write_evaluation(run, result)
+    return result
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
@@ -78,7 +103,6 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_evaluation(arguments)
 
-    from pyro_vae.runs import evaluation, files
     from pyro_vae.runs.report import report as as_text
     from pyro_vae.runs.reporting import run_page
     from pyro_vae.runs.run import Run
@@ -94,8 +118,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
             num_samples=options.num_samples,
             num_examples=options.num_examples,
         )
-        result = evaluation.evaluate(run, plan)
-        files.write_evaluation(run, result)
+        result = _measure(run, plan)
         run_page.write(run.folder)
         print(as_text(run, result))
 

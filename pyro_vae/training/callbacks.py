@@ -138,7 +138,7 @@ class Callback:
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what later steps and epochs depend on: tensors, numbers, strings, and lists of them."""
+        """Return what later steps depend on: tensors, numbers, strings, and lists of them."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -64,8 +64,9 @@ def fit(
         A row for each epoch: `epoch`, from 1; `train_loss`, the mean of the objective over
         examples, in nats; and what the callbacks add.
 
-    If SIGINT (Ctrl-C) comes, or SIGTERM where it has a handler, the step is finished, a `Checkpoint`
-    saves the training, and the handler is called; at the second signal it is called at once.
+    If SIGINT (Ctrl-C) comes, or SIGTERM where it has a handler, the step is finished, the handler
+    is called, and if it raises a `KeyboardInterrupt`, a `Checkpoint` saves the training. At the
+    second signal the handler is called at once.
 
     Raises:
         InputError: if a batch is larger than the data, if the engine and the callbacks do not go

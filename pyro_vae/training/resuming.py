@@ -43,8 +43,8 @@ class Checkpoint(Callback):
 
     The folder gets `checkpoint.pt`, which holds all that resuming needs; `metrics.csv`, a row for
     each epoch; and, if there is a column `validation_bound`, `best.pt`, the parameters of the epoch
-    with the best one. The checkpoint before is kept in the folder `previous`, and so is the `best.pt`
-    before: if the newest checkpoint is damaged, training is resumed from there.
+    with the best one. The folder `previous` keeps the checkpoint before, and the `best.pt` before:
+    if the newest checkpoint is damaged, training is resumed from there.
 
     It has to be the last callback, since it saves the states of the others.
 
@@ -67,7 +67,7 @@ class Checkpoint(Callback):
         self._saved = time.monotonic()  # when the last one was written
 
     def resume(self, training: Training) -> None:
-        """Restore the engine, the callbacks and the history from the folder, if it has a checkpoint.
+        """Restore the engine, the callbacks and the history, if the folder has a checkpoint.
 
         Raises:
             InputError: if this is not the last callback, or the file cannot be used.

@@ -123,7 +123,7 @@ def trained(
 
 
 def content(path: Path) -> list[Any]:
-    """Return all that a file holds, but for the time that was used, and for the states of the above."""
+    """Return all that a file holds, but for the time that was used, and what stops training."""
     state = checkpoint.load(path)
     if "callbacks" in state:
         assert state["callbacks"].pop("Budget")["used"] > 0
