@@ -54,7 +54,7 @@ def write(path: Path, content: bytes, keep_previous: bool = False) -> None:
             if keep_previous and path.exists():
                 _keep(path)
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             with suppress(OSError):  # that of the writing says more
                 temporary.unlink(missing_ok=True)
@@ -72,13 +72,13 @@ def _keep(path: Path) -> None:
         shutil.copyfile(path, temporary)
     temporary.replace(previous)
     temporary.unlink(missing_ok=True)  # replacing a link by the same file leaves it there
-    _sync(previous.parent)
+    sync(previous.parent)
 
 
-def _sync(folder: Path) -> None:
-    """Have the names in a folder on the disk, where the system can do that."""
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk, where the system can do that."""
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -32,8 +32,9 @@ def preserve_rng_state(x: Any) -> contextlib.AbstractContextManager[None]:
 def rng_state(x: Any) -> list[Tensor]:
     """Return the global random state: that of the CPU, and of the GPU that holds x."""
     device = getattr(x, "device", None)
-    on_gpu = isinstance(device, torch.device) and device.type == "cuda"
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if on_gpu else [])]
+    if isinstance(device, torch.device) and device.type == "cuda":
+        return [torch.get_rng_state(), torch.cuda.get_rng_state(device)]
+    return [torch.get_rng_state()]
 
 
 def set_rng_state(x: Any, state: Sequence[Tensor]) -> None:

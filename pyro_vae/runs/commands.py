@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from pyro_vae.runs import command_line, malloc, verbs_on_models, verbs_on_rows
 
 if TYPE_CHECKING:
-    from pyro_vae.runs.evaluation import Evaluation
     from pyro_vae.runs.plan import Plan
     from pyro_vae.runs.run import Run
 
@@ -40,8 +39,6 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
     from pyro_vae.runs import config, files
     from pyro_vae.runs.applying.held_folder import held
-    from pyro_vae.runs.report import report as as_text
-    from pyro_vae.runs.reporting import run_page
     from pyro_vae.runs.run import Run
 
     started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -65,22 +62,22 @@ def train(arguments: Sequence[str] | None = None) -> None:
             locks.enter_context(held(folder, folder))
         print(run, file=sys.stderr)
         history = run.fit()
-        result = _measure(run)
         files.write_training(run, history)
-        run_page.write(run.folder)
-        print(as_text(run, result))
+        print(_measure(run))
 
 
-def _measure(run: "Run", plan: "Plan | None" = None) -> "Evaluation":
-    """Evaluate a run, which one process at a time does, and write the results."""
-    from pyro_vae.runs import evaluation, files
+def _measure(run: "Run", plan: "Plan | None" = None) -> str:
+    """Evaluate a run, which one process at a time does; write the results, and return them."""
+    from pyro_vae.runs import evaluation, files, results_folder
     from pyro_vae.runs.applying.held_folder import held
     from pyro_vae.runs.model_diagnostics import UNFINISHED
+    from pyro_vae.runs.report import report as as_text
 
     with held(run.folder / UNFINISHED, run.folder, None):
+        results_folder.settle(run.folder)
         result = evaluation.evaluate(run, plan)
-        files.write_evaluation(run, result)
-    return result
+        place = files.write_evaluation(run, result)
+    return as_text(run, result, place)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
@@ -103,8 +100,6 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_evaluation(arguments)
 
-    from pyro_vae.runs.report import report as as_text
-    from pyro_vae.runs.reporting import run_page
     from pyro_vae.runs.run import Run
 
     with command_line.one_line_errors(options, "- the same command continues where it stopped"):
@@ -118,9 +113,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
             num_samples=options.num_samples,
             num_examples=options.num_examples,
         )
-        result = _measure(run, plan)
-        run_page.write(run.folder)
-        print(as_text(run, result))
+        print(_measure(run, plan))
 
 
 def compare(arguments: Sequence[str] | None = None) -> None:
@@ -132,6 +125,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_comparison(arguments)
 
+    from pyro_vae.runs import results_folder
     from pyro_vae.runs.comparison import compare_codes, compare_runs
     from pyro_vae.runs.run_groups import compare_run_groups
 
@@ -142,6 +136,8 @@ def compare(arguments: Sequence[str] | None = None) -> None:
             if options.figure:
                 groups.draw(Path(options.figure))
             return
+        for folder in options.runs:
+            results_folder.settle(Path(folder))
         comparison = compare_runs(options.runs)
         print(f"{comparison}\n\n{compare_codes(options.runs)}")
         if options.figure:
@@ -161,9 +157,11 @@ def report(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_report(arguments)
 
+    from pyro_vae.runs import results_folder
     from pyro_vae.runs.reporting import run_page
 
     with command_line.one_line_errors(options):
+        results_folder.settle(Path(options.run))
         print(run_page.write(Path(options.run)))
 
 

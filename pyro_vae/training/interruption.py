@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def signals_wait() -> Iterator[list[int]]:
+def signals_wait() -> Iterator[Sequence[int]]:
     """Let SIGINT and SIGTERM wait until the end of a block, where their handlers are called.
 
     The second signal is handled at once. Only signals that have handlers wait: by default SIGTERM
@@ -51,18 +51,16 @@ def signals_wait() -> Iterator[list[int]]:
     Yields:
         The numbers of the signals that wait, a list that grows.
     """
-    came: list[int] = []
-    handlers: dict[int, Any] = {}
+    came: list[signal.Signals] = []
+    handlers: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
-            if callable(handler):
-                handlers[number] = handler
+        known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: handler for number, handler in known.items() if callable(handler)}
 
     def wait(number: int, frame: Any) -> None:
-        came.append(number)
+        came.append(signal.Signals(number))
         if len(came) > 1:
-            handlers[number](number, frame)
+            handlers[came[-1]](number, frame)
 
     try:
         for number in handlers:

@@ -170,7 +170,7 @@ def _run_epoch(training: Training, bar: tqdm) -> None:
         bar.set_postfix_str(f"validation bound {bound} nats", refresh=False)
 
 
-def _take_steps(training: Training, bar: tqdm, came: list[int]) -> bool:
+def _take_steps(training: Training, bar: tqdm, came: Sequence[int]) -> bool:
     """Take the steps of the epoch that remain, and stop earlier if training is to pause.
 
     Args:
