@@ -125,7 +125,9 @@ class Objective(pyro.infer.ELBO):
         return self._backward(self.differentiable_loss(model, guide, *args, **kwargs))
 
     def _backward(self, loss: Tensor) -> float:
-        if loss.requires_grad:
+        # If it is not finite, the parameters stay as they are, to see why. On a GPU that would take
+        # time in every step: the gradients would wait for the loss.
+        if loss.requires_grad and (loss.device.type != "cpu" or math.isfinite(loss.item())):
             loss.backward(retain_graph=self.retain_graph)
         return loss.item()
 

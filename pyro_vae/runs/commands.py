@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyro_vae.runs.plan import Plan
     from pyro_vae.runs.run import Run
 
+WILD = 3  # the exit code of a training that ends with a worse model than it began with
 Verb = Callable[[Sequence[str] | None], None]
 
 
@@ -64,6 +65,8 @@ def train(arguments: Sequence[str] | None = None) -> None:
         history = run.fit()
         files.write_training(run, history)
         print(_measure(run))
+        if run.warning:
+            sys.exit(WILD)
 
 
 def _measure(run: "Run", plan: "Plan | None" = None) -> str:

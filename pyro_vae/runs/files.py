@@ -268,6 +268,8 @@ def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         "base_measure": run.base_measure.name,
         "dims": run.kind.dims,
     }
+    if run.warning:
+        content["warning"] = run.warning
     if has_holes(run.kind):
         content["observed_values"] = run.num_observed.tolist()
     if evaluation.bits_per_dim is not None:

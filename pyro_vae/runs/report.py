@@ -32,6 +32,11 @@ def report(run: Run, evaluation: Evaluation, place: Path | None = None) -> str:
             f"At most {evaluation.bits_per_dim:.4f} bits per dimension ({run.base_measure.name})."
         )
     sections += [str(diagnostic) for diagnostic in evaluation.diagnostics.values()]
+    if run.warning:  # other advice does not apply
+        sections = [
+            "\n".join(line for line in text.splitlines() if not line.startswith("To "))
+            for text in (run.warning, *sections)
+        ]
     if place in (None, run.folder):
         sections.append(
             f"All results are in {run.folder}: report.html, bounds.*, diagnostics.json, "

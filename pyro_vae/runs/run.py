@@ -60,6 +60,7 @@ class Run:
         base_measure: the measure on which log p(x) of the test examples can be compared.
         vae: the model and the guide.
         engine: computes the training steps.
+        warning: why the model is not to be used, once its parameters are loaded; "" if it is.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class Run:
     base_measure: BaseMeasure
     vae: VAE
     engine: Engine
+    warning: str = ""
 
     @classmethod
     def build(cls, folder: Path, namespace: Namespace, *, same_data: bool = False) -> "Run":
@@ -360,4 +362,10 @@ class Run:
         Raises:
             InputError: if there is no such file, or its parameters do not fit.
         """
-        load_best(self.vae, self.folder / "best.pt")
+        state = load_best(self.vae, self.folder / "best.pt")
+        bound, before = state.get("bound"), state.get("bound_before")
+        if bound is not None and before is not None and bound < before:
+            self.warning = (
+                f"Training went wild: the best validation bound, {bound:.6g} nats, is worse than "
+                f"before training, {before:.6g} nats. Train again with a smaller learning rate."
+            )

@@ -16,7 +16,8 @@ from pyro_vae.data import Rows
 from pyro_vae.errors import DivergenceError, InputError, check_range
 from pyro_vae.objectives import ELBO, IWAE, Objective
 from pyro_vae.programs.parameters import OwnParameters
-from pyro_vae.programs.random_streams import stream_seed
+from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
+from pyro_vae.training.divergence import explain
 from pyro_vae.training.engine import Engine, Observe
 from pyro_vae.training.interruption import Place
 
@@ -47,6 +48,7 @@ class Training:
         last_checkpoint: the file to resume from, once there is one.
         saved_at: which place it is of, such as "epoch 3".
         place: where the current epoch is, between two of its steps; None between epochs.
+        bound_before: the validation bound before training in nats, if there is a `Validate`.
         pause: whether training is to pause after the current step; see `Callback.during_epoch`. A
             callback sets it.
     """
@@ -66,6 +68,7 @@ class Training:
     last_checkpoint: Path | None = None
     saved_at: str = ""
     place: Place | None = None
+    bound_before: float | None = None
     pause: bool = False
 
     @property
@@ -73,20 +76,22 @@ class Training:
         """Whether no epoch follows the current one."""
         return self.end_reason is not None or self.epoch == self.epochs
 
-    def diverged(self, what: str, value: float, where: str) -> DivergenceError:
+    def diverged(self, what: str, value: float, where: str, why: str = "") -> DivergenceError:
         """Return the error to raise if a number is not finite.
 
         Args:
             what: the name of the number, such as "loss".
             value: the number.
             where: the step or the epoch in which it was computed.
+            why: half a sentence; see `divergence.explain`.
         """
         if self.last_checkpoint is None:
             kept = "there is no checkpoint from before it"
         else:
             kept = f"the last good checkpoint, of {self.saved_at}, is {self.last_checkpoint}"
         return DivergenceError(
-            f"the {what} became {value} in {where}; {kept}: use a smaller learning rate"
+            f"the {what} became {value} in {where}{why and f': {why}'}; {kept}: use a smaller "
+            "learning rate"
         )
 
 
@@ -168,16 +173,39 @@ class Validate(Callback):
         self.validation = validation
         self.every = every
         self.bound = bound_named(by)
+        self._before: float | None = None
+
+    def start(self, training: Training) -> None:
+        """Estimate the bound before training: one that is worse in the end has gone wild."""
+        if training.step == 0:
+            with preserve_rng_state(training.train):
+                self._before = self._estimate(training)
+        training.bound_before = self._before
 
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
         """Add the column `validation_bound`, if it is time for it."""
         if training.epoch % self.every and not training.is_over:
             return
-        torch.manual_seed(stream_seed(training.seed, 0))
-        bound = -self._loss(training.engine) / len(self.validation)
+        bound = self._estimate(training)
         if not math.isfinite(bound):
-            raise training.diverged("validation bound", bound, f"epoch {training.epoch}")
+            x = self.validation[:1000]
+            numbers = torch.arange(len(x))
+            engine = training.engine
+            why = explain(engine.model, engine.guide, x, numbers, "validation")
+            raise training.diverged("validation bound", bound, f"epoch {training.epoch}", why)
         row["validation_bound"] = bound
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the bound before training."""
+        return {"before": self._before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; older checkpoints do not hold it."""
+        self._before = state.get("before")
+
+    def _estimate(self, training: Training) -> float:
+        torch.manual_seed(stream_seed(training.seed, 0))
+        return -self._loss(training.engine) / len(self.validation)
 
     def _loss(self, engine: Engine) -> float:
         """Return the negative of the bound, summed over the examples."""

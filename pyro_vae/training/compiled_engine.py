@@ -91,7 +91,7 @@ class CompiledEngine(EagerEngine):
             step = self._steps[key]
             factors = self._factors(step.states, step.like)
             loss, valid, inside = step.graph((*tensors, factors, *step.states))
-            if not valid:
+            if not (valid or inside.all()):
                 raise InputError(step.sentences[inside.tolist().index(False)])
             return loss.item()
         except CannotCompile as error:
@@ -150,8 +150,8 @@ class CompiledEngine(EagerEngine):
     ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
         """Return a step as a function of examples, `_factors`, and the optimiser's state.
 
-        It returns the loss, whether all observed values are in their supports, and the same for
-        each site. If one is not, parameters and the optimiser's state keep their values.
+        It returns the loss; whether it is finite, and all observed values are in their supports;
+        and the latter for each site. If not, parameters and the optimiser's state stay as they are.
         """
 
         def step(x: Data, factors: Tensor, *states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,7 +161,7 @@ class CompiledEngine(EagerEngine):
             if self.parameters.changed:
                 raise CannotCompile("its parameters are not the same in all steps")
             inside = torch.stack(values.inside) if values.inside else factors.new_ones(1).bool()
-            valid = inside.all()
+            valid = inside.all() & loss.isfinite()
             gradients: Sequence[Any] = torch.autograd.grad(loss, trained, allow_unused=True)
             with torch.no_grad():
                 if self.clip_norm is not None:

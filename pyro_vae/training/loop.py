@@ -27,6 +27,7 @@ from pyro_vae.programs.random_streams import (
     stream_seed,
 )
 from pyro_vae.training.callbacks import Callback, History, Training
+from pyro_vae.training.divergence import explain
 from pyro_vae.training.engine import Engine, Observe, unchanged
 from pyro_vae.training.interruption import Place, signals_wait
 from pyro_vae.training.resuming import callback_states
@@ -200,6 +201,7 @@ def _take_steps(training: Training, bar: tqdm, came: Sequence[int]) -> bool:
         with contextlib.closing(read_batches(train, rest)) as examples:
             for batch in examples:
                 training.step += 1
+                noise = rng_state(train)
                 share_of_epoch = place.steps / len(batches)
                 # A budget may have brought it further, after the last step.
                 training.progress = max(training.progress, _progress(training, share_of_epoch))
@@ -210,7 +212,12 @@ def _take_steps(training: Training, bar: tqdm, came: Sequence[int]) -> bool:
                     loss = engine.step(batch, training.observe)
                 place.steps += 1
                 if not math.isfinite(loss):
-                    raise training.diverged("loss", loss, f"step {place.steps} of epoch {epoch}")
+                    set_rng_state(train, noise)
+                    numbers = batches[place.steps - 1].cpu()
+                    x = training.observe(batch)
+                    why = explain(engine.model, engine.guide, x, numbers, "training")
+                    where = f"step {place.steps} of epoch {epoch}"
+                    raise training.diverged("loss", loss, where, why)
                 place.loss += loss
                 place.examples += len(batch)
                 bar.update(len(batch))

@@ -107,7 +107,8 @@ class Checkpoint(Callback):
             parameters = engine.state_dict().get("parameters")
             if parameters is not None:  # those that are not parameters of modules
                 best["parameters"] = parameters
-            state = {**best, "epoch": training.epoch}
+            state = {**best, "epoch": training.epoch, "bound": bound}
+            state["bound_before"] = training.bound_before
             checkpoint.save(self.folder / "best.pt", state, keep_previous=True)
         checkpoint.write(self.folder / "metrics.csv", _table(training.history).encode())
         self._save(training, None)
@@ -119,6 +120,9 @@ class Checkpoint(Callback):
             training: where the training is.
             place: the place in the epoch; None at its end.
         """
+        programs = training.engine.model, training.engine.guide
+        if not all(p.isfinite().all() for each in programs for p in each.parameters()):
+            return  # the last good checkpoint stays; the next loss tells
         self._steps = training.step
         states = callback_states(training.callbacks)
         if place is not None and place.callbacks is not None:
