@@ -85,7 +85,8 @@ def make_callbacks(options: Options, validation: Tensor, folder: Path) -> list[t
     if options.batch_doublings:
         callbacks.append(training.BatchDoubling(options.batch_doublings))
     callbacks += averaging
-    callbacks.append(training.Validate(validation, options.validate_every, options.validate_by))
+    every, by = options.validate_every, options.validate_by
+    callbacks.append(training.Validate(validation, every, by, before=True))
     if options.aggressive:
         callbacks.append(training.GuideFirst(validation, options.aggressive))
     if options.diagnose_every:

@@ -48,7 +48,7 @@ class Training:
         last_checkpoint: the file to resume from, once there is one.
         saved_at: which place it is of, such as "epoch 3".
         place: where the current epoch is, between two of its steps; None between epochs.
-        bound_before: the validation bound before training in nats, if there is a `Validate`.
+        bound_before: the validation bound before training, in nats; None if it is not known.
         pause: whether training is to pause after the current step; see `Callback.during_epoch`. A
             callback sets it.
     """
@@ -161,23 +161,27 @@ class Validate(Callback):
         every: the number of epochs from one estimate to the next. The last epoch always has one.
         by: the bound: `objective`, the one that the training objective names; `ELBO`; or `IWAE_K`
             with a number K of draws, such as `IWAE_50`.
+        before: whether the bound is also estimated before training, as `Training.bound_before`.
 
     Raises:
         InputError: if there are no examples, `every` is less than 1, or there is no such bound.
     """
 
-    def __init__(self, validation: Tensor, every: int = 1, by: str = "objective") -> None:
+    def __init__(
+        self, validation: Tensor, every: int = 1, by: str = "objective", before: bool = False
+    ) -> None:
         if len(validation) == 0:
             raise InputError("there are no validation examples: the bound needs at least one")
         check_range("every", every, 1, math.inf)
         self.validation = validation
         self.every = every
         self.bound = bound_named(by)
+        self.before = before
         self._before: float | None = None
 
     def start(self, training: Training) -> None:
-        """Estimate the bound before training: one that is worse in the end has gone wild."""
-        if training.step == 0:
+        """Estimate the bound before training, if this is asked for."""
+        if self.before and training.step == 0:
             with preserve_rng_state(training.train):
                 self._before = self._estimate(training)
         training.bound_before = self._before

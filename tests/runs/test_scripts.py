@@ -167,7 +167,7 @@ def test_results_are_exchanged_together(
     run = tmp_path / "run"
     shutil.copytree(run, tmp_path / "whole")
     script("evaluate", "whole", "--num_samples", 30, "--checks", 0)
-    before = {path.name: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
     count, replace = 0, Path.replace
 
     def stop(self: Path, target: Path) -> Path:
@@ -185,8 +185,7 @@ def test_results_are_exchanged_together(
     changed = [
         path
         for path in run.rglob("*.*")
-        if path.is_file() and path.read_bytes() != before.get(path.name)
-        if results_folder.READY not in str(path)
+        if path in before and path.read_bytes() != before[path]
     ]
     assert bool(changed) == (moved > 0)
     commands.main(["report", "run"])
