@@ -71,7 +71,7 @@ def _by_example(wrong: Tensor, count: int) -> Tensor:
     dims = [dim for dim, size in enumerate(wrong.shape) if size == count]
     if not dims:
         return torch.ones(count, dtype=torch.bool)
-    return wrong.movedim(dims[0], 0).flatten(1).any(1)
+    return wrong.movedim(dims[0], 0).reshape(count, -1).any(1)
 
 
 def _in_words(examples: list[int], count: int, of: str) -> str:

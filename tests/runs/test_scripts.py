@@ -183,9 +183,7 @@ def test_results_are_exchanged_together(
         assert script("evaluate", "run", "--num_samples", 30, "--checks", 0)[0] == 130
     assert (run / results_folder.READY).exists()
     changed = [
-        path
-        for path in run.rglob("*.*")
-        if path in before and path.read_bytes() != before[path]
+        path for path in run.rglob("*.*") if path in before and path.read_bytes() != before[path]
     ]
     assert bool(changed) == (moved > 0)
     commands.main(["report", "run"])
