@@ -17,6 +17,7 @@ from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
 from pyro_vae.runs import config, trainer
+from pyro_vae.runs.command_line import CHANGEABLE
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.devices import find_device
 from pyro_vae.runs.hidden_entries import hidden_values
@@ -256,7 +257,8 @@ class Run:
 
     def callbacks(self) -> list[training.Callback]:
         """Return what happens in training beside the steps, in its order."""
-        return trainer.make_callbacks(self.options, self.validation, self.folder)
+        about = config.dump(self.namespace)
+        return trainer.make_callbacks(self.options, self.validation, self.folder, about)
 
     def fit(self) -> History:
         """Train to the end, and load the parameters of the best epoch.
@@ -289,12 +291,13 @@ class Run:
         Raises:
             InputError: if the folder exists, or `init_from` is no run that fits.
         """
+        exists = InputError(
+            f"{self.folder} exists already: continue that run with --resume {self.folder}, or "
+            "choose another folder",
+            "out",
+        )
         if self.folder.exists():
-            raise InputError(
-                f"{self.folder} exists already: continue that run with --resume {self.folder}, or "
-                "choose another folder",
-                "out",
-            )
+            raise exists
         if self.options.init_from:
             self._start_from(Path(self.options.init_from))
         unfinished = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
@@ -302,7 +305,12 @@ class Run:
             unfinished.mkdir(parents=True)
             self.write_config(unfinished)
             self.form.save(unfinished)
-            unfinished.rename(self.folder)
+            try:
+                unfinished.rename(self.folder)
+            except OSError as error:
+                if self.folder.exists():  # another process has made it in between
+                    raise exists from error
+                raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -350,6 +358,12 @@ class Run:
                     f"epochs {self.options.epochs} is less than the {done} epochs that "
                     f"{self.folder} has begun already",
                     "epochs",
+                )
+            edited = config.edited(resumed.about, config.dump(self.namespace), CHANGEABLE)
+            if edited:
+                raise InputError(
+                    f"{self.folder / 'config.yaml'} was edited after training began: {edited}: "
+                    "undo that, or start a new run"
                 )
             if resumed.note:
                 self.notes = (*self.notes, resumed.note)

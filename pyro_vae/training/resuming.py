@@ -28,11 +28,13 @@ class Resumed:
         history: a row for each epoch that was finished.
         place: where the epoch after them is; None if it has not begun.
         note: a sentence about a newer checkpoint that is damaged; "" if there is none.
+        about: what `Checkpoint` was told about the training; "" if nothing.
     """
 
     history: History
     place: Place | None = None
     note: str = ""
+    about: str = ""
 
 
 class Checkpoint(Callback):
@@ -51,16 +53,18 @@ class Checkpoint(Callback):
     Args:
         folder: an existing folder.
         minutes: the time from one checkpoint to the next within an epoch.
+        about: a text that the checkpoints hold, such as the options of a run.
 
     Raises:
         InputError: if `minutes` is not positive.
     """
 
-    def __init__(self, folder: Path, minutes: float = 10.0) -> None:
+    def __init__(self, folder: Path, minutes: float = 10.0, about: str = "") -> None:
         if not minutes > 0:
             raise InputError(f"the time between checkpoints is {minutes} min: choose more than 0")
         self.folder = folder
         self.minutes = minutes
+        self.about = about
         self.best: float | None = None  # the best validation bound so far, in nats
         self._best_epoch: int | None = None  # that of `best.pt`
         self._steps = 0  # the number of steps at the last checkpoint
@@ -131,6 +135,8 @@ class Checkpoint(Callback):
         state = {"engine": training.engine.state_dict(), "history": training.history}
         if place is not None:
             state["place"] = place.state_dict()
+        if self.about:
+            state["about"] = self.about
         path = self.folder / NAME
         checkpoint.save(path, {**state, "callbacks": states}, keep_previous=True)
         training.last_checkpoint = path
@@ -188,6 +194,7 @@ def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> 
             if type(callback).__name__ in states:
                 callback.load_state_dict(states[type(callback).__name__])
         place = Place(**state["place"]) if "place" in state else None
+        about = str(state.get("about", ""))
         table, best_epoch = _table(history), states.get("Checkpoint", {}).get("best_epoch")
     except InputError:  # it has a sentence of its own
         raise
@@ -197,7 +204,7 @@ def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> 
         ) from error
     _restore_best(folder, best_epoch)
     checkpoint.write(folder / "metrics.csv", table.encode())
-    return Resumed(history, place, note)
+    return Resumed(history, place, note, about)
 
 
 def _newest(folder: Path) -> tuple[dict[str, Any], str]:

@@ -202,6 +202,13 @@ def test_resume(script: Script, tmp_path: Path) -> None:
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert "epochs: 3\n" in (tmp_path / "parts/config.yaml").read_text()
     assert_refused(script("svi_train", "--resume", "parts", "--lr", 0.1), "--lr cannot change")
+    options = tmp_path / "parts/config.yaml"
+    text = options.read_text()
+    options.write_text(text.replace("beta: 1.0", "beta: 9.0"))
+    assert options.read_text() != text
+    refused = script("svi_train", "--resume", "parts", "--epochs", 4)
+    assert_refused(refused, "was edited after training began: objective.beta was 1.0 and is 9.0")
+    options.write_text(text)
     assert_refused(script("svi_train", "--resume", "parts", "--out", "x"), "--resume continues")
     refused = script("svi_train", "--resume", "parts", "--epochs", 2)
     assert_refused(refused, "epochs 2 is less than the 3 epochs", "(option --epochs)")
