@@ -770,6 +770,18 @@ def test_divergence(script: Script, tmp_path: Path) -> None:
     assert last.startswith("error: the loss became") and "of epoch 1" in last
 
 
+def test_a_training_that_went_wild_says_so_first(script: Script, tmp_path: Path) -> None:
+    """Its loss is finite, and the advice on posterior collapse would mislead."""
+    code, out, _ = script("svi_train", "--out", "run", *SMALL, *WIDTHS, "--lr", 10)
+    assert code == 3
+    assert out.strip().startswith("Training went wild: the best validation bound, -")
+    assert "To try" not in out and "To bound" not in out
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Training went wild" in page and "To try" not in page and "--lr=1" in page
+    code, out, _ = script("evaluate", "run", "--checks", 0, "--draws", 0)
+    assert code == 0 and out.strip().startswith("Training went wild")
+
+
 def test_interruption(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
