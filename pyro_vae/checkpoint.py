@@ -1,7 +1,18 @@
-"""Files that are complete or do not exist, and checkpoints that are safe to load."""
+"""Files that are complete or do not exist, and checkpoints that are safe to load.
 
+A checkpoint is a zip file, as `torch.save` writes it, whose comment is the SHA-256 of all before
+the comment. A bit that was flipped anywhere, and a file that was cut short, are refused. Files of
+older versions have no comment: there the CRC of each entry of the zip file is tested.
+"""
+
+import errno
+import hashlib
 import io
 import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,44 +20,134 @@ import torch
 
 from pyro_vae.errors import InputError
 
+PREVIOUS = "previous"  # the folder, beside a file, that holds the file from before
+_MARK = b"sha256 "
+_COMMENT = len(_MARK) + 64  # bytes
+_NO_COMMENT, _HAS_COMMENT = bytes(2), _COMMENT.to_bytes(2, "little")
+_LAST_RECORD = b"PK\5\6"  # of a zip file: 22 bytes, of which the last two are the comment's length
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file atomically: if the process is killed, the file is the old one or the new one."""
+
+def write(path: Path, content: bytes, keep_previous: bool = False) -> None:
+    """Write a file atomically: if the process is killed, the file is the old one or the new one.
+
+    The old file is replaced once the new one has been read back.
+
+    Args:
+        path: the file.
+        content: what it is to hold.
+        keep_previous: whether the old file is kept, in the folder `PREVIOUS` beside it.
+
+    Raises:
+        OSError: if the file cannot be written, or reads back differently.
+    """
     temporary = path.with_name(f".{path.name}.unfinished")
+    with _named(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                if hasattr(os, "posix_fadvise"):  # let it be read from the disk, not from memory
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if temporary.read_bytes() != content:
+                raise OSError(errno.EIO, "what was written reads back differently")
+            if keep_previous and path.exists():
+                _keep(path)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            with suppress(OSError):  # that of the writing says more
+                temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path) -> None:
+    """Put a file into the folder `PREVIOUS` too; it stays where it is."""
+    previous = path.parent / PREVIOUS / path.name
+    previous.parent.mkdir(exist_ok=True)
+    temporary = previous.with_name(f".{path.name}.unfinished")
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        os.link(path, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
+    temporary.replace(previous)
+    temporary.unlink(missing_ok=True)  # replacing a link by the same file leaves it there
+    sync(previous.parent)
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint: nested dictionaries and lists of tensors, numbers and strings."""
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk, where the system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let errors of the disk name a file: that of a full disk names none by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def save(path: Path, state: dict[str, Any], keep_previous: bool = False) -> None:
+    """Write a checkpoint: nested dictionaries and lists of tensors, numbers and strings.
+
+    Args:
+        path: the file.
+        state: what it is to hold.
+        keep_previous: see `write`.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write(path, buffer.getvalue())
+    content = buffer.getvalue().removesuffix(_NO_COMMENT) + _HAS_COMMENT
+    write(path, content + _MARK + hashlib.sha256(content).hexdigest().encode(), keep_previous)
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint. Loading executes nothing in the file, so the file may come from anybody.
 
     Raises:
-        InputError: if the file does not exist or cannot be read.
+        InputError: if the file does not exist, is damaged, or cannot be read.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}: train first, or resume the run") from error
-    except OSError:
-        raise
+    damaged = _damage(content)
+    if damaged:
+        raise InputError(
+            f"{path} is damaged, {damaged}: replace it with a complete copy, or train again in a "
+            "new folder"
+        )
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the error for a broken file depends on where it is broken
         raise InputError(
-            f"{path} cannot be read, it may have been cut short: replace it with a complete copy, "
-            "or train again in a new folder"
+            f"{path} cannot be read, it is no checkpoint of pyro_vae: replace it with a complete "
+            "copy, or train again in a new folder"
         ) from error
     if not isinstance(state, dict):
         raise InputError(f"{path} is no checkpoint of pyro_vae")
     return state
+
+
+def _damage(content: bytes) -> str:
+    """Return what is wrong with the bytes of a checkpoint; "" if they are those that were saved."""
+    body, mark, digest = content[:-_COMMENT], content[-_COMMENT:-64], content[-64:]
+    if mark == _MARK:
+        same = hashlib.sha256(body).hexdigest().encode() == digest
+        return "" if same else "some of its bytes have changed"
+    if content[-22:-18] != _LAST_RECORD or content[-2:] != _NO_COMMENT:
+        return "it may have been cut short"
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return "some of its bytes have changed" if archive.testzip() else ""
+    except Exception:  # the error depends on where it is broken
+        return "some of its bytes have changed"

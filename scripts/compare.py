@@ -1,6 +1,8 @@
 """Compare runs on the same test examples: the same as `pyro-vae compare`."""
 
-from pyro_vae.runs.commands import compare
+import sys
+
+from pyro_vae.__main__ import main
 
 if __name__ == "__main__":
-    compare()
+    main(["compare", *sys.argv[1:]])

@@ -1,6 +1,8 @@
 """Evaluate a trained run again: the same as `pyro-vae evaluate`."""
 
-from pyro_vae.runs.commands import evaluate
+import sys
+
+from pyro_vae.__main__ import main
 
 if __name__ == "__main__":
-    evaluate()
+    main(["evaluate", *sys.argv[1:]])

@@ -1,6 +1,8 @@
 """Train a VAE by stochastic variational inference: the same as `pyro-vae train`."""
 
-from pyro_vae.runs.commands import train
+import sys
+
+from pyro_vae.__main__ import main
 
 if __name__ == "__main__":
-    train()
+    main(["train", *sys.argv[1:]])

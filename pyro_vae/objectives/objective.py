@@ -66,6 +66,7 @@ class Objective(pyro.infer.ELBO):
         super().__init__(
             num_particles=num_particles, vectorize_particles=self._vectorize is not False, **options
         )
+        self.is_finite = True  # the last training loss; on a GPU it is not looked at
         self._pairs: dict[Hashable, Pair] = {}  # by the structure of the arguments
 
     @property
@@ -125,7 +126,10 @@ class Objective(pyro.infer.ELBO):
         return self._backward(self.differentiable_loss(model, guide, *args, **kwargs))
 
     def _backward(self, loss: Tensor) -> float:
-        if loss.requires_grad:
+        # If it is not finite, the parameters stay as they are, to see why. On a GPU that would take
+        # time in every step: the gradients would wait for the loss.
+        self.is_finite = loss.device.type != "cpu" or math.isfinite(loss.item())
+        if loss.requires_grad and self.is_finite:
             loss.backward(retain_graph=self.retain_graph)
         return loss.item()
 

@@ -29,6 +29,7 @@ In the order of the work:
 | `reporting/` | the report: a page for a run, and one for a comparison |
 | `hard_examples` | the test examples of the lowest likelihood, or with the loosest bound |
 | `files` | the results as files and figures; the list of figures |
+| `results_folder` | where the results go: replaced together, and kept by what was asked |
 | `draw_figure` | figures in the style of runs, in which the current folder has no say |
 | `comparison` | runs, compared with each other from what is in their folders |
 | `run_groups` | groups of runs, compared over their seeds |

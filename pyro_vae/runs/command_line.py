@@ -1,12 +1,13 @@
 """The command lines of the verbs of `pyro-vae`, and errors that are one line."""
 
 import contextlib
+import errno
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,13 @@ from pyro_vae.runs import trust
 from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
 from pyro_vae.runs.plan import Plan
 
-# Options that may change on resume: the place of the data, the length of training, the device, and
-# the effort of the evaluation.
+# Options that may change on resume: the place of the data, the length of training, how often it is
+# saved, the device, and the effort of the evaluation.
 CHANGEABLE = (
-    *("data", "data_root", "epochs", "budget", "patience"),
+    *("data", "data_root", "epochs", "budget", "patience", "checkpoint_minutes"),
     *("device", "num_samples", "num_examples"),
 )
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or a limit is reached
 
 
 def parse_training(arguments: Sequence[str] | None = None) -> Namespace:
@@ -187,21 +189,27 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def one_line_errors(options: Namespace | None = None, if_interrupted: str = "") -> Iterator[None]:
+def one_line_errors(
+    options: Namespace | None = None, if_interrupted: Callable[[], str] | str = ""
+) -> Iterator[None]:
     """Print errors that the user can correct as one line, and exit with code 2.
 
-    After an interruption the code is 130, and after SIGTERM, where it is handled, 143.
+    After an interruption the code is 130, and after SIGTERM 143.
 
     Args:
         options: the script's options, once they are parsed. An `InputError` that names an argument
             is printed with the option of that name.
-        if_interrupted: what to do after an interruption, printed in that case.
+        if_interrupted: what to do after an interruption, printed in that case, and if the disk is
+            full; or a function that returns it.
     """
     try:
-        yield
+        with _stopped_like_interrupted():
+            yield
     except (InputError, DivergenceError, OSError) as error:
         raised = _without_shapes(error)
         message = " ".join(str(raised).split())
+        if isinstance(raised, OSError) and raised.errno in NO_SPACE:
+            message = f"{message} {_text(if_interrupted)}".rstrip()
         print(f"error: {message}{_option_to_change(raised, message, options)}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
@@ -210,14 +218,19 @@ def one_line_errors(options: Namespace | None = None, if_interrupted: str = "") 
         print("error: there is not enough memory for these options", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
-        print(f"\ninterrupted {if_interrupted}".rstrip(), file=sys.stderr)
+        print(f"\ninterrupted {_text(if_interrupted)}".rstrip(), file=sys.stderr)
         sys.exit(143 if isinstance(error, Terminated) else 130)
 
 
+def _text(text: Callable[[], str] | str) -> str:
+    return text if isinstance(text, str) else text()
+
+
 @contextlib.contextmanager
-def stopped_like_interrupted() -> Iterator[None]:
+def _stopped_like_interrupted() -> Iterator[None]:
     """Let SIGTERM end the work as Ctrl-C does, with another exit code."""
-    if threading.current_thread() is not threading.main_thread():
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
 

@@ -4,14 +4,21 @@ To add a verb, write a function and name it in `VERBS`. A function imports what 
 called, so that the help of every verb is quick.
 """
 
+import contextlib
 import datetime
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyro_vae.runs import command_line, malloc, verbs_on_models, verbs_on_rows
 
+if TYPE_CHECKING:
+    from pyro_vae.runs.plan import Plan
+    from pyro_vae.runs.run import Run
+
+WILD = 3  # the exit code of a training that ends with a worse model than it began with
 Verb = Callable[[Sequence[str] | None], None]
 
 
@@ -31,31 +38,49 @@ def train(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_training(arguments)
 
-    from pyro_vae.runs import config, evaluation, files
-    from pyro_vae.runs.report import report as as_text
-    from pyro_vae.runs.reporting import run_page
+    from pyro_vae.runs import config, files
+    from pyro_vae.runs.applying.held_folder import held
     from pyro_vae.runs.run import Run
 
-    with command_line.one_line_errors(options):
-        started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        name = Path(options.data).stem
-        folder = Path(options.resume or options.out or f"runs/{name}-{started}")
+    started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = Path(options.data).stem
+    folder = Path(options.resume or options.out or f"runs/{name}-{started}")
+
+    def to_continue() -> str:
+        if not folder.exists():
+            return "- nothing was written: the same command begins again"
+        trust = f" --{config.TRUST}" if config.needs_trust(options) else ""
+        return f"- continue with: pyro-vae train --resume {folder}{trust}"
+
+    with command_line.one_line_errors(options, to_continue), contextlib.ExitStack() as locks:
+        if options.resume:
+            locks.enter_context(held(folder, folder, None))
         run = Run.build(folder, options)
         if options.resume:
             run.resume()
         else:
             run.create()
+            locks.enter_context(held(folder, folder))
         print(run, file=sys.stderr)
-
-    trust = f" --{config.TRUST}" if config.needs_trust(run.namespace) else ""
-    to_continue = f"- continue with: pyro-vae train --resume {folder}{trust}"
-    with command_line.one_line_errors(options, to_continue):
         history = run.fit()
-        result = evaluation.evaluate(run)
-        files.write_evaluation(run, result)
         files.write_training(run, history)
-        run_page.write(run.folder)
-        print(as_text(run, result))
+        print(_measure(run))
+        if run.warning:
+            sys.exit(WILD)
+
+
+def _measure(run: "Run", plan: "Plan | None" = None) -> str:
+    """Evaluate a run, which one process at a time does; write the results, and return them."""
+    from pyro_vae.runs import evaluation, files, results_folder
+    from pyro_vae.runs.applying.held_folder import held
+    from pyro_vae.runs.model_diagnostics import UNFINISHED
+    from pyro_vae.runs.report import report as as_text
+
+    with held(run.folder / UNFINISHED, run.folder, None):
+        results_folder.settle(run.folder)
+        result = evaluation.evaluate(run, plan)
+        place = files.write_evaluation(run, result)
+    return as_text(run, result, place)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
@@ -78,9 +103,6 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_evaluation(arguments)
 
-    from pyro_vae.runs import evaluation, files
-    from pyro_vae.runs.report import report as as_text
-    from pyro_vae.runs.reporting import run_page
     from pyro_vae.runs.run import Run
 
     with command_line.one_line_errors(options, "- the same command continues where it stopped"):
@@ -94,10 +116,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
             num_samples=options.num_samples,
             num_examples=options.num_examples,
         )
-        result = evaluation.evaluate(run, plan)
-        files.write_evaluation(run, result)
-        run_page.write(run.folder)
-        print(as_text(run, result))
+        print(_measure(run, plan))
 
 
 def compare(arguments: Sequence[str] | None = None) -> None:
@@ -109,6 +128,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_comparison(arguments)
 
+    from pyro_vae.runs import results_folder
     from pyro_vae.runs.comparison import compare_codes, compare_runs
     from pyro_vae.runs.run_groups import compare_run_groups
 
@@ -119,6 +139,8 @@ def compare(arguments: Sequence[str] | None = None) -> None:
             if options.figure:
                 groups.draw(Path(options.figure))
             return
+        for folder in options.runs:
+            results_folder.settle(Path(folder))
         comparison = compare_runs(options.runs)
         print(f"{comparison}\n\n{compare_codes(options.runs)}")
         if options.figure:
@@ -138,9 +160,11 @@ def report(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_report(arguments)
 
+    from pyro_vae.runs import results_folder
     from pyro_vae.runs.reporting import run_page
 
     with command_line.one_line_errors(options):
+        results_folder.settle(Path(options.run))
         print(run_page.write(Path(options.run)))
 
 

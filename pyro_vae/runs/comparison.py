@@ -167,6 +167,12 @@ def _check_same_examples(contents: dict[str, Content]) -> None:
                 f"{first} and {other} cannot be compared: probabilities on different base measures "
                 f"are not comparable ({about.base_measure} and {content.base_measure})"
             )
+        counts = [max(len(e.values) for e in c.estimates.values()) for c in (about, content)]
+        if counts[0] != counts[1]:
+            raise InputError(
+                f"{first} and {other} cannot be compared: they were evaluated on {counts[0]} and "
+                f"{counts[1]} test examples: evaluate both with the same num_examples"
+            )
         if content.sha256 != about.sha256:
             raise InputError(
                 f"{first} and {other} cannot be compared: they were evaluated on different test "

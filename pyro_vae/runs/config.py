@@ -18,7 +18,10 @@ BY_KIND = "pyro_vae.likelihoods.ByKind"  # the class path of a likelihood that w
 ADDED = ("pyro_vae.likelihoods.Given", "pyro_vae.likelihoods.ObservedEntries")
 WITH_VALUE = tuple(f.name for f in fields(Options) if f.default not in (None, MISSING))
 # Files of older versions lack these, and those that may have no value.
-NEWER = ("batch_doublings", "schedule", "optimizer", "validate_by", "validate_every")
+NEWER = (
+    *("batch_doublings", "schedule", "optimizer", "validate_by", "validate_every"),
+    "checkpoint_minutes",
+)
 REQUIRED = tuple(name for name in WITH_VALUE if name not in NEWER)
 
 
@@ -113,3 +116,29 @@ def dump(namespace: Namespace) -> str:
 def needs_trust(namespace: Namespace) -> bool:
     """Return whether options name code that is not in this package."""
     return any(trust.names_of_others(bounded_yaml.load(dump(namespace))))
+
+
+def edited(before: str, now: str, changeable: Sequence[str]) -> str:
+    """Say which option of a run was edited; "" if none was.
+
+    Args:
+        before: the options when the run was saved, as `dump` returns them; "" if they are unknown.
+        now: the options now. Those that only one of the two has are of another version.
+        changeable: the names of options that may change.
+    """
+    old, new = (_leaves(bounded_yaml.load(text)) if text else {} for text in (before, now))
+    for name, value in old.items():
+        if name.partition(".")[0] not in changeable and new.get(name, value) != value:
+            return f"{name.replace('init_args.', '')} was {value} and is {new[name]}"
+    return ""
+
+
+def _leaves(options: object, name: str = "") -> dict[str, object]:
+    """Return the values of nested options by their names, with dots between them."""
+    if not isinstance(options, dict):
+        return {name: options}
+    return {
+        path: value
+        for key, each in options.items()
+        for path, value in _leaves(each, f"{name}.{key}".strip(".")).items()
+    }

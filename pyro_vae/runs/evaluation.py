@@ -6,7 +6,7 @@ put the result into `looser` or `tighter`: bounds are in order, from the loosest
 and IWAE is between the two. The report, `bounds.json` and `compare.py` take it from there.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -44,12 +44,14 @@ class Evaluation:
         draws: draws from model and guide, for ArviZ.
         bits_per_dim: an upper bound on the bits per dimension, from the tightest bound; None if the
             base measure is not a counting measure.
+        plan: what was asked.
     """
 
     results: dict[str, Result]
     diagnostics: dict[str, Diagnostic]
     draws: Any = None
     bits_per_dim: float | None = None
+    plan: Plan = field(default_factory=lambda: Plan(checks=0, draws=0))
 
     @property
     def importance(self) -> Bounds:
@@ -107,7 +109,7 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
             seed=run.options.seed,
         )
     found = measure(run, x, checks=plan.checks, imputations=plan.imputations, classes=plan.classify)
-    return Evaluation(results, found, draws, _bits_per_dim(run, results))
+    return Evaluation(results, found, draws, _bits_per_dim(run, results), plan)
 
 
 def label(name: str, conditions: dict[str, Any]) -> str:

@@ -4,9 +4,11 @@ import contextlib
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,7 +18,7 @@ from pyro_vae.bounds import Estimate
 from pyro_vae.bounds.estimates import finite
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.kinds import has_holes
-from pyro_vae.runs import hard_examples
+from pyro_vae.runs import hard_examples, results_folder
 from pyro_vae.runs.draw_figure import draw_figure
 from pyro_vae.runs.evaluation import Evaluation
 from pyro_vae.runs.model_diagnostics import UNFINISHED, has_classes, unfinished_file
@@ -200,31 +202,57 @@ def write_training(run: Run, history: History) -> None:
         history: the history that `Run.fit` returns.
     """
     torch.manual_seed(run.options.seed)
-    _draw_figures("training", run, history)
+    _draw_figures("training", run, history, run.folder)
 
 
-def write_evaluation(run: Run, evaluation: Evaluation) -> None:
-    """Write `bounds.json`, `bounds.nc` and `diagnostics.json`, and draw the figures.
+def write_evaluation(run: Run, evaluation: Evaluation) -> Path:
+    """Write `bounds.json`, `bounds.nc`, `diagnostics.json`, the figures, and the run's page.
 
-    Files of an earlier evaluation that this one does not have are removed, and so are those from
-    which it would have continued after an interruption.
+    They replace those of an earlier evaluation together or not at all, or are put beside these if
+    they are less; see `results_folder`. Files from which this evaluation would have continued after
+    an interruption are removed.
+
+    Returns:
+        The folder that they are in.
     """
-    _draw_figures("evaluation", run, evaluation)
-    netcdf = run.folder / "bounds.nc"
-    if evaluation.draws is None:
-        netcdf.unlink(missing_ok=True)
-    else:
-        save(evaluation.draws, netcdf)
+    folder = run.folder / UNFINISHED / "results"
+    shutil.rmtree(folder, ignore_errors=True)
+    files = folder / results_folder.FILES
+    files.mkdir(parents=True)
+    _draw_figures("evaluation", run, evaluation, files)
+    if evaluation.draws is not None:
+        save(evaluation.draws, files / "bounds.nc")
     measured = {name: each.to_dict() for name, each in evaluation.diagnostics.items()}
     measured.pop("checks", None)  # they are in bounds.json
     code = measured.pop("code") | {"smoothness": None} | measured
-    for name, content in (("bounds", _bounds_content(run, evaluation)), ("diagnostics", code)):
+    asked = results_folder.asked(
+        evaluation.plan,
+        len(run.evaluated),
+        run.options.num_samples,
+        _parameters_hash(run),
+    )
+    bounds = _bounds_content(run, evaluation) | {"asked": asked}
+    for name, content in (("bounds", bounds), ("diagnostics", code)):
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        checkpoint.write(run.folder / f"{name}.json", text.encode())
+        checkpoint.write(files / f"{name}.json", text.encode())
+    figures_of_it = [f"figures/{each.name}.png" for each in FIGURES if each.after == "evaluation"]
+    owned = ["bounds.json", "bounds.nc", "diagnostics.json", *figures_of_it]
+    place = results_folder.put(run.folder, folder, asked, owned)
     for name in (*evaluation.results, *evaluation.diagnostics):
         unfinished_file(run, name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it has files of another evaluation, or does not exist
         (run.folder / UNFINISHED).rmdir()
+    return place
+
+
+def _parameters_hash(run: Run) -> str:
+    """Return a hash of the parameters and buffers of model and guide."""
+    digest = hashlib.sha256()
+    for program in (run.vae.model, run.vae.guide):
+        for name, value in program.state_dict().items():
+            digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
@@ -240,6 +268,8 @@ def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         "base_measure": run.base_measure.name,
         "dims": run.kind.dims,
     }
+    if run.warning:
+        content["warning"] = run.warning
     if has_holes(run.kind):
         content["observed_values"] = run.num_observed.tolist()
     if evaluation.bits_per_dim is not None:
@@ -292,15 +322,18 @@ def _draw_entry(entry: RunFigure, run: Run, shown: Any, axes: Any) -> None:
     entry.draw(axes, run, shown)
 
 
-def _draw_figures(after: Literal["training", "evaluation"], run: Run, shown: Any) -> None:
-    """Draw the figures of `FIGURES` into the run's folder, and remove old ones that do not exist.
+def _draw_figures(
+    after: Literal["training", "evaluation"], run: Run, shown: Any, into: Path
+) -> None:
+    """Draw the figures of `FIGURES`, and remove old ones that do not exist.
 
     Args:
         after: which of them.
         run: the run.
         shown: the history of training, or an evaluation.
+        into: a folder, whose folder `figures` gets them.
     """
-    folder = run.folder / "figures"
+    folder = into / "figures"
     folder.mkdir(exist_ok=True)
     for entry in FIGURES:
         if entry.after != after:

@@ -70,6 +70,8 @@ class Options:
         validate_every: The number of epochs from one validation to the next.
         patience: Training ends when the best validation bound is this number of epochs old. By
             default it does not end early.
+        checkpoint_minutes: The time from one checkpoint to the next within an epoch, in minutes.
+            There is one after each epoch anyway.
         engine: How training steps are computed: by Pyro's SVI (eager), or by one compiled graph
             (compiled). auto compiles if training is long enough to save time by it.
         precision: The precision of matrix products in training. bfloat16 is faster on machines that
@@ -117,6 +119,7 @@ class Options:
     validate_by: str = "objective"
     validate_every: int = at_least(1, 1)
     patience: int | None = at_least(1, None)
+    checkpoint_minutes: float = positive(10.0)
     engine: Literal["auto", "compiled", "eager"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     seed: int = random_seed(0)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -109,12 +110,15 @@ def choose_warmup(options: Options, namespace: Namespace, vae: VAE) -> list[str]
     ]
 
 
-def load_best(vae: VAE, path: Path) -> None:
+def load_best(vae: VAE, path: Path) -> dict[str, Any]:
     """Load the parameters of the best epoch into a VAE, and set it to evaluation mode.
 
     Args:
         vae: the VAE that the options of the run describe.
         path: a run's `best.pt`.
+
+    Returns:
+        What the file holds.
 
     Raises:
         InputError: if there is no such file, or its parameters do not fit.
@@ -126,3 +130,4 @@ def load_best(vae: VAE, path: Path) -> None:
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"{path} does not fit the model that config.yaml describes") from error
     vae.eval()
+    return state

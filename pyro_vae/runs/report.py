@@ -1,5 +1,7 @@
 """The results of an evaluation as text."""
 
+from pathlib import Path
+
 from pyro_vae.bounds.estimates import table
 from pyro_vae.bounds.results import Result
 from pyro_vae.kinds import Conditional, has_holes
@@ -14,8 +16,14 @@ TITLES = {  # of results by which runs are not compared; others are titled by th
 }
 
 
-def report(run: Run, evaluation: Evaluation) -> str:
-    """Format the results of an evaluation, as the scripts print them."""
+def report(run: Run, evaluation: Evaluation, place: Path | None = None) -> str:
+    """Format the results of an evaluation, as the scripts print them.
+
+    Args:
+        run: the run.
+        evaluation: its evaluation.
+        place: the folder that has the results; by default the run's own.
+    """
     sections = [_format_result(run, evaluation, name) for name in evaluation.results]
     if has_holes(run.kind):
         sections.append(_format_observed(run, evaluation))
@@ -24,10 +32,21 @@ def report(run: Run, evaluation: Evaluation) -> str:
             f"At most {evaluation.bits_per_dim:.4f} bits per dimension ({run.base_measure.name})."
         )
     sections += [str(diagnostic) for diagnostic in evaluation.diagnostics.values()]
-    sections.append(
-        f"All results are in {run.folder}: report.html, bounds.*, diagnostics.json, metrics.csv, "
-        "best.pt, figures/*.png"
-    )
+    if run.warning:  # other advice does not apply
+        sections = [
+            "\n".join(line for line in text.splitlines() if not line.startswith("To "))
+            for text in (run.warning, *sections)
+        ]
+    if place in (None, run.folder):
+        sections.append(
+            f"All results are in {run.folder}: report.html, bounds.*, diagnostics.json, "
+            "metrics.csv, best.pt, figures/*.png"
+        )
+    else:
+        sections.append(
+            f"{run.folder} keeps the results of a fuller evaluation. These are in {place}: "
+            "bounds.*, diagnostics.json, figures/*.png"
+        )
     return "\n" + "\n\n".join(sections)
 
 

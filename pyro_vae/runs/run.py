@@ -17,6 +17,7 @@ from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
 from pyro_vae.runs import config, trainer
+from pyro_vae.runs.command_line import CHANGEABLE
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.devices import find_device
 from pyro_vae.runs.hidden_entries import hidden_values
@@ -61,6 +62,7 @@ class Run:
         base_measure: the measure on which log p(x) of the test examples can be compared.
         vae: the model and the guide.
         engine: computes the training steps.
+        warning: why the model is not to be used, once its parameters are loaded; "" if it is.
     """
 
     folder: Path
@@ -79,6 +81,7 @@ class Run:
     base_measure: BaseMeasure
     vae: VAE
     engine: Engine
+    warning: str = ""
 
     @classmethod
     def build(cls, folder: Path, namespace: Namespace, *, same_data: bool = False) -> "Run":
@@ -263,7 +266,8 @@ class Run:
 
     def callbacks(self) -> list[training.Callback]:
         """Return what happens in training beside the steps, in its order."""
-        return trainer.make_callbacks(self.options, self.validation, self.folder)
+        about = config.dump(self.namespace)
+        return trainer.make_callbacks(self.options, self.validation, self.folder, about)
 
     def fit(self) -> History:
         """Train to the end, and load the parameters of the best epoch.
@@ -296,12 +300,13 @@ class Run:
         Raises:
             InputError: if the folder exists, or `init_from` is no run that fits.
         """
+        exists = InputError(
+            f"{self.folder} exists already: continue that run with --resume {self.folder}, or "
+            "choose another folder",
+            "out",
+        )
         if self.folder.exists():
-            raise InputError(
-                f"{self.folder} exists already: continue that run with --resume {self.folder}, or "
-                "choose another folder",
-                "out",
-            )
+            raise exists
         if self.options.init_from:
             self._start_from(Path(self.options.init_from))
         unfinished = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
@@ -309,7 +314,12 @@ class Run:
             unfinished.mkdir(parents=True)
             self.write_config(unfinished)
             self.form.save(unfinished)
-            unfinished.rename(self.folder)
+            try:
+                unfinished.rename(self.folder)
+            except OSError as error:
+                if self.folder.exists():  # another process has made it in between
+                    raise exists from error
+                raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -349,14 +359,23 @@ class Run:
                 epochs than the options.
         """
         check_fingerprint(self.options, self.namespace.fingerprint, self.folder)
-        if (self.folder / "checkpoint.pt").exists():
-            done = len(training.resume(self.engine, self.folder))
+        if training.has_checkpoint(self.folder):
+            resumed = training.resume(self.engine, self.folder)
+            done = len(resumed.history) + (resumed.place is not None)
             if self.options.epochs is not None and done > self.options.epochs:
                 raise InputError(
                     f"epochs {self.options.epochs} is less than the {done} epochs that "
-                    f"{self.folder} has done already",
+                    f"{self.folder} has begun already",
                     "epochs",
                 )
+            edited = config.edited(resumed.about, config.dump(self.namespace), CHANGEABLE)
+            if edited:
+                raise InputError(
+                    f"{self.folder / 'config.yaml'} was edited after training began: {edited}: "
+                    "undo that, or start a new run"
+                )
+            if resumed.note:
+                self.notes = (*self.notes, resumed.note)
         self.write_config()
         self.form.save(self.folder)
 
@@ -366,4 +385,10 @@ class Run:
         Raises:
             InputError: if there is no such file, or its parameters do not fit.
         """
-        load_best(self.vae, self.folder / "best.pt")
+        state = load_best(self.vae, self.folder / "best.pt")
+        bound, before = state.get("bound"), state.get("bound_before")
+        if bound is not None and before is not None and bound < before:
+            self.warning = (
+                f"Training went wild: the best validation bound, {bound:.6g} nats, is worse than "
+                f"before training, {before:.6g} nats. Train again with a smaller learning rate."
+            )

@@ -67,13 +67,16 @@ def make_engine(
     return make(*parts, optimizer=optimizer, clip_norm=options.clip_norm, **more)
 
 
-def make_callbacks(options: Options, validation: Tensor, folder: Path) -> list[training.Callback]:
+def make_callbacks(
+    options: Options, validation: Tensor, folder: Path, about: str = ""
+) -> list[training.Callback]:
     """Return what happens in training beside the steps, in its order.
 
     Args:
         options: the options of the run.
         validation: validation examples as the likelihood sees them.
         folder: the run's folder.
+        about: a text that checkpoints hold; see `training.Checkpoint`.
     """
     callbacks: list[training.Callback] = []
     if options.budget is not None:
@@ -85,14 +88,15 @@ def make_callbacks(options: Options, validation: Tensor, folder: Path) -> list[t
     if options.batch_doublings:
         callbacks.append(training.BatchDoubling(options.batch_doublings))
     callbacks += averaging
-    callbacks.append(training.Validate(validation, options.validate_every, options.validate_by))
+    every, by = options.validate_every, options.validate_by
+    callbacks.append(training.Validate(validation, every, by, before=True))
     if options.aggressive:
         callbacks.append(training.GuideFirst(validation, options.aggressive))
     if options.diagnose_every:
         callbacks.append(training.Diagnose(validation, options.diagnose_every))
     if options.patience:
         callbacks.append(training.EarlyStopping(options.patience))
-    return [*callbacks, training.Checkpoint(folder)]
+    return [*callbacks, training.Checkpoint(folder, options.checkpoint_minutes, about)]
 
 
 def describe_length(options: Options, num_examples: int) -> str:

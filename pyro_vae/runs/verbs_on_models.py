@@ -88,10 +88,7 @@ def export(arguments: Sequence[str] | None = None) -> None:
 
     from pyro_vae.runs import applying
 
-    with (
-        command_line.one_line_errors(options, f"- {options.out} was not written"),
-        command_line.stopped_like_interrupted(),
-    ):
+    with command_line.one_line_errors(options, f"- {options.out} was not written"):
         model = applying.load(options.run, trust_code=options.trust_code)
         names = applying.export(model, options.out, options.format, overwrite=options.overwrite)
         print(f"exported {', '.join(names)}: {options.out}", file=sys.stderr)

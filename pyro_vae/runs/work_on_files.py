@@ -95,7 +95,6 @@ def run(
         to_continue += ": the same command continues"
     with (
         command_line.one_line_errors(options, to_continue),
-        command_line.stopped_like_interrupted(),
         _named_like_options(),
     ):
         start = time.perf_counter()

@@ -31,7 +31,7 @@ from pyro_vae.training.engine import Engine, Observe, unchanged
 from pyro_vae.training.guide_first import GuideFirst
 from pyro_vae.training.loop import check, fit
 from pyro_vae.training.optimizers import Adam, Adamax, AdamW, Optimizer
-from pyro_vae.training.resuming import Checkpoint, resume
+from pyro_vae.training.resuming import Checkpoint, has_checkpoint, resume
 from pyro_vae.training.schedules import BatchDoubling, Constant, Cosine, Schedule, Stages
 from pyro_vae.training.stopping import Budget, EarlyStopping
 
@@ -64,6 +64,7 @@ __all__ = [
     "Validate",
     "check",
     "fit",
+    "has_checkpoint",
     "resume",
     "unchanged",
 ]

@@ -16,8 +16,10 @@ from pyro_vae.data import Rows
 from pyro_vae.errors import DivergenceError, InputError, check_range
 from pyro_vae.objectives import ELBO, IWAE, Objective
 from pyro_vae.programs.parameters import OwnParameters
-from pyro_vae.programs.random_streams import stream_seed
+from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
+from pyro_vae.training.divergence import explain
 from pyro_vae.training.engine import Engine, Observe
+from pyro_vae.training.interruption import Place
 
 History = list[dict[str, Any]]
 
@@ -44,6 +46,11 @@ class Training:
         history: a row for each finished epoch. While `after_epoch` runs, the last is that of the
             current epoch.
         last_checkpoint: the file to resume from, once there is one.
+        saved_at: which place it is of, such as "epoch 3".
+        place: where the current epoch is, between two of its steps; None between epochs.
+        bound_before: the validation bound before training, in nats; None if it is not known.
+        pause: whether training is to pause after the current step; see `Callback.during_epoch`. A
+            callback sets it.
     """
 
     engine: Engine
@@ -59,31 +66,40 @@ class Training:
     end_reason: str | None = None
     history: History = field(default_factory=list)
     last_checkpoint: Path | None = None
+    saved_at: str = ""
+    place: Place | None = None
+    bound_before: float | None = None
+    pause: bool = False
 
     @property
     def is_over(self) -> bool:
         """Whether no epoch follows the current one."""
         return self.end_reason is not None or self.epoch == self.epochs
 
-    def diverged(self, what: str, value: float, where: str) -> DivergenceError:
+    def diverged(self, what: str, value: float, where: str, why: str = "") -> DivergenceError:
         """Return the error to raise if a number is not finite.
 
         Args:
             what: the name of the number, such as "loss".
             value: the number.
             where: the step or the epoch in which it was computed.
+            why: half a sentence; see `divergence.explain`.
         """
         if self.last_checkpoint is None:
             kept = "there is no checkpoint from before it"
         else:
-            kept = f"the last good checkpoint, of epoch {self.epoch - 1}, is {self.last_checkpoint}"
+            kept = f"the last good checkpoint, of {self.saved_at}, is {self.last_checkpoint}"
         return DivergenceError(
-            f"the {what} became {value} in {where}; {kept}: use a smaller learning rate"
+            f"the {what} became {value} in {where}{why and f': {why}'}; {kept}: use a smaller "
+            "learning rate"
         )
 
 
 class Callback:
     """Something that happens in the course of training. Subclass it and override what you need.
+
+    Training may be interrupted between any two steps, and resumed there. So `state_dict` returns
+    what later steps of the same epoch depend on, too.
 
     Every epoch draws its noise from its own random stream, made from the seed and the epoch's
     number. `start` and `after_epoch` are free to draw random numbers: they cannot change the noise
@@ -101,12 +117,22 @@ class Callback:
         """Do something before the first epoch, or, in a resumed training, before the next one."""
 
     def around_epoch(self, training: Training) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which the steps of an epoch are taken."""
+        """Return a context in which the steps of an epoch are taken.
+
+        If training pauses in the epoch, the context is left, and another one is entered for the
+        rest of the steps: in the same process, or where an interrupted training is resumed.
+        """
         return contextlib.nullcontext()
 
     def around_step(self, training: Training) -> contextlib.AbstractContextManager[None]:
         """Return a context in which the engine takes the step number `training.step`."""
         return contextlib.nullcontext()
+
+    def during_epoch(self, training: Training) -> None:
+        """Do something where training pauses in an epoch, at `Training.place`.
+
+        It pauses if a callback asks for it, and where the user or the system ends it.
+        """
 
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
         """Do something after an epoch.
@@ -117,7 +143,7 @@ class Callback:
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what later epochs depend on: tensors, numbers, strings, and lists of them."""
+        """Return what later steps depend on: tensors, numbers, strings, and lists of them."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -135,28 +161,55 @@ class Validate(Callback):
         every: the number of epochs from one estimate to the next. The last epoch always has one.
         by: the bound: `objective`, the one that the training objective names; `ELBO`; or `IWAE_K`
             with a number K of draws, such as `IWAE_50`.
+        before: whether the bound is also estimated before training, as `Training.bound_before`.
 
     Raises:
         InputError: if there are no examples, `every` is less than 1, or there is no such bound.
     """
 
-    def __init__(self, validation: Tensor, every: int = 1, by: str = "objective") -> None:
+    def __init__(
+        self, validation: Tensor, every: int = 1, by: str = "objective", before: bool = False
+    ) -> None:
         if len(validation) == 0:
             raise InputError("there are no validation examples: the bound needs at least one")
         check_range("every", every, 1, math.inf)
         self.validation = validation
         self.every = every
         self.bound = bound_named(by)
+        self.before = before
+        self._before: float | None = None
+
+    def start(self, training: Training) -> None:
+        """Estimate the bound before training, if this is asked for."""
+        if self.before and training.step == 0:
+            with preserve_rng_state(training.train):
+                self._before = self._estimate(training)
+        training.bound_before = self._before
 
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
         """Add the column `validation_bound`, if it is time for it."""
         if training.epoch % self.every and not training.is_over:
             return
-        torch.manual_seed(stream_seed(training.seed, 0))
-        bound = -self._loss(training.engine) / len(self.validation)
+        bound = self._estimate(training)
         if not math.isfinite(bound):
-            raise training.diverged("validation bound", bound, f"epoch {training.epoch}")
+            x = self.validation[:1000]
+            numbers = torch.arange(len(x))
+            engine = training.engine
+            why = explain(engine.model, engine.guide, x, numbers, "validation")
+            raise training.diverged("validation bound", bound, f"epoch {training.epoch}", why)
         row["validation_bound"] = bound
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the bound before training."""
+        return {"before": self._before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; older checkpoints do not hold it."""
+        self._before = state.get("before")
+
+    def _estimate(self, training: Training) -> float:
+        torch.manual_seed(stream_seed(training.seed, 0))
+        return -self._loss(training.engine) / len(self.validation)
 
     def _loss(self, engine: Engine) -> float:
         """Return the negative of the bound, summed over the examples."""

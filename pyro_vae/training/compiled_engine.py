@@ -91,7 +91,7 @@ class CompiledEngine(EagerEngine):
             step = self._steps[key]
             factors = self._factors(step.states, step.like)
             loss, valid, inside = step.graph((*tensors, factors, *step.states))
-            if not valid:
+            if not (valid or inside.all()):
                 raise InputError(step.sentences[inside.tolist().index(False)])
             return loss.item()
         except CannotCompile as error:
@@ -103,19 +103,24 @@ class CompiledEngine(EagerEngine):
             self._fell_back = True
             return super().step(x, observe)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of `EagerEngine`, and the size of the largest batch so far."""
+        return {**super().state_dict(), "largest_batch": self._size}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self._steps.clear()  # they hold the optimiser's old tensors
+        self._layout, self._size = None, state.get("largest_batch", 0)
 
     def _is_largest(self, x: Data) -> bool:
         """Return whether a batch has the layout of the largest one so far.
 
-        This does not depend on where in the training an interrupted one was resumed, as long as
-        the batch size never falls.
+        This does not depend on where in the training an interrupted one was resumed: a checkpoint
+        holds that size.
         """
         size = sum(tensor.numel() for tensor in tensors_in(x))
-        if self._layout is None or size > self._size:
+        if size > self._size or (self._layout is None and size == self._size):
             self._layout, self._size = layout(x), size
             self._steps.clear()
         return self._layout == layout(x)
@@ -145,8 +150,8 @@ class CompiledEngine(EagerEngine):
     ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
         """Return a step as a function of examples, `_factors`, and the optimiser's state.
 
-        It returns the loss, whether all observed values are in their supports, and the same for
-        each site. If one is not, parameters and the optimiser's state keep their values.
+        It returns the loss; whether it is finite, and all observed values are in their supports;
+        and the latter for each site. If not, parameters and the optimiser's state stay as they are.
         """
 
         def step(x: Data, factors: Tensor, *states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,7 +161,7 @@ class CompiledEngine(EagerEngine):
             if self.parameters.changed:
                 raise CannotCompile("its parameters are not the same in all steps")
             inside = torch.stack(values.inside) if values.inside else factors.new_ones(1).bool()
-            valid = inside.all()
+            valid = inside.all() & loss.isfinite()
             gradients: Sequence[Any] = torch.autograd.grad(loss, trained, allow_unused=True)
             with torch.no_grad():
                 if self.clip_norm is not None:

@@ -36,6 +36,8 @@ class _SharedOptimizer(PyroOptim):
 
     def __call__(self, params: set[Tensor], *args: Any, **kwargs: Any) -> None:
         self.engine.update_trained()
+        if not getattr(self.engine.objective, "is_finite", True):
+            return  # there are no gradients
         if self.engine.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.engine.trained, self.engine.clip_norm)
         self.engine.optimizer.step()

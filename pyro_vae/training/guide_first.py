@@ -116,14 +116,21 @@ class GuideFirst(Callback):
         self._over = not self.lagging
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next epoch depends on."""
-        return {"lagging": self.lagging, "mutual_information": self.mutual_information}
+        """Return what the next steps depend on, and the number of the guide's in this epoch."""
+        return {
+            "lagging": self.lagging,
+            "mutual_information": self.mutual_information,
+            "over": self._over,
+            "guide_steps": self._guide_steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.lagging = state["lagging"]
         self.mutual_information = state["mutual_information"]
-        self._over = not self.lagging
+        # Older checkpoints do not hold these: they are of the ends of epochs.
+        self._over = state.get("over", not self.lagging)
+        self._guide_steps = state.get("guide_steps", 0)
 
 
 @contextlib.contextmanager

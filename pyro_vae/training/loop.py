@@ -1,11 +1,12 @@
 """The training loop.
 
-Every epoch draws its noise from its own random stream, made from the seed and the epoch's number.
-A training that was interrupted and resumed therefore draws the same numbers, and ends with the same
-parameters, as one that was not.
+Every epoch draws its noise from its own random stream, made from the seed and the epoch's number,
+and a checkpoint within an epoch holds where the stream is. A training that was interrupted and
+resumed therefore draws the same numbers, and ends with the same parameters, as one that was not.
 """
 
 import contextlib
+import copy
 import math
 import sys
 import warnings
@@ -19,9 +20,17 @@ from tqdm import tqdm
 from pyro_vae.data import Rows
 from pyro_vae.data.rows import batches as read_batches
 from pyro_vae.errors import InputError
-from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
+from pyro_vae.programs.random_streams import (
+    preserve_rng_state,
+    rng_state,
+    set_rng_state,
+    stream_seed,
+)
 from pyro_vae.training.callbacks import Callback, History, Training
+from pyro_vae.training.divergence import explain
 from pyro_vae.training.engine import Engine, Observe, unchanged
+from pyro_vae.training.interruption import Place, signals_wait
+from pyro_vae.training.resuming import callback_states
 
 
 def fit(
@@ -44,7 +53,8 @@ def fit(
         epochs: the number of passes over the training examples. Those that were already done,
             before the training was interrupted, are included. With None only a callback ends the
             training, such as a `Budget`.
-        batch_size: the number of examples in a step; the last step of an epoch may have fewer.
+        batch_size: the number of examples in a step; the last step of an epoch may have fewer. An
+            epoch that was begun before an interruption is finished with its own batch size.
         seed: the seed of the order of the examples, and of all noise in training.
         callbacks: what else is done; see `pyro_vae.training`. They run in the given order, which is
             also the order of their columns. Each epoch has its own random stream, which `start` and
@@ -54,6 +64,10 @@ def fit(
     Returns:
         A row for each epoch: `epoch`, from 1; `train_loss`, the mean of the objective over
         examples, in nats; and what the callbacks add.
+
+    If SIGINT (Ctrl-C) comes, or SIGTERM where it has a handler, the step is finished, the handler
+    is called, and if it raises a `KeyboardInterrupt`, a `Checkpoint` saves the training. At the
+    second signal the handler is called at once.
 
     Raises:
         InputError: if a batch is larger than the data, if the engine and the callbacks do not go
@@ -74,9 +88,10 @@ def fit(
     for callback in callbacks:
         callback.resume(training)
     training.epoch = len(training.history)
+    begun = training.place.examples if training.place else 0
     bar = tqdm(
         total=None if epochs is None else max(epochs, training.epoch) * len(train),
-        initial=training.epoch * len(train),
+        initial=training.epoch * len(train) + begun,
         unit="example",
         unit_scale=True,
         disable=not progress,
@@ -85,8 +100,15 @@ def fit(
     with bar, preserve_rng_state(train), _quiet():
         for callback in callbacks:
             callback.start(training)
-        while training.end_reason is None and (epochs is None or training.epoch < epochs):
-            _run_epoch(training, bar)
+        # An epoch that was begun is finished, whatever the limits are now.
+        while training.place or (
+            training.end_reason is None and (epochs is None or training.epoch < epochs)
+        ):
+            try:
+                _run_epoch(training, bar)
+            except KeyboardInterrupt:
+                _pause(training)
+                raise
         if training.end_reason and progress:
             bar.write(f"training ends: {training.end_reason}", file=sys.stderr)
     return training.history
@@ -119,50 +141,106 @@ def _quiet() -> Iterator[None]:
 
 
 def _run_epoch(training: Training, bar: tqdm) -> None:
-    """Pass once over the training examples, run the callbacks, and add a row to the history."""
+    """Pass once over the training examples, run the callbacks, and add a row to the history.
+
+    If training was interrupted in the epoch, this is the rest of it.
+    """
     training.epoch += 1
     of_all = "" if training.epochs is None else f"/{training.epochs}"
     bar.set_description(f"epoch {training.epoch}{of_all}", refresh=False)
     torch.manual_seed(stream_seed(training.seed, training.epoch))
     training.progress = max(training.progress, _progress(training))
-    with contextlib.ExitStack() as contexts:
-        for callback in training.callbacks:
-            contexts.enter_context(callback.around_epoch(training))
-        loss = _pass_over_data(training, bar)
-    row = {"epoch": training.epoch, "train_loss": loss}
+    is_over = False
+    while not is_over:
+        with signals_wait() as came:
+            is_over = _take_steps(training, bar, came)
+        if not is_over:
+            _pause(training)
+    assert training.place is not None
+    training.pause = False  # the end of the epoch is saved anyway
+    place, states = training.place, callback_states(training.callbacks)
+    place.callbacks = copy.deepcopy(states)  # callbacks change them after the epoch
+    row = {"epoch": training.epoch, "train_loss": place.loss / place.examples}
     training.history.append(row)
     for callback in training.callbacks:
         with preserve_rng_state(training.train):
             callback.after_epoch(training, row)
+    training.place = None
     if "validation_bound" in row:
         bound = f"{row['validation_bound']:.2f}"
         bar.set_postfix_str(f"validation bound {bound} nats", refresh=False)
 
 
-def _pass_over_data(training: Training, bar: tqdm) -> float:
-    """Take a step on each batch until training ends, and return the mean loss per example."""
+def _take_steps(training: Training, bar: tqdm, came: Sequence[int]) -> bool:
+    """Take the steps of the epoch that remain, and stop earlier if training is to pause.
+
+    Args:
+        training: where the training is. Its place is whole when this returns.
+        bar: the progress bar.
+        came: the signals that wait for the steps to end; see `signals_wait`.
+
+    Returns:
+        Whether the epoch is over.
+    """
     engine, train, epoch = training.engine, training.train, training.epoch
-    total, seen = 0.0, 0
-    batches = torch.randperm(len(train), device=train.device).split(training.batch_size)
-    with contextlib.closing(read_batches(train, batches)) as examples:
-        for number, batch in enumerate(examples):
-            training.step += 1
-            share_of_epoch = number / len(batches)
-            # A budget may have brought it further, after the last step.
-            training.progress = max(training.progress, _progress(training, share_of_epoch))
-            engine.objective.anneal(epoch - 1 + share_of_epoch, training.progress)
-            with contextlib.ExitStack() as contexts:
-                for callback in training.callbacks:
-                    contexts.enter_context(callback.around_step(training))
-                loss = engine.step(batch, training.observe)
-            if not math.isfinite(loss):
-                raise training.diverged("loss", loss, f"step {number + 1} of epoch {epoch}")
-            total += loss
-            seen += len(batch)
-            bar.update(len(batch))
-            if training.end_reason is not None:
-                break
-    return total / seen
+    if training.place:
+        training.place.is_whole = False
+    with contextlib.ExitStack() as contexts:
+        for callback in training.callbacks:
+            contexts.enter_context(callback.around_epoch(training))
+        if training.place is None:
+            training.place = Place(training.batch_size, rng_state(train))
+        place = training.place
+        asked, training.batch_size = training.batch_size, place.batch_size
+        set_rng_state(train, place.order)
+        batches = torch.randperm(len(train), device=train.device).split(place.batch_size)
+        if place.noise is not None:
+            set_rng_state(train, place.noise)
+        is_over = len(batches) <= place.steps or (place.steps > 0 and _is_ended(training))
+        rest = () if is_over else batches[place.steps :]
+        with contextlib.closing(read_batches(train, rest)) as examples:
+            for batch in examples:
+                training.step += 1
+                noise = rng_state(train)
+                share_of_epoch = place.steps / len(batches)
+                # A budget may have brought it further, after the last step.
+                training.progress = max(training.progress, _progress(training, share_of_epoch))
+                engine.objective.anneal(epoch - 1 + share_of_epoch, training.progress)
+                with contextlib.ExitStack() as around:
+                    for callback in training.callbacks:
+                        around.enter_context(callback.around_step(training))
+                    loss = engine.step(batch, training.observe)
+                place.steps += 1
+                if not math.isfinite(loss):
+                    set_rng_state(train, noise)
+                    numbers = batches[place.steps - 1].cpu()
+                    x = training.observe(batch)
+                    why = explain(engine.model, engine.guide, x, numbers, "training")
+                    where = f"step {place.steps} of epoch {epoch}"
+                    raise training.diverged("loss", loss, where, why)
+                place.loss += loss
+                place.examples += len(batch)
+                bar.update(len(batch))
+                is_over = place.steps == len(batches) or _is_ended(training)
+                if is_over or came or training.pause:
+                    break
+        place.noise = rng_state(train)
+        training.batch_size = asked
+    place.is_whole = True
+    return is_over
+
+
+def _is_ended(training: Training) -> bool:
+    return training.end_reason is not None
+
+
+def _pause(training: Training) -> None:
+    """Let the callbacks save where training is in the epoch, unless that is within a step."""
+    training.pause = False
+    if training.place and training.place.is_whole:
+        del training.history[training.epoch - 1 :]  # the row of an epoch that is not finished
+        for callback in training.callbacks:
+            callback.during_epoch(training)
 
 
 def _progress(training: Training, share_of_epoch: float = 0.0) -> float:

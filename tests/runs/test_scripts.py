@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import random
 import runpy
+import shutil
 import signal
 import sys
 import threading
@@ -33,7 +34,7 @@ from pyro_vae import (
     training,
 )
 from pyro_vae.bounds import batches, importance
-from pyro_vae.runs import command_line
+from pyro_vae.runs import command_line, commands, results_folder
 from pyro_vae.runs.run import Run
 from pyro_vae.training import EagerEngine
 
@@ -82,6 +83,8 @@ def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
         "metrics.csv",
         "checkpoint.pt",
         "best.pt",
+        "previous/checkpoint.pt",
+        "previous/best.pt",
         "data.pt",
         "scores.pt",
         "bounds.json",
@@ -116,9 +119,78 @@ def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
     before = (run / "bounds.json").read_text()
     assert script("evaluate", "run", "--checks", 0, "--draws", 0)[0] == 0
     assert (run / "bounds.json").read_text() == before
-    code, out, _ = script("evaluate", "run", "--num_samples", 7, "--num_examples", 11)
+    code, out, _ = script("evaluate", "run", "--num_samples", 21, "--num_examples", 31)
     content = json.loads((run / "bounds.json").read_text())
-    assert (content["num_samples"], content["num_examples"]) == (7, 11) and "IWAE_7" in out
+    assert (content["num_samples"], content["num_examples"]) == (21, 31) and "IWAE_21" in out
+
+
+def test_a_fuller_evaluation_is_kept(script: Script, tmp_path: Path) -> None:
+    script("svi_train", "--out", "run", *SMALL, *WIDTHS)
+    run, others = tmp_path / "run", tmp_path / "run/evaluations"
+    quick = ["evaluate", "run", "--draws", 0, "--checks", 0]
+    first = (run / "bounds.json").read_text()
+    code, out, _ = script(*quick, "--num_examples", 11)
+    assert code == 0 and "run keeps the results of a fuller evaluation" in out
+    assert "These are in run/evaluations/11-examples-20-draws: bounds.*" in out
+    assert (run / "bounds.json").read_text() == first
+    lesser = json.loads((others / "11-examples-20-draws/bounds.json").read_text())
+    assert lesser["num_examples"] == 11 and "11-examples" not in (run / "report.html").read_text()
+
+    # A fuller one takes its place, and what was there is kept, too.
+    assert "All results are in run" in script(*quick, "--num_examples", 40)[1]
+    assert json.loads((run / "bounds.json").read_text())["num_examples"] == 40
+    assert (others / "30-examples-20-draws/bounds.json").read_text() == first
+    assert (others / "30-examples-20-draws/figures/bounds.png").exists()
+    annealed = ["--method", "ais", "--ais.temperatures", 5, "--ais.chains", 2, "--simulated", 0]
+    script(*quick, *annealed, "--num_examples", 40)
+    assert "ais" in json.loads((run / "bounds.json").read_text())
+    assert "keeps" in script(*quick, "--num_examples", 40)[1]  # without annealing it is less
+    names = {path.name for path in others.iterdir()}
+    assert names == {f"{count}-examples-20-draws" for count in (11, 30, 40)}
+    assert not list(run.rglob(".*"))
+
+    # They were of other parameters.
+    script("svi_train", "--resume", "run", "--epochs", 3)
+    content = json.loads((run / "bounds.json").read_text())
+    assert content["num_examples"] == 30 and "ais" not in content
+
+    script("svi_train", "--out", "other", *SMALL, *WIDTHS, "--num_examples", 12)
+    assert_refused(script("compare", "run", "other"), "on 30 and 12 test examples", "num_examples")
+
+
+@pytest.mark.parametrize("moved", [0, 1, 5])
+def test_results_are_exchanged_together(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    """Stopped in the exchange, the next command that reads results finishes it."""
+    script("svi_train", "--out", "run", *SMALL, *WIDTHS)
+    run = tmp_path / "run"
+    shutil.copytree(run, tmp_path / "whole")
+    script("evaluate", "whole", "--num_samples", 30, "--checks", 0)
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    count, replace = 0, Path.replace
+
+    def stop(self: Path, target: Path) -> Path:
+        nonlocal count
+        if results_folder.READY in str(self):
+            if count == moved:
+                raise KeyboardInterrupt
+            count += 1
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        assert script("evaluate", "run", "--num_samples", 30, "--checks", 0)[0] == 130
+    assert (run / results_folder.READY).exists()
+    changed = [
+        path for path in run.rglob("*.*") if path in before and path.read_bytes() != before[path]
+    ]
+    assert bool(changed) == (moved > 0)
+    commands.main(["report", "run"])
+    for name in ("bounds.json", "diagnostics.json", "figures/bounds.png", "figures/units.png"):
+        assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert "IWAE_30" in (run / "report.html").read_text()
+    assert not (run / results_folder.READY).exists()
 
 
 def test_resume(script: Script, tmp_path: Path) -> None:
@@ -130,6 +202,13 @@ def test_resume(script: Script, tmp_path: Path) -> None:
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert "epochs: 3\n" in (tmp_path / "parts/config.yaml").read_text()
     assert_refused(script("svi_train", "--resume", "parts", "--lr", 0.1), "--lr cannot change")
+    options = tmp_path / "parts/config.yaml"
+    text = options.read_text()
+    options.write_text(text.replace("beta: 1.0", "beta: 9.0"))
+    assert options.read_text() != text
+    refused = script("svi_train", "--resume", "parts", "--epochs", 4)
+    assert_refused(refused, "was edited after training began: objective.beta was 1.0 and is 9.0")
+    options.write_text(text)
     assert_refused(script("svi_train", "--resume", "parts", "--out", "x"), "--resume continues")
     refused = script("svi_train", "--resume", "parts", "--epochs", 2)
     assert_refused(refused, "epochs 2 is less than the 3 epochs", "(option --epochs)")
@@ -569,10 +648,10 @@ def test_comparison(script: Script, tmp_path: Path) -> None:
     code, out, _ = script("compare", "binary", "static")  # the same test pixels, by design
     assert code == 0 and "bits/dim" in out
     assert_refused(script("compare", "binary", "other"), "different test examples, or binarised")
-    script("evaluate", "density", "--num_samples", 9)
-    assert_refused(script("compare", "levels", "density"), "20 and 9")
+    script("evaluate", "density", "--num_samples", 21)
+    assert_refused(script("compare", "levels", "density"), "20 and 21")
+    script("evaluate", "levels", "--num_samples", 21)
     (tmp_path / "levels/diagnostics.json").unlink()
-    script("evaluate", "density", "--num_samples", 20)
     assert_refused(script("compare", "levels", "density"), "diagnostics.json: evaluate the run")
     (tmp_path / "density/bounds.json").write_text('{"iwae": 3}')
     assert_refused(script("compare", "levels", "density"), "density", "evaluate the run again")
@@ -625,11 +704,12 @@ def test_annealing(script: Script, tmp_path: Path) -> None:
     assert refused[0] == 2 and "forest.txt cannot be drawn" in refused[2]
 
     code, out, _ = script("evaluate", "first", *chains, "--subset", 10)
-    content = json.loads((tmp_path / "first" / "bounds.json").read_text())
+    (beside,) = (tmp_path / "first/evaluations").glob("30-examples-20-draws-ais-*")
+    content = json.loads((beside / "bounds.json").read_text())
     whole = content["whole"]
     assert (whole["num_examples"], whole["subset"]) == (30, 10)
     assert f"{whole['mean']:.3f}" in out and f"{whole['se']:.3f}" in out
-    code, out, _ = script("compare", "first", "second")
+    code, out, _ = script("compare", beside, "second")
     assert code == 0 and out.startswith("IWAE_20 of 30")
 
     assert_refused(
@@ -641,9 +721,9 @@ def test_annealing(script: Script, tmp_path: Path) -> None:
     assert_refused(
         script("compare", "first", "second"), "AIS depends on temperatures", "(10 and 20)"
     )
-    assert script("evaluate", "first", "--checks", 0, "--draws", 0)[0] == 0
-    assert not (tmp_path / "first/bounds.nc").exists()  # it belonged to another evaluation
-    assert not (tmp_path / "first/figures/predictive.png").exists()
+    more = ["--checks", 0, "--draws", 0, "--num_examples", 40]
+    assert script("evaluate", "first", *chains, *more, "--num_samples", 30)[0] == 0
+    assert (tmp_path / "first/bounds.nc").exists()  # it belongs to what asked for more
     assert_refused(script("evaluate", "first", "--ais.chains", 1), "chains have to be at least 2")
     assert_refused(script("evaluate", "first", "--ais.start", "middle"), "posterior", "middle")
     assert_refused(script("evaluate", "first", "--method", "mcmc"), "--method", "ais")
@@ -688,6 +768,18 @@ def test_divergence(script: Script, tmp_path: Path) -> None:
     last = err.splitlines()[-1]
     assert code == 2 and out == "" and "Traceback" not in err
     assert last.startswith("error: the loss became") and "of epoch 1" in last
+
+
+def test_a_training_that_went_wild_says_so_first(script: Script, tmp_path: Path) -> None:
+    """Its loss is finite, and the advice on posterior collapse would mislead."""
+    code, out, _ = script("svi_train", "--out", "run", *SMALL, *WIDTHS, "--lr", 10)
+    assert code == 3
+    assert out.strip().startswith("Training went wild: the best validation bound, -")
+    assert "To try" not in out and "To bound" not in out
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Training went wild" in page and "To try" not in page and "--lr=1" in page
+    code, out, _ = script("evaluate", "run", "--checks", 0, "--draws", 0)
+    assert code == 0 and out.strip().startswith("Training went wild")
 
 
 def test_interruption(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,11 @@ def test_a_checkpoint_without_validation(tmp_path: Path) -> None:
 
     trained(1, Checkpoint(tmp_path))
     assert trained(2, Checkpoint(tmp_path)) == trained(2)
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "metrics.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "checkpoint.pt",
+        "metrics.csv",
+        "previous",
+    }
 
 
 def test_resuming_with_a_callback_that_was_not_there_before(tmp_path: Path) -> None:

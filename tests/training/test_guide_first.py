@@ -88,8 +88,13 @@ def test_checkpoints_without_states_of_callbacks_are_resumed(tmp_path: Path, lag
     change_checkpoint(tmp_path, as_old)
     assert checkpoint.load(tmp_path / "checkpoint.pt").keys() == {"engine", "history"}
     restored = GuideFirst(VALIDATION, 3)
-    assert len(resume(make_engine(), tmp_path, [Validate(VALIDATION), restored])) == 1
-    assert restored.state_dict() == {"lagging": lagging, "mutual_information": 0.25}
+    assert len(resume(make_engine(), tmp_path, [Validate(VALIDATION), restored]).history) == 1
+    assert restored.state_dict() == {
+        "lagging": lagging,
+        "mutual_information": 0.25,
+        "over": not lagging,
+        "guide_steps": 0,
+    }
     best = (tmp_path / "best.pt").read_bytes()
     _, history = guided(2, tmp_path)
     assert (history[1]["guide_steps"] > 0) == lagging

@@ -49,6 +49,37 @@ def test_resuming_is_exact(tmp_path: Path, objective: Callable[[], Objective]) -
     ]
 
 
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_the_checkpoint_before_takes_the_place_of_a_damaged_one(tmp_path: Path, best: bool) -> None:
+    """It has the `best.pt` and the rows of its epoch then, and training ends as it would have."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    expected = train(make_engine(), 4, whole)
+    train(make_engine(), 3, parts)
+    assert checkpoint.load(parts / "best.pt")["epoch"] == 3
+    damage(parts / "checkpoint.pt")
+    if best:
+        damage(parts / "best.pt")
+    with pytest.warns(UserWarning, match="damaged: training goes on from the one before it"):
+        assert len(train(make_engine(), 1, parts)) == 2
+    assert checkpoint.load(parts / "best.pt")["epoch"] == 2
+    assert len((parts / "metrics.csv").read_text().splitlines()) == 3
+    assert train(make_engine(), 4, parts) == expected
+    for name in ("checkpoint.pt", "best.pt"):
+        one, other = (checkpoint.load(folder / name) for folder in (whole, parts))
+        assert str(one) == str(other)
+    damage(parts / "checkpoint.pt")
+    damage(parts / "previous/checkpoint.pt")
+    with pytest.raises(InputError, match=r"previous/checkpoint\.pt is damaged"):
+        train(make_engine(), 5, parts)
+
+
 class Countdown:
     """An engine that is not a subclass of ours; it trains nothing."""
 
@@ -132,7 +163,7 @@ def test_nan_stops_and_names_the_last_good_checkpoint(
 ) -> None:
     engine = make_engine()
     train(engine, 2, tmp_path)
-    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     monkeypatch.setattr(engine, where, lambda *args: float("nan"))
     with pytest.raises(DivergenceError) as error:
         train(engine, 3, tmp_path)
@@ -140,7 +171,7 @@ def test_nan_stops_and_names_the_last_good_checkpoint(
     assert "nan in" in said and "epoch 3" in said
     assert f"of epoch 2, is {tmp_path / 'checkpoint.pt'}" in said
     assert ("step 1 of" in said) == (where == "step")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == kept
     with pytest.raises(DivergenceError, match="no checkpoint"):
         train(engine, 1)
 

@@ -10,7 +10,7 @@ from pyro_vae.errors import InputError
 
 
 @contextlib.contextmanager
-def held(folder: Path, out: Path) -> Iterator[None]:
+def held(folder: Path, out: Path, parameter: str | None = "out") -> Iterator[None]:
     """Make a folder, unless it exists, and keep other processes from it.
 
     The lock ends with the process, however that ends. Windows has no such lock on folders: there
@@ -19,6 +19,7 @@ def held(folder: Path, out: Path) -> Iterator[None]:
     Args:
         folder: the folder.
         out: what is written, for the errors.
+        parameter: the argument that named it, for the errors; None if it has to be this one.
 
     Raises:
         InputError: if another process has the folder, or it cannot be made.
@@ -29,14 +30,14 @@ def held(folder: Path, out: Path) -> Iterator[None]:
         folder.mkdir(exist_ok=True)
         yield
         return
-    descriptor = _lock(folder, out)
+    descriptor = _lock(folder, out, parameter)
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(folder: Path, out: Path) -> int:
+def _lock(folder: Path, out: Path, parameter: str | None) -> int:
     """Return the descriptor of a folder that is locked."""
     import fcntl
 
@@ -45,7 +46,7 @@ def _lock(folder: Path, out: Path) -> int:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"{out} cannot be written ({error.strerror}): choose another place", "out"
+                f"{out} cannot be written ({error.strerror}): choose another place", parameter
             ) from error
         try:
             descriptor = os.open(folder, os.O_RDONLY)
@@ -55,9 +56,9 @@ def _lock(folder: Path, out: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(descriptor)
+            instead = ", or choose another name" if parameter else ""
             raise InputError(
-                f"another process is writing {out}: wait until it ends, or choose another name",
-                "out",
+                f"another process is writing {out}: wait until it ends{instead}", parameter
             ) from error
         except OSError:  # a file system without locks
             return descriptor

@@ -73,7 +73,10 @@ def headline(bounds: dict[str, Any], options: dict[str, Any]) -> Headline:
         options: the run's options.
     """
     name, summary, number = tightest(bounds)
-    about = [f"By {name}, a lower bound, on {count(number, 'test example')} ({bounds['support']})."]
+    about = [bounds["warning"]] if "warning" in bounds else []
+    about += [
+        f"By {name}, a lower bound, on {count(number, 'test example')} ({bounds['support']})."
+    ]
     bits = bounds.get("bits_per_dim")
     if bits is not None:
         about.append(f"At most {rounding.value(bits)} bits per dimension.")

@@ -40,6 +40,11 @@ def next_step(run: RunFiles, findings: dict[str, Finding]) -> Step:
     """
     if not run.bounds:
         return Step("Evaluate the run.", _command("evaluate", run))
+    if "warning" in run.bounds:
+        lr = float(run.options.get("lr", 1e-3)) / 10
+        return Step(
+            "Train again with a smaller learning rate.", _train(run, "slower", f"--lr={lr:g}")
+        )
     bound, code = findings["bound"], findings.get("code")
     if bound.status != "good":
         return _tighter(run)

@@ -87,7 +87,7 @@ def _subtitle(run: RunFiles) -> str:
 
 def _advice(run: RunFiles) -> list[str]:
     """Return what the diagnosis advises; [] if nothing needs to change."""
-    if not run.diagnostics or run.diagnostics["verdict"] == "healthy":
+    if not run.diagnostics or run.diagnostics["verdict"] == "healthy" or "warning" in run.bounds:
         return []
     return [f"To try: {run.diagnostics['advice']}."]
 

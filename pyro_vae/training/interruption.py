@@ -1,0 +1,73 @@
+"""Where training may be interrupted: between two steps, and how it is told that it should be."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class Place:
+    """A place in an epoch, between two of its steps: all that the rest of the epoch depends on.
+
+    Attributes:
+        batch_size: the number of examples in a step of this epoch.
+        order: the random state from which the order of the examples is drawn; see `rng_state`.
+        noise: the random state from which the next step draws; None before the first step.
+        steps: the number of steps of this epoch that are done.
+        examples: the number of examples in them.
+        loss: the sum of the objective over these examples, in nats.
+        callbacks: the states of the callbacks after the last step of the epoch, by their classes'
+            names; None before that step.
+        is_whole: whether engine and callbacks are at this place now; not within a step.
+    """
+
+    batch_size: int
+    order: list[Tensor]
+    noise: list[Tensor] | None = None
+    steps: int = 0
+    examples: int = 0
+    loss: float = 0.0
+    callbacks: dict[str, dict[str, Any]] | None = None
+    is_whole: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of it."""
+        names = ("batch_size", "order", "noise", "steps", "examples", "loss")
+        return {name: getattr(self, name) for name in names}
+
+
+@contextlib.contextmanager
+def signals_wait() -> Iterator[Sequence[int]]:
+    """Let SIGINT and SIGTERM wait until the end of a block, where their handlers are called.
+
+    The second signal is handled at once. Only signals that have handlers wait: by default SIGTERM
+    has none, and ends the process. Threads other than the main one are not interrupted anyway.
+
+    Yields:
+        The numbers of the signals that wait, a list that grows.
+    """
+    came: list[signal.Signals] = []
+    handlers: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: handler for number, handler in known.items() if callable(handler)}
+
+    def wait(number: int, frame: Any) -> None:
+        came.append(signal.Signals(number))
+        if len(came) > 1:
+            handlers[came[-1]](number, frame)
+
+    try:
+        for number in handlers:
+            signal.signal(number, wait)
+        yield came
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            handlers[came[0]](came[0], None)
