@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_vae import ranks
+
 
 def draw_bits(stored: Tensor, largest: int, generator: torch.Generator | None) -> Tensor:
     """Draw pixels that are on with probability stored / largest.
@@ -42,7 +44,9 @@ def _random_words(
     the generator would draw them one after the other.
     """
     seed = torch.randint(-(2**63), 2**63 - 1, (1,), generator=generator, device=device)
-    count = torch.arange(1, rows * columns + 1, device=device).view(rows, columns)
+    share = ranks.current()  # each rank has the words of its rows of the batch
+    first = 1 if share is None else 1 + share.first * columns
+    count = torch.arange(first, first + rows * columns, device=device).view(rows, columns)
     # SplitMix64 computes seed' + count * gamma. Here seed' is seed * gamma, which is as random.
     state = (seed + count) * (0x9E3779B97F4A7C15 - 2**64)
     state = (state ^ (state >> 30 & 2**34 - 1)) * (0xBF58476D1CE4E5B9 - 2**64)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae import diagnostics
+from pyro_vae import diagnostics, ranks
 from pyro_vae.data import Rows
 from pyro_vae.errors import DivergenceError, InputError, check_range
 from pyro_vae.objectives import ELBO, IWAE, Objective
@@ -153,7 +153,7 @@ class Validate(Callback):
         if training.epoch % self.every and not training.is_over:
             return
         torch.manual_seed(stream_seed(training.seed, 0))
-        bound = -self._loss(training.engine) / len(self.validation)
+        bound = ranks.from_first(-self._loss(training.engine) / len(self.validation))
         if not math.isfinite(bound):
             raise training.diverged("validation bound", bound, f"epoch {training.epoch}")
         row["validation_bound"] = bound

@@ -16,12 +16,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pyro_vae import ranks
 from pyro_vae.data import Rows
 from pyro_vae.data.rows import batches as read_batches
 from pyro_vae.errors import InputError
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 from pyro_vae.training.callbacks import Callback, History, Training
 from pyro_vae.training.engine import Engine, Observe, unchanged
+from pyro_vae.training.shared_steps import (
+    check_batch_size,
+    copy_buffers,
+    own,
+    start_alike,
+    step_on,
+)
 
 
 def fit(
@@ -65,7 +73,9 @@ def fit(
             f"a batch of {batch_size} cannot be drawn from {len(train)} training examples",
             "batch_size",
         )
+    check_batch_size(batch_size)
     check(engine, callbacks)
+    progress = progress and ranks.is_first()
     training = Training(engine, train, observe, epochs, batch_size, seed, callbacks)
     with preserve_rng_state(train), _quiet():
         # One-time set-up must not consume an epoch's random numbers, so it is done here. Some
@@ -73,6 +83,7 @@ def fit(
         engine.evaluate_loss(observe(train[:batch_size]))
     for callback in callbacks:
         callback.resume(training)
+    start_alike(engine)
     training.epoch = len(training.history)
     bar = tqdm(
         total=None if epochs is None else max(epochs, training.epoch) * len(train),
@@ -129,6 +140,7 @@ def _run_epoch(training: Training, bar: tqdm) -> None:
         for callback in training.callbacks:
             contexts.enter_context(callback.around_epoch(training))
         loss = _pass_over_data(training, bar)
+    copy_buffers(training.engine)
     row = {"epoch": training.epoch, "train_loss": loss}
     training.history.append(row)
     for callback in training.callbacks:
@@ -144,7 +156,9 @@ def _pass_over_data(training: Training, bar: tqdm) -> float:
     engine, train, epoch = training.engine, training.train, training.epoch
     total, seen = 0.0, 0
     batches = torch.randperm(len(train), device=train.device).split(training.batch_size)
-    with contextlib.closing(read_batches(train, batches)) as examples:
+    shares = [ranks.share_of(len(batch)) for batch in batches]
+    places = [own(batch, share) for batch, share in zip(batches, shares, strict=True)]
+    with contextlib.closing(read_batches(train, places)) as examples:
         for number, batch in enumerate(examples):
             training.step += 1
             share_of_epoch = number / len(batches)
@@ -154,12 +168,12 @@ def _pass_over_data(training: Training, bar: tqdm) -> float:
             with contextlib.ExitStack() as contexts:
                 for callback in training.callbacks:
                     contexts.enter_context(callback.around_step(training))
-                loss = engine.step(batch, training.observe)
+                loss = step_on(engine, batch, training.observe, shares[number])
             if not math.isfinite(loss):
                 raise training.diverged("loss", loss, f"step {number + 1} of epoch {epoch}")
             total += loss
-            seen += len(batch)
-            bar.update(len(batch))
+            seen += len(batches[number])
+            bar.update(len(batches[number]))
             if training.end_reason is not None:
                 break
     return total / seen

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyro_vae import checkpoint
+from pyro_vae import checkpoint, ranks
 from pyro_vae.errors import InputError
 from pyro_vae.training.callbacks import Callback, History, Training
 from pyro_vae.training.engine import Engine
@@ -50,7 +50,12 @@ class Checkpoint(Callback):
             training.step = self._steps or by_size
 
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
-        """Write the three files; `checkpoint.pt` is the last, since it says that all is saved."""
+        """Write the three files; `checkpoint.pt` is the last, since it says that all is saved.
+
+        Of several processes that train together, the first one writes them.
+        """
+        if not ranks.is_first():
+            return
         engine = training.engine
         of_engine = engine.state_dict()
         bound = row.get("validation_bound")
