@@ -40,7 +40,7 @@ Drawn = list[tuple[str, torch.Size]]  # the operation, and the shape of its resu
 
 
 class _OnDraws(TorchDispatchMode):
-    """Calls `draw` for each operation that draws random numbers."""
+    """Calls `_draw` for each operation that draws random numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,9 +51,9 @@ class _OnDraws(TorchDispatchMode):
         if draws is None:
             draws = self._draws[func] = torch.Tag.nondeterministic_seeded in func.tags
         kwargs = kwargs or {}
-        return self.draw(func, args, kwargs) if draws else func(*args, **kwargs)
+        return self._draw(func, args, kwargs) if draws else func(*args, **kwargs)
 
-    def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _draw(self, func: Any, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError
 
 
@@ -64,7 +64,7 @@ class _Record(_OnDraws):
         super().__init__()
         self.drawn: Drawn = []
 
-    def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _draw(self, func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)
         first = result if isinstance(result, Tensor) else result[0]
         self.drawn.append((func._schema.name, first.shape))
@@ -86,7 +86,7 @@ class WholeBatchNoise(_OnDraws):
         super().__init__()
         self.dims, self.share, self.number = dims, share, 0
 
-    def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _draw(self, func: Any, args: Any, kwargs: Any) -> Any:
         if self.number == len(self.dims):
             raise _varies()
         dim = self.dims[self.number]
@@ -96,8 +96,8 @@ class WholeBatchNoise(_OnDraws):
         name, first, rows = func._schema.name, args[0], self.share.last - self.share.first
         if name in SIZED:
             place = [argument.name for argument in func._schema.arguments].index("size")
-            shape = list(args[place])
-            whole = func(*args[:place], self._wider(shape, dim), *args[place + 1 :], **kwargs)
+            wider = self._wider(args[place], dim)
+            whole = func(*args[:place], wider, *args[place + 1 :], **kwargs)
             return whole.narrow(dim, self.share.first, rows).contiguous()
         if name in FILLS or name in LIKE:
             whole = func(first.new_empty(self._wider(first.shape, dim)), *args[1:], **kwargs)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.runs import trust
+from pyro_vae.runs import joining, trust
 from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
 from pyro_vae.runs.plan import Plan
 
@@ -202,7 +202,8 @@ def one_line_errors(options: Namespace | None = None, if_interrupted: str = "") 
     except (InputError, DivergenceError, OSError) as error:
         raised = _without_shapes(error)
         message = " ".join(str(raised).split())
-        print(f"error: {message}{_option_to_change(raised, message, options)}", file=sys.stderr)
+        if joining.speaks(error):
+            print(f"error: {message}{_option_to_change(raised, message, options)}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or re.search("allocate|out of memory", str(error))):

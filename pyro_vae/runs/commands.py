@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from pyro_vae.runs import command_line, malloc, verbs_on_models, verbs_on_rows
+from jsonargparse import Namespace
+
+from pyro_vae.runs import command_line, joining, malloc, verbs_on_models, verbs_on_rows
 
 Verb = Callable[[Sequence[str] | None], None]
 
@@ -30,7 +32,17 @@ def train(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     with command_line.one_line_errors():
         options = command_line.parse_training(arguments)
+        again = joining.going_on(arguments, options.out)
+        if again != arguments:
+            options = command_line.parse_training(again)
 
+    with command_line.one_line_errors(options), joining.joined():
+        _train(options)
+
+
+def _train(options: Namespace) -> None:
+    """Train and evaluate as the options say; of several processes, the first writes and prints."""
+    from pyro_vae import ranks
     from pyro_vae.runs import config, evaluation, files
     from pyro_vae.runs.report import report as as_text
     from pyro_vae.runs.reporting import run_page
@@ -40,22 +52,26 @@ def train(arguments: Sequence[str] | None = None) -> None:
         started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         name = Path(options.data).stem
         folder = Path(options.resume or options.out or f"runs/{name}-{started}")
+        folder = ranks.from_first(folder)
         run = Run.build(folder, options)
         if options.resume:
             run.resume()
         else:
             run.create()
-        print(run, file=sys.stderr)
+        if ranks.is_first():
+            print(run, file=sys.stderr)
 
     trust = f" --{config.TRUST}" if config.needs_trust(run.namespace) else ""
     to_continue = f"- continue with: pyro-vae train --resume {folder}{trust}"
     with command_line.one_line_errors(options, to_continue):
         history = run.fit()
-        result = evaluation.evaluate(run)
-        files.write_evaluation(run, result)
-        files.write_training(run, history)
-        run_page.write(run.folder)
-        print(as_text(run, result))
+        with ranks.together():
+            result = evaluation.evaluate(run)
+        if ranks.is_first():
+            files.write_evaluation(run, result)
+            files.write_training(run, history)
+            run_page.write(run.folder)
+            print(as_text(run, result))
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
@@ -72,18 +88,22 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
         with command_line.one_line_errors():
             parser = foreign_programs.parser()
             asked = parser.parse_args(arguments)
-        with command_line.one_line_errors(asked):
-            print(foreign_programs.evaluate(parser.instantiate(asked)))
+        with command_line.one_line_errors(asked), joining.joined():
+            found = foreign_programs.evaluate(parser.instantiate(asked))
+            if joining.rank() == 0:
+                print(found)
         return
     with command_line.one_line_errors():
         options = command_line.parse_evaluation(arguments)
 
+    from pyro_vae import ranks
     from pyro_vae.runs import evaluation, files
     from pyro_vae.runs.report import report as as_text
     from pyro_vae.runs.reporting import run_page
     from pyro_vae.runs.run import Run
 
-    with command_line.one_line_errors(options, "- the same command continues where it stopped"):
+    stopped = "- the same command continues where it stopped"
+    with command_line.one_line_errors(options, stopped), joining.joined():
         plan = command_line.make_plan(options)
         run = Run.open(
             options.run,
@@ -94,10 +114,12 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
             num_samples=options.num_samples,
             num_examples=options.num_examples,
         )
-        result = evaluation.evaluate(run, plan)
-        files.write_evaluation(run, result)
-        run_page.write(run.folder)
-        print(as_text(run, result))
+        with ranks.together():
+            result = evaluation.evaluate(run, plan)
+        if ranks.is_first():
+            files.write_evaluation(run, result)
+            run_page.write(run.folder)
+            print(as_text(run, result))
 
 
 def compare(arguments: Sequence[str] | None = None) -> None:
@@ -169,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb in VERBS:
         sys.argv[0] = f"pyro-vae {verb}"  # the help shows it
         with command_line.one_line_errors():  # also while the verb imports what it needs
+            joining.check(verb)
             VERBS[verb](arguments[1:])
     elif verb == "--version":
         print(f"pyro-vae {version('pyro_vae')}")

@@ -223,6 +223,8 @@ def write_evaluation(run: Run, evaluation: Evaluation) -> None:
         checkpoint.write(run.folder / f"{name}.json", text.encode())
     for name in (*evaluation.results, *evaluation.diagnostics):
         unfinished_file(run, name).unlink(missing_ok=True)
+        for of_rank in (run.folder / UNFINISHED).glob(f"{name}.*of*.pt"):
+            of_rank.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it has files of another evaluation, or does not exist
         (run.folder / UNFINISHED).rmdir()
 

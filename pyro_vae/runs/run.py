@@ -11,7 +11,7 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae import checkpoint, training
+from pyro_vae import checkpoint, ranks, training
 from pyro_vae.bounds import Estimate
 from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
@@ -273,9 +273,13 @@ class Run:
             seed=self.options.seed,
             callbacks=self.callbacks(),
         )
+        ranks.wait_for_all()  # the first process has written the file
         self.load_best()
         seeds = self.options.data_seed, self.options.seed
-        ValidationScores.of(self.vae, self.validation, *seeds).save(self.folder)
+        with ranks.together():
+            scores = ValidationScores.of(self.vae, self.validation, *seeds)
+        if ranks.is_first():
+            scores.save(self.folder)
         return history
 
     def create(self) -> None:
@@ -295,6 +299,9 @@ class Run:
             )
         if self.options.init_from:
             self._start_from(Path(self.options.init_from))
+        ranks.wait_for_all()  # the others have seen that the folder does not exist
+        if not ranks.is_first():
+            return
         unfinished = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
         try:
             unfinished.mkdir(parents=True)
@@ -348,8 +355,9 @@ class Run:
                     f"{self.folder} has done already",
                     "epochs",
                 )
-        self.write_config()
-        self.form.save(self.folder)
+        if ranks.is_first():
+            self.write_config()
+            self.form.save(self.folder)
 
     def load_best(self) -> None:
         """Load the parameters of the best epoch into the VAE, and set it to evaluation mode.

@@ -123,7 +123,7 @@ class CompiledEngine(EagerEngine):
         super().load_state_dict(state)
         self._steps.clear()  # they hold the optimiser's old tensors
 
-    def _is_largest(self, x: Data, share: Share | None) -> bool:
+    def _is_largest(self, x: Data, share: Share | None = None) -> bool:
         """Return whether a batch has the layout of the largest one so far.
 
         This does not depend on where in the training an interrupted one was resumed, as long as
@@ -184,7 +184,8 @@ class CompiledEngine(EagerEngine):
         def update(sums: Tensor, factors: Tensor, *states: Tensor) -> Tensor:
             parts = iter(sums.split([*(p.numel() for p in there), 1]))
             gradients = [
-                next(parts).view_as(p) if has else None for p, has in zip(trained, used, strict=True)
+                next(parts).view_as(p) if has else None
+                for p, has in zip(trained, used, strict=True)
             ]
             valid = torch.ones((), dtype=torch.bool, device=sums.device)
             self._update(trained, gradients, valid, factors, states)

@@ -88,9 +88,7 @@ def add_up_gradients(loss: float, trained: Sequence[Tensor], share: Share) -> fl
     return total.item()
 
 
-def take_step(
-    engine: Engine, train: Tensor | Rows, places: Tensor, observe: Observe
-) -> float:
+def take_step(engine: Engine, train: Tensor | Rows, places: Tensor, observe: Observe) -> float:
     """Take a step on the examples at some places, each process on its share of them.
 
     Args:
@@ -141,4 +139,3 @@ def copy_buffers(engine: Engine) -> None:
     if ranks.size() > 1:
         buffers = [*engine.model.buffers(), *engine.guide.buffers()]
         ranks.copy_from_first(list(dict.fromkeys(buffers)))
-
