@@ -17,6 +17,7 @@ from pyro_vae.errors import InputError, ProcessLost
 LONGEST_WAIT = datetime.timedelta(hours=1)
 
 SHARED = ("train", "evaluate", "score", "encode", "reconstruct", "impute")  # verbs
+_is_joined = False
 
 
 def rank() -> int:
@@ -44,15 +45,15 @@ def check(verb: str) -> None:
 def speaks(error: BaseException) -> bool:
     """Return whether this process shows an error; it lets the first process speak first.
 
-    An error of all processes is shown once: when the first ends, torchrun ends the others. An error
-    of one process alone is shown by that one. That another one is lost is shown by the first two,
-    of which one is still there.
+    Errors before the processes join are those of all. Later, when the first one ends, torchrun ends
+    the others, so that an error of all is shown once, and that of one process alone by this one.
+    That another one is lost is shown by the first two, of which one is still there.
     """
     if isinstance(error, ProcessLost):
         return rank() < 2
-    if rank() > 0:
-        time.sleep(1)
-    return True
+    if rank() > 0 and _is_joined:
+        time.sleep(3)
+    return _is_joined or rank() == 0
 
 
 @contextlib.contextmanager
@@ -80,9 +81,12 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(here)
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    global _is_joined
+    _is_joined = True
     yield
     # After an error there is nobody to agree with: the process ends, and torchrun ends the others.
     dist.destroy_process_group()
+    _is_joined = False
 
 
 def going_on(arguments: Sequence[str], out: str | None) -> list[str]:
