@@ -120,7 +120,7 @@ def evaluations(keep: Path) -> dict[str, Tensor]:
 def main(folder: Path) -> None:
     torch.manual_seed(5)
     if "RANK" in os.environ:
-        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=180))
     found = {"bounds": evaluations(folder / "kept.pt"), "trainings": trainings(folder)}
     torch.save(found, folder / f"{ranks.number()}.pt")
 

@@ -73,7 +73,7 @@ class CompiledEngine(EagerEngine):
         # They are keyed by the observe function, the number of threads, and the parameters.
         self._steps: dict[Hashable, _Step] = {}
         self._layout: Hashable = None  # that of the largest batch so far
-        self._size = 0  # the number of elements in it
+        self._size = 0  # the number of elements in it, or of rows, if it is shared
         self._fell_back = False
 
     def step(self, x: Data, observe: Observe = unchanged, share: Share | None = None) -> float:
@@ -129,7 +129,8 @@ class CompiledEngine(EagerEngine):
         This does not depend on where in the training an interrupted one was resumed, as long as
         the batch size never falls.
         """
-        size = sum(tensor.numel() for tensor in tensors_in(x))
+        # All processes have to decide alike, also where their shares do not grow alike.
+        size = share.whole if share else sum(tensor.numel() for tensor in tensors_in(x))
         if self._layout is None or size > self._size:
             self._layout, self._size = (layout(x), share), size
             self._steps.clear()

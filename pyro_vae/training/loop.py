@@ -81,10 +81,11 @@ def fit(
         # One-time set-up must not consume an epoch's random numbers, so it is done here. Some
         # programs make their parameters now, for which a checkpoint has values.
         engine.evaluate_loss(observe(train[:batch_size]))
+    ranks.wait_for_all()  # the first process has written what it has to write before
     for callback in callbacks:
         callback.resume(training)
-    start_alike(engine)
     training.epoch = len(training.history)
+    start_alike(engine, training.epoch)
     bar = tqdm(
         total=None if epochs is None else max(epochs, training.epoch) * len(train),
         initial=training.epoch * len(train),

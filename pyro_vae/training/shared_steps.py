@@ -128,10 +128,26 @@ def check_batch_size(batch_size: int) -> None:
         )
 
 
-def start_alike(engine: Engine) -> None:
-    """Give all processes the parameters, the buffers and the optimiser's state of the first."""
-    if ranks.size() > 1:
-        ranks.copy_from_first(tensors_in(engine.state_dict()))
+def start_alike(engine: Engine, num_epochs: int) -> None:
+    """Give all processes the parameters, the buffers and the optimiser's state of the first.
+
+    Args:
+        engine: the engine.
+        num_epochs: the number of epochs that this process has found in a checkpoint.
+
+    Raises:
+        InputError: if the processes have not found the same checkpoint.
+    """
+    if ranks.size() == 1:
+        return
+    found = ranks.gathered(num_epochs)
+    if len(set(found)) > 1:
+        raise InputError(
+            f"the first process has found a checkpoint of {found[0]} epochs, and others have found "
+            f"one of {', '.join(map(str, sorted(set(found[1:]))))}: the folder has to be on a file "
+            "system that all machines share"
+        )
+    ranks.copy_from_first(tensors_in(engine.state_dict()))
 
 
 def copy_buffers(engine: Engine) -> None:
