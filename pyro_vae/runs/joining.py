@@ -80,7 +80,14 @@ def joined() -> Iterator[None]:
             )
         torch.cuda.set_device(here)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    # torchrun has one store for all attempts, and PyTorch would read the addresses of the processes
+    # of the last attempt in it (pytorch/pytorch#135712): each attempt has names of its own.
+    store, place, count = next(dist.rendezvous("env://", timeout=LONGEST_WAIT))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    own_names = dist.PrefixStore(f"pyro_vae attempt {attempt}", store)
+    dist.init_process_group(
+        backend, store=own_names, rank=place, world_size=count, timeout=LONGEST_WAIT
+    )
     global _is_joined
     _is_joined = True
     yield
