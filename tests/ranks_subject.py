@@ -123,6 +123,8 @@ def main(folder: Path) -> None:
         dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=180))
     found = {"bounds": evaluations(folder / "kept.pt"), "trainings": trainings(folder)}
     torch.save(found, folder / f"{ranks.number()}.pt")
+    if ranks.size() > 1:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

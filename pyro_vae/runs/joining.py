@@ -90,8 +90,12 @@ def joined() -> Iterator[None]:
     )
     global _is_joined
     _is_joined = True
-    yield
-    # After an error there is nobody to agree with: the process ends, and torchrun ends the others.
+    try:
+        yield
+    except BaseException:
+        if backend == "gloo":  # nccl would wait for the others, and torchrun ends them
+            dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
     _is_joined = False
 
