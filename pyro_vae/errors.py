@@ -22,7 +22,7 @@ class DivergenceError(ArithmeticError):
 
 
 class ProcessLost(ConnectionError):
-    """Another process of a group that works together has ended; see `pyro_vae.ranks`."""
+    """Another process of a group that works together has ended; see `programs.ranks`."""
 
 
 def check_range(name: str, value: float, low: float, high: float) -> float:

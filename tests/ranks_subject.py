@@ -16,10 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pyro_vae import VAE, bounds, likelihoods, posteriors, priors, ranks
+from pyro_vae import VAE, bounds, likelihoods, posteriors, priors
 from pyro_vae.kinds import Binary
 from pyro_vae.networks import MLP, Linear
 from pyro_vae.objectives import ELBO, IWAE, Objective, TargetKL
+from pyro_vae.programs import ranks
 from pyro_vae.runs import command_line, joining
 from pyro_vae.runs.applying.seeded_batches import BATCH, in_batches
 from pyro_vae.training import (

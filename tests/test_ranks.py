@@ -15,7 +15,8 @@ import pytest
 import ranks_subject
 import torch
 
-from pyro_vae import InputError, ranks
+from pyro_vae import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.runs import commands, joining
 from pyro_vae.training.shared_steps import check_batch_size
 

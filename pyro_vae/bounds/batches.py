@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pyro_vae import checkpoint, ranks
+from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.compiling import CannotCompile, Compiled
 from pyro_vae.programs.program_state import noise_key, state_hash

@@ -122,9 +122,10 @@ class Objective(pyro.infer.ELBO):
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the training loss, and add its gradients to those of the parameters."""
-        return self._backward(self.differentiable_loss(model, guide, *args, **kwargs))
+        return self.backward(self.differentiable_loss(model, guide, *args, **kwargs))
 
-    def _backward(self, loss: Tensor) -> float:
+    def backward(self, loss: Tensor) -> float:
+        """Add the gradients of a loss to those of the parameters, and return the loss."""
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
         return loss.item()

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae.errors import InputError
+from pyro_vae.programs.compiling import TorchDispatchMode
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
-from pyro_vae.ranks import Share
+from pyro_vae.programs.ranks import Share
 
 # The names of operations that draw. The values of the first argument are not used by `FILLS` and
 # `LIKE`; `BY_ELEMENT` take parameters of each element.

@@ -42,7 +42,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
 def _train(options: Namespace) -> None:
     """Train and evaluate as the options say; of several processes, the first writes and prints."""
-    from pyro_vae import ranks
+    from pyro_vae.programs import ranks
     from pyro_vae.runs import config, evaluation, files
     from pyro_vae.runs.report import report as as_text
     from pyro_vae.runs.reporting import run_page
@@ -96,7 +96,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors():
         options = command_line.parse_evaluation(arguments)
 
-    from pyro_vae import ranks
+    from pyro_vae.programs import ranks
     from pyro_vae.runs import evaluation, files
     from pyro_vae.runs.report import report as as_text
     from pyro_vae.runs.reporting import run_page

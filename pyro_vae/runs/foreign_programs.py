@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pyro_vae import bounds, checkpoint, diagnostics, ranks
+from pyro_vae import bounds, checkpoint, diagnostics
 from pyro_vae.bounds.estimates import table
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.bounds.results import Result
 from pyro_vae.errors import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.runs.parser import Parser, add_trust_code
 
 IN_NETCDF = 50  # examples in bounds.nc

@@ -11,11 +11,12 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae import checkpoint, ranks, training
+from pyro_vae import checkpoint, training
 from pyro_vae.bounds import Estimate
 from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
+from pyro_vae.programs import ranks
 from pyro_vae.runs import config, trainer
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.devices import find_device

@@ -99,7 +99,7 @@ def run(
         joining.joined(),
         _named_like_options(),
     ):
-        from pyro_vae import ranks
+        from pyro_vae.programs import ranks
 
         start = time.perf_counter()
         model = applying.load(options.run, options.device, trust_code=options.trust_code)

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae import diagnostics, ranks
+from pyro_vae import diagnostics
 from pyro_vae.data import Rows
 from pyro_vae.errors import DivergenceError, InputError, check_range
 from pyro_vae.objectives import ELBO, IWAE, Objective
+from pyro_vae.programs import ranks
 from pyro_vae.programs.parameters import OwnParameters
 from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.training.engine import Engine, Observe

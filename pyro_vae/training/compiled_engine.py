@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_vae import ranks
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
+from pyro_vae.programs import ranks
 from pyro_vae.programs.compiling import CannotCompile, Graph, layout, tensors_in
 from pyro_vae.programs.observed_values import ObservedValues
 from pyro_vae.programs.random_streams import preserve_rng_state
-from pyro_vae.ranks import Share
+from pyro_vae.programs.ranks import Share
 from pyro_vae.training.eager_engine import EagerEngine, Precision, Program
 from pyro_vae.training.engine import Data, Observe, as_arguments, unchanged
 from pyro_vae.training.optimizers import Optimizer, clipped

@@ -13,15 +13,15 @@ from pyro.infer.util import zero_grads
 from pyro.optim import PyroOptim
 from torch import Tensor
 
-from pyro_vae import ranks
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
+from pyro_vae.programs import ranks
 from pyro_vae.programs.compiling import tensors_in
 from pyro_vae.programs.observed_values import ObservedValues
 from pyro_vae.programs.parameters import OwnParameters, as_module, leaves
 from pyro_vae.programs.random_streams import preserve_rng_state
+from pyro_vae.programs.ranks import Share
 from pyro_vae.programs.training_mode import state_restored
-from pyro_vae.ranks import Share
 from pyro_vae.training.engine import Data, Observe, as_arguments, unchanged
 from pyro_vae.training.optimizers import Adam, Optimizer
 from pyro_vae.training.shared_steps import SharedNoise, add_up_gradients
@@ -97,6 +97,7 @@ class EagerEngine:
             self.model, self.guide, _SharedOptimizer(self), objective.loss, self._loss_and_grads
         )
         self._noise = SharedNoise()
+        self._draws = contextlib.ExitStack()  # the context in which a step draws noise
         self._looked = False
         self._validated_modes: set[bool] = set()
 
@@ -141,15 +142,21 @@ class EagerEngine:
             ObservedValues(),
             self._training_precision(x),
             self._noise.stream(key, share, self._like(x)),
-            self._noise.drawn(key, share),
+            self._draws,
         ):
+            self._draws.enter_context(self._noise.drawn(key, share))
             args, kwargs = as_arguments(observe(x))
             return self._svi.step(*args, **kwargs)
 
     def _loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the loss of the batch, and add its gradients to those of the parameters."""
-        loss = self.objective.loss_and_grads(model, guide, *args, **kwargs)
         share = ranks.current()
+        if share is None or self.objective.learns:
+            loss = self.objective.loss_and_grads(model, guide, *args, **kwargs)
+        else:
+            total = self.objective.differentiable_loss(model, guide, *args, **kwargs)
+            self._draws.close()  # the way back draws nothing, and looking for draws takes time
+            loss = self.objective.backward(total)
         if share is None:
             return loss
         self.update_trained()

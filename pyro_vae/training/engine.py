@@ -7,7 +7,7 @@ from torch import nn
 
 from pyro_vae.objectives import Objective
 from pyro_vae.programs.arguments import Arguments
-from pyro_vae.ranks import Share
+from pyro_vae.programs.ranks import Share
 
 Data = Any  # a tensor, tensors in tuples, lists and dictionaries, or `Arguments`
 Observe = Callable[[Data], Data]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_vae import ranks
 from pyro_vae.errors import InputError, check_range
+from pyro_vae.programs import ranks
 from pyro_vae.training.callbacks import Callback, Training, diagnose, enough_to_diagnose
 from pyro_vae.training.engine import Engine
 from pyro_vae.training.shared_steps import take_step

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pyro_vae import ranks
 from pyro_vae.data import Rows
 from pyro_vae.data.rows import batches as read_batches
 from pyro_vae.errors import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 from pyro_vae.training.callbacks import Callback, History, Training
 from pyro_vae.training.engine import Engine, Observe, unchanged

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyro_vae import checkpoint, ranks
+from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.training.callbacks import Callback, History, Training
 from pyro_vae.training.engine import Engine
 

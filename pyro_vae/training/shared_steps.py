@@ -11,12 +11,13 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pyro_vae import ranks
 from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
+from pyro_vae.kinds.random_bits import starting_at
+from pyro_vae.programs import ranks
 from pyro_vae.programs.compiling import tensors_in
+from pyro_vae.programs.ranks import Share
 from pyro_vae.programs.whole_batch_noise import Dims, WholeBatchNoise, find_dims, own_stream
-from pyro_vae.ranks import Share
 from pyro_vae.training.engine import Engine, Observe
 
 
@@ -47,7 +48,7 @@ class SharedNoise:
             yield
             return
         dims = self._dims[key, share.last - share.first]
-        with ranks.computing(share):
+        with ranks.computing(share), starting_at(share.first):
             if dims is None:
                 yield
                 return

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pyro_vae import ranks
 from pyro_vae.errors import InputError, check_range
+from pyro_vae.programs import ranks
 from pyro_vae.training.callbacks import Callback, Training, Validate
 
 UNITS = {"": 1, "s": 1, "min": 60, "h": 3600}  # in seconds

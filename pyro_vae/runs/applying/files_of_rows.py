@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pyro_vae import ranks
 from pyro_vae.bounds import Settings
 from pyro_vae.data.plain_rows import PlainRows, open_rows
 from pyro_vae.data.source import ReadOptions
@@ -25,6 +24,7 @@ from pyro_vae.data.understanding.given_kinds import ALL
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Incomplete, Pixels
 from pyro_vae.kinds.kind import rows_at_once
+from pyro_vae.programs import ranks
 from pyro_vae.programs.looking_once import looked_at_once
 from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.runs.applying.answers import Imputed

@@ -8,8 +8,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae import ranks
 from pyro_vae.errors import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 
 BATCH = 500  # rows that are encoded, decoded or drawn at once
