@@ -12,6 +12,7 @@
 - `sklearn.VAE` is all this as a scikit-learn estimator.
 - `semi_supervised` has VAEs with a class y that is known for some of the examples.
 - `compiling` turns a function in which Pyro programs run into a compiled function.
+- `ranks` lets several processes do one piece of work together.
 - `testing` has tests for your own parts.
 
 `svi` is the older name of `training`. All this is imported at its first use. `import pyro_vae`
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     )
     from pyro_vae import training as svi
     from pyro_vae.diagnostics import refinement
-    from pyro_vae.programs import compiling
+    from pyro_vae.programs import compiling, ranks
     from pyro_vae.runs.applying import load
     from pyro_vae.vae import VAE, Guide, Model
 
@@ -77,6 +78,7 @@ __all__ = [
     "posteriors",
     "prediction",
     "priors",
+    "ranks",
     "refinement",
     "runs",
     "semi_supervised",
@@ -88,6 +90,7 @@ __all__ = [
 
 _OTHER_PLACES = {
     "compiling": "pyro_vae.programs.compiling",
+    "ranks": "pyro_vae.programs.ranks",
     "refinement": "pyro_vae.diagnostics.refinement",
     "svi": "pyro_vae.training",
 }

@@ -1,4 +1,4 @@
-"""The two errors that a user can correct, and a check that raises one of them."""
+"""The errors that are shown in one line, and a check that raises one of them."""
 
 
 class InputError(ValueError):
@@ -19,6 +19,10 @@ class DivergenceError(ArithmeticError):
     """The training loss is not finite. The message names the step and the last checkpoint."""
 
     parameter = "lr"  # the argument to change, as in `InputError`
+
+
+class ProcessLost(ConnectionError):
+    """Another process of a group that works together has ended; see `programs.ranks`."""
 
 
 def check_range(name: str, value: float, low: float, high: float) -> float:

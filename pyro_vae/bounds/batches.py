@@ -1,5 +1,6 @@
 """Work on examples batch by batch: if it is interrupted, a later call continues it."""
 
+import math
 import sys
 import time
 import warnings
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.compiling import CannotCompile, Compiled
 from pyro_vae.programs.program_state import noise_key, state_hash
@@ -125,42 +127,69 @@ def in_batches(
             [arguments.args, arguments.kwargs, work_name, batch_size, seed, *depends_on]
         )
     )
-    parts = _read(keep, state) if keep is not None else []
     count = len(arguments)
+    num_batches = max(1, math.ceil(count / max(1, batch_size)))
+    place = (ranks.number(), ranks.size()) if ranks.shares_work() else (0, 1)
+    own = None if keep is None or place[1] == 1 else _own_file(keep, *place)
+    parts = _read(keep, state) | _read(own, state)
+    ranks_agree = ranks.gathered(sorted(parts)) if place[1] > 1 else [sorted(parts)]
+    todo = sorted(set(range(num_batches)).difference(*ranks_agree))[place[0] :: place[1]]
     bar = tqdm(
         total=units * max(1, count),
-        initial=units * sum(len(next(iter(part.values()))) for part in parts),
+        initial=units * sum(len(next(iter(part.values()))) for part in parts.values()),
         mininterval=0.1 if sys.stderr.isatty() else 10,
         unit=unit,
         unit_scale=True,
         desc=description or work_name,
         leave=None,  # below another bar it is removed at the end
-        disable=not progress,
+        disable=not progress or place[0] > 0,
     )
     validate = pyro.poutine.util.is_validation_enabled()
     saved = time.monotonic()
     with preserve_rng_state(arguments), bar:
         for number, batch in enumerate(arguments.split(batch_size)):
-            if number < len(parts):
+            if number not in todo:
                 continue
             torch.manual_seed(stream_seed(seed, number, noise))
             with pyro.validation_enabled(validate and number == 0):  # only the first is validated
-                part = work(batch, bar.update)
-            parts.append({name: value.cpu() for name, value in part.items()})
-            last = number == max(0, count - 1) // max(1, batch_size)
-            if keep is not None and (last or time.monotonic() - saved > 2):
-                keep.parent.mkdir(exist_ok=True)
-                checkpoint.save(keep, {"about": state, "parts": parts})
+                part = work(batch, lambda done: bar.update(done * place[1]))
+            parts[number] = {name: value.cpu() for name, value in part.items()}
+            if keep is not None and (number == todo[-1] or time.monotonic() - saved > 2):
+                _write(own or keep, state, parts)
                 saved = time.monotonic()
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    if place[1] > 1:
+        parts = {number: part for each in ranks.gathered(parts) for number, part in each.items()}
+        if keep is not None and place[0] == 0:
+            _write(keep, state, parts)
+            for rank in range(place[1]):
+                _own_file(keep, rank, place[1]).unlink(missing_ok=True)
+    ordered = [parts[number] for number in range(num_batches)]
+    return {name: torch.cat([part[name] for part in ordered]) for name in ordered[0]}
 
 
-def _read(keep: Path, state: str) -> list[Results]:
+def _own_file(keep: Path, rank: int, ranks_in_all: int) -> Path:
+    """Return the file for the results that one of several ranks has so far."""
+    return keep.with_name(f"{keep.stem}.{rank}of{ranks_in_all}{keep.suffix}")
+
+
+def _write(keep: Path, state: str, parts: dict[int, Results]) -> None:
+    """Write results by the numbers of their batches."""
+    keep.parent.mkdir(exist_ok=True)
+    numbers = sorted(parts)
+    content = {"about": state, "numbers": numbers, "parts": [parts[each] for each in numbers]}
+    checkpoint.save(keep, content)
+
+
+def _read(keep: Path | None, state: str) -> dict[int, Results]:
     """Return the results of an interrupted call with the same state; none if there are none."""
-    if not keep.exists():
-        return []
+    if keep is None or not keep.exists():
+        return {}
     try:
         content = checkpoint.load(keep)
-        return list(content["parts"]) if content["about"] == state else []
-    except (InputError, KeyError, TypeError):
-        return []  # the file is damaged, or is not one of ours
+        if content["about"] != state:
+            return {}
+        parts = list(content["parts"])
+        # Files of older versions have no numbers: their batches are the first ones.
+        return dict(zip(content.get("numbers", range(len(parts))), parts, strict=True))
+    except (InputError, KeyError, TypeError, ValueError):
+        return {}  # the file is damaged, or is not one of ours

@@ -119,14 +119,15 @@ class Stream:
             log S - K log K + (K - 1) log(K - 1) - (K - 1) / K sum_k log(1 - p_k).
 
         Weights that are not stored have p <= 1/200. For them -log(1 - p) is replaced by
-        p + p^2 / 2: the error is the sum of p^3 / 3, at most 1e-5 nats.
+        p + p^2 / 2: the error is the sum of p^3 / 3, at most 1e-5 nats. If a single weight is not
+        zero, the estimate is infinite.
         """
         k = self.num_samples
-        share = (self._largest() - self.log_sum).exp().clamp(max=1 - 1e-15)
+        share = (self._largest() - self.log_sum).exp()
         squares = (self.log_sum_of_squares - 2 * self.log_sum).exp()
         not_stored = (1 - share.sum(0)).clamp(min=0)
         not_stored = not_stored + (squares - share.square().sum(0)).clamp(min=0) / 2
-        terms = not_stored - torch.log1p(-share).sum(0)
+        terms = not_stored - self._log_rest(share).sum(0)
         return self.log_sum - k * math.log(k) + (k - 1) * (math.log(k - 1) + terms / k)
 
     def jackknife_variances(self) -> tuple[Tensor, Tensor]:
@@ -142,9 +143,7 @@ class Stream:
         """
         k, largest, elbo = self.num_samples, self._largest(), self.elbo.mean()
         share = (largest - self.log_sum).exp()
-        logs = torch.log1p(-share.clamp(max=1))
-        if len(largest) > 1:  # the share may be 1 up to rounding: use the sum of the other weights
-            logs[0] = torch.maximum(logs[0], largest[1:].logsumexp(0) - self.log_sum)
+        logs = self._log_rest(share)
         p2 = (self.log_sum_of_squares - 2 * self.log_sum).exp()
         p2 = (p2 - share.square().sum(0)).clamp(min=0)  # of those that are not stored
         not_stored = (1 - share.sum(0)).clamp(min=0)
@@ -198,6 +197,16 @@ class Stream:
         # In simulations the jackknife's variance was up to 2.8 times that of IWAE_K.
         results["jackknife_limit"] = first_order + 3 * (limit - first_order)
         return results
+
+    def _log_rest(self, share: Tensor) -> Tensor:
+        """Return log(1 - p) for the shares of the stored weights.
+
+        The largest share may be 1 up to rounding: then the other weights are added up.
+        """
+        logs = torch.log1p(-share.clamp(max=1))
+        if len(share) > 1:
+            logs[0] = torch.maximum(logs[0], self._largest()[1:].logsumexp(0) - self.log_sum)
+        return logs
 
     def _largest(self) -> Tensor:
         assert self.largest is not None, "draws have to be added before results are read"

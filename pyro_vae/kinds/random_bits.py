@@ -1,9 +1,24 @@
 """Random binary pixels with exact probabilities, fast in compiled code: SplitMix64."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+_first_row = 0  # the place in its batch of the first row that is drawn for
+
+
+@contextlib.contextmanager
+def starting_at(row: int) -> Iterator[None]:
+    """Draw the bits of the rows of a batch from one row on, in a process that has only these."""
+    global _first_row
+    before, _first_row = _first_row, row
+    try:
+        yield
+    finally:
+        _first_row = before
 
 
 def draw_bits(stored: Tensor, largest: int, generator: torch.Generator | None) -> Tensor:
@@ -42,7 +57,8 @@ def _random_words(
     the generator would draw them one after the other.
     """
     seed = torch.randint(-(2**63), 2**63 - 1, (1,), generator=generator, device=device)
-    count = torch.arange(1, rows * columns + 1, device=device).view(rows, columns)
+    first = 1 + _first_row * columns
+    count = torch.arange(first, first + rows * columns, device=device).view(rows, columns)
     # SplitMix64 computes seed' + count * gamma. Here seed' is seed * gamma, which is as random.
     state = (seed + count) * (0x9E3779B97F4A7C15 - 2**64)
     state = (state ^ (state >> 30 & 2**34 - 1)) * (0xBF58476D1CE4E5B9 - 2**64)

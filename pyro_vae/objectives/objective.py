@@ -123,9 +123,10 @@ class Objective(pyro.infer.ELBO):
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the training loss, and add its gradients to those of the parameters."""
-        return self._backward(self.differentiable_loss(model, guide, *args, **kwargs))
+        return self.backward(self.differentiable_loss(model, guide, *args, **kwargs))
 
-    def _backward(self, loss: Tensor) -> float:
+    def backward(self, loss: Tensor) -> float:
+        """Add the gradients of a loss to those of the parameters, and return the loss."""
         # If it is not finite, the parameters stay as they are, to see why. On a GPU that would take
         # time in every step: the gradients would wait for the loss.
         self.is_finite = loss.device.type != "cpu" or math.isfinite(loss.item())

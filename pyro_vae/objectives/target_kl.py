@@ -8,6 +8,7 @@ from torch import Tensor
 from pyro_vae import bounds
 from pyro_vae.errors import check_range
 from pyro_vae.objectives.objective import Objective
+from pyro_vae.programs import ranks
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.traces import Program
 
@@ -61,7 +62,8 @@ class TargetKL(Objective):
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the training loss, add its gradients to the parameters', and move the weight."""
         loss, kl = self._loss_and_kl(model, guide, Arguments(*args, **kwargs))
-        value = self._backward(loss)
+        value = self.backward(loss)
+        kl = ranks.mean_over_batch(kl)
         excess = (kl / self.target - 1).clamp(-1, 1).nan_to_num(0.0)
         self.kl_weight.mul_((self.rate * excess).exp().to(self.kl_weight)).clamp_(1e-6, 1e6)
         return value

@@ -18,6 +18,8 @@
 | `program_state` | hashes of programs and of all that they depend on |
 | `training_mode` | the modules in programs: training mode and buffers |
 | `random_streams` | seeds of independent noise; the global random state is restored |
+| `ranks` | several processes that do one piece of work together |
+| `whole_batch_noise` | the noise of a whole batch, in a process that has some of its rows only |
 | `compiling` | a function in which programs run -> one compiled graph |
 | `decompositions` | operations, rewritten so that the compiled code is faster on a CPU |
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.runs import trust
+from pyro_vae.runs import joining, trust
 from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
 from pyro_vae.runs.plan import Plan
 
@@ -210,7 +210,8 @@ def one_line_errors(
         message = " ".join(str(raised).split())
         if isinstance(raised, OSError) and raised.errno in NO_SPACE:
             message = f"{message} {_text(if_interrupted)}".rstrip()
-        print(f"error: {message}{_option_to_change(raised, message, options)}", file=sys.stderr)
+        if joining.speaks(error):
+            print(f"error: {message}{_option_to_change(raised, message, options)}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or re.search("allocate|out of memory", str(error))):

@@ -12,7 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyro_vae.runs import command_line, malloc, verbs_on_models, verbs_on_rows
+from jsonargparse import Namespace
+
+from pyro_vae.runs import command_line, joining, malloc, verbs_on_models, verbs_on_rows
 
 if TYPE_CHECKING:
     from pyro_vae.runs.plan import Plan
@@ -37,50 +39,73 @@ def train(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     with command_line.one_line_errors():
         options = command_line.parse_training(arguments)
-
-    from pyro_vae.runs import config, files
-    from pyro_vae.runs.applying.held_folder import held
-    from pyro_vae.runs.run import Run
+        again = joining.going_on(arguments, options.out)
+        if again != arguments:
+            options = command_line.parse_training(again)
 
     started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = Path(options.data).stem
     folder = Path(options.resume or options.out or f"runs/{name}-{started}")
 
     def to_continue() -> str:
+        from pyro_vae.runs import config
+
         if not folder.exists():
             return "- nothing was written: the same command begins again"
         trust = f" --{config.TRUST}" if config.needs_trust(options) else ""
         return f"- continue with: pyro-vae train --resume {folder}{trust}"
 
-    with command_line.one_line_errors(options, to_continue), contextlib.ExitStack() as locks:
-        if options.resume:
+    with command_line.one_line_errors(options, to_continue), joining.joined():
+        from pyro_vae.programs import ranks
+
+        folder = ranks.from_first(folder)
+        _train(folder, options)
+
+
+def _train(folder: Path, options: Namespace) -> None:
+    """Train and evaluate as the options say; of several processes, the first writes and prints."""
+    from pyro_vae.programs import ranks
+    from pyro_vae.runs import files
+    from pyro_vae.runs.applying.held_folder import held
+    from pyro_vae.runs.run import Run
+
+    with contextlib.ExitStack() as locks:
+        if options.resume and ranks.is_first():
             locks.enter_context(held(folder, folder, None))
         run = Run.build(folder, options)
         if options.resume:
             run.resume()
         else:
             run.create()
-            locks.enter_context(held(folder, folder))
-        print(run, file=sys.stderr)
+            if ranks.is_first():
+                locks.enter_context(held(folder, folder))
+        if ranks.is_first():
+            print(run, file=sys.stderr)
         history = run.fit()
-        files.write_training(run, history)
-        print(_measure(run))
+        if ranks.is_first():
+            files.write_training(run, history)
+        _measure(run)
         if run.warning:
             sys.exit(WILD)
 
 
-def _measure(run: "Run", plan: "Plan | None" = None) -> str:
-    """Evaluate a run, which one process at a time does; write the results, and return them."""
+def _measure(run: "Run", plan: "Plan | None" = None) -> None:
+    """Evaluate a run, which one group of processes at a time does; write and print the results."""
+    from pyro_vae.programs import ranks
     from pyro_vae.runs import evaluation, files, results_folder
     from pyro_vae.runs.applying.held_folder import held
     from pyro_vae.runs.model_diagnostics import UNFINISHED
     from pyro_vae.runs.report import report as as_text
 
-    with held(run.folder / UNFINISHED, run.folder, None):
-        results_folder.settle(run.folder)
-        result = evaluation.evaluate(run, plan)
-        place = files.write_evaluation(run, result)
-    return as_text(run, result, place)
+    with contextlib.ExitStack() as locks:
+        if ranks.is_first():
+            locks.enter_context(held(run.folder / UNFINISHED, run.folder, None))
+            results_folder.settle(run.folder)
+        with ranks.together():
+            result = evaluation.evaluate(run, plan)
+        if ranks.is_first():
+            place = files.write_evaluation(run, result)
+            print(as_text(run, result, place))
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
@@ -97,15 +122,18 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
         with command_line.one_line_errors():
             parser = foreign_programs.parser()
             asked = parser.parse_args(arguments)
-        with command_line.one_line_errors(asked):
-            print(foreign_programs.evaluate(parser.instantiate(asked)))
+        with command_line.one_line_errors(asked), joining.joined():
+            found = foreign_programs.evaluate(parser.instantiate(asked))
+            if joining.rank() == 0:
+                print(found)
         return
     with command_line.one_line_errors():
         options = command_line.parse_evaluation(arguments)
 
     from pyro_vae.runs.run import Run
 
-    with command_line.one_line_errors(options, "- the same command continues where it stopped"):
+    stopped = "- the same command continues where it stopped"
+    with command_line.one_line_errors(options, stopped), joining.joined():
         plan = command_line.make_plan(options)
         run = Run.open(
             options.run,
@@ -116,7 +144,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
             num_samples=options.num_samples,
             num_examples=options.num_examples,
         )
-        print(_measure(run, plan))
+        _measure(run, plan)
 
 
 def compare(arguments: Sequence[str] | None = None) -> None:
@@ -193,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb in VERBS:
         sys.argv[0] = f"pyro-vae {verb}"  # the help shows it
         with command_line.one_line_errors():  # also while the verb imports what it needs
+            joining.check(verb)
             VERBS[verb](arguments[1:])
     elif verb == "--version":
         print(f"pyro-vae {version('pyro_vae')}")

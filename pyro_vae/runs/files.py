@@ -240,6 +240,8 @@ def write_evaluation(run: Run, evaluation: Evaluation) -> Path:
     place = results_folder.put(run.folder, folder, asked, owned)
     for name in (*evaluation.results, *evaluation.diagnostics):
         unfinished_file(run, name).unlink(missing_ok=True)
+        for of_rank in (run.folder / UNFINISHED).glob(f"{name}.*of*.pt"):
+            of_rank.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it has files of another evaluation, or does not exist
         (run.folder / UNFINISHED).rmdir()
     return place

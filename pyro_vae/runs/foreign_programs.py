@@ -18,6 +18,7 @@ from pyro_vae.bounds.estimates import table
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.bounds.results import Result
 from pyro_vae.errors import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.runs.parser import Parser, add_trust_code
 
 IN_NETCDF = 50  # examples in bounds.nc
@@ -78,11 +79,12 @@ def evaluate(options: Any) -> str:
         if isinstance(program, torch.nn.Module):
             program.eval()
     asked = {"plate": options.plate, "seed": options.seed, "progress": True}
-    found: dict[str, Result] = {
-        "iwae": bounds.evaluate(model, guide, x, options.num_samples, **asked)
-    }
-    if options.method == "ais":
-        found["ais"] = bounds.anneal(model, guide, x, options.ais, **asked)
+    with ranks.together():
+        found: dict[str, Result] = {
+            "iwae": bounds.evaluate(model, guide, x, options.num_samples, **asked)
+        }
+        if options.method == "ais":
+            found["ais"] = bounds.anneal(model, guide, x, options.ais, **asked)
     sections = [
         f"{name.upper()}:\n\n{table(result.rows())}\n\n{result.verdict}"
         for name, result in found.items()
@@ -97,6 +99,10 @@ def evaluate(options: Any) -> str:
     except InputError as error:
         sections.append(f"The latent code is not diagnosed: {error}")
     folder = Path(options.out)
+    sections.append(f"All results are in {folder}: bounds.*")
+    shown = "\n" + "\n\n".join(sections)
+    if not ranks.is_first():
+        return shown
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     checkpoint.write(folder / "bounds.json", text.encode())
@@ -106,8 +112,7 @@ def evaluate(options: Any) -> str:
             model, guide, first, options.draws, seed=options.seed, plate=options.plate
         )
         save(data, folder / "bounds.nc")
-    sections.append(f"All results are in {folder}: bounds.*")
-    return "\n" + "\n\n".join(sections)
+    return shown
 
 
 def _make(name: str) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from pyro_vae.bounds import Estimate
 from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
+from pyro_vae.programs import ranks
 from pyro_vae.runs import config, trainer
 from pyro_vae.runs.command_line import CHANGEABLE
 from pyro_vae.runs.data_form import DataForm
@@ -286,9 +287,13 @@ class Run:
             seed=self.options.seed,
             callbacks=self.callbacks(),
         )
+        ranks.wait_for_all()  # the first process has written the file
         self.load_best()
         seeds = self.options.data_seed, self.options.seed
-        ValidationScores.of(self.vae, self.validation, *seeds).save(self.folder)
+        with ranks.together():
+            scores = ValidationScores.of(self.vae, self.validation, *seeds)
+        if ranks.is_first():
+            scores.save(self.folder)
         return history
 
     def create(self) -> None:
@@ -309,6 +314,9 @@ class Run:
             raise exists
         if self.options.init_from:
             self._start_from(Path(self.options.init_from))
+        ranks.wait_for_all()  # the others have seen that the folder does not exist
+        if not ranks.is_first():
+            return
         unfinished = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
         try:
             unfinished.mkdir(parents=True)
@@ -376,8 +384,9 @@ class Run:
                 )
             if resumed.note:
                 self.notes = (*self.notes, resumed.note)
-        self.write_config()
-        self.form.save(self.folder)
+        if ranks.is_first():
+            self.write_config()
+            self.form.save(self.folder)
 
     def load_best(self) -> None:
         """Load the parameters of the best epoch into the VAE, and set it to evaluation mode.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 from jsonargparse import Namespace
 
 from pyro_vae.errors import InputError
-from pyro_vae.runs import command_line, malloc
+from pyro_vae.runs import command_line, joining, malloc
 from pyro_vae.runs.parser import Parser, add_trust_code
 
 if TYPE_CHECKING:
@@ -95,12 +95,18 @@ def run(
         to_continue += ": the same command continues"
     with (
         command_line.one_line_errors(options, to_continue),
+        joining.joined(),
         _named_like_options(),
     ):
+        from pyro_vae.programs import ranks
+
         start = time.perf_counter()
         model = applying.load(options.run, options.device, trust_code=options.trust_code)
         how: How = {"overwrite": options.overwrite, "progress": sys.stderr.isatty()}
-        written = work(model, options, how)
+        with ranks.together():
+            written = work(model, options, how)
+        if not ranks.is_first():
+            return
         seconds = time.perf_counter() - start
         for note in written.notes:
             print(f"note: {note}", file=sys.stderr)

@@ -15,6 +15,7 @@ from pyro_vae import diagnostics
 from pyro_vae.data import Rows
 from pyro_vae.errors import DivergenceError, InputError, check_range
 from pyro_vae.objectives import ELBO, IWAE, Objective
+from pyro_vae.programs import ranks
 from pyro_vae.programs.parameters import OwnParameters
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 from pyro_vae.training.divergence import explain
@@ -209,7 +210,7 @@ class Validate(Callback):
 
     def _estimate(self, training: Training) -> float:
         torch.manual_seed(stream_seed(training.seed, 0))
-        return -self._loss(training.engine) / len(self.validation)
+        return ranks.from_first(-self._loss(training.engine) / len(self.validation))
 
     def _loss(self, engine: Engine) -> float:
         """Return the negative of the bound, summed over the examples."""

@@ -1,7 +1,7 @@
 """The engine that takes each step as one compiled graph."""
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,18 +9,25 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
+from pyro_vae.programs import ranks
 from pyro_vae.programs.compiling import CannotCompile, Graph, layout, tensors_in
 from pyro_vae.programs.observed_values import ObservedValues
 from pyro_vae.programs.random_streams import preserve_rng_state
+from pyro_vae.programs.ranks import Share
 from pyro_vae.training.eager_engine import EagerEngine, Precision, Program
 from pyro_vae.training.engine import Data, Observe, as_arguments, unchanged
 from pyro_vae.training.optimizers import Optimizer, clipped
 
 
 class _Step(NamedTuple):
-    """A compiled step."""
+    """A compiled step.
+
+    If several processes take it together, it is two graphs: the first has the loss and the
+    gradients, which are added up over the processes, and `update` has the optimiser.
+    """
 
     graph: Graph
+    update: Graph | None
     states: list[Tensor]  # the tensors of the optimiser's state that it writes to
     like: Tensor  # one of the parameters
     sentences: list[str]  # what to say of each observed site with values outside the support
@@ -66,10 +73,10 @@ class CompiledEngine(EagerEngine):
         # They are keyed by the observe function, the number of threads, and the parameters.
         self._steps: dict[Hashable, _Step] = {}
         self._layout: Hashable = None  # that of the largest batch so far
-        self._size = 0  # the number of elements in it
+        self._size = 0  # the number of elements in it, or of rows, if it is shared
         self._fell_back = False
 
-    def step(self, x: Data, observe: Observe = unchanged) -> float:
+    def step(self, x: Data, observe: Observe = unchanged, share: Share | None = None) -> float:
         """Take a gradient step; see `EagerEngine`.
 
         Raises:
@@ -77,22 +84,30 @@ class CompiledEngine(EagerEngine):
                 false.
         """
         try:
-            if self._fell_back or self.objective.learns or not self._is_largest(x):
-                return super().step(x, observe)
+            if self._fell_back or self.objective.learns or not self._is_largest(x, share):
+                return super().step(x, observe, share)
             tensors, key = tensors_in(x), self._key(observe)
             if key not in self._steps:
                 with preserve_rng_state(next(iter(tensors), None)):
                     self.check(observe(x))  # runs Pyro's checks: tracing skips them
                 trained = self._trained_now()
                 if not trained:
-                    return super().step(x, observe)
+                    return super().step(x, observe, share)
                 key = self._key(observe)
-                self._steps[key] = self._compile(x, trained, observe)
+                self._steps[key] = self._compile(x, trained, observe, share)
             step = self._steps[key]
             factors = self._factors(step.states, step.like)
-            loss, valid, inside = step.graph((*tensors, factors, *step.states))
+            if step.update is None:
+                loss, valid, inside = step.graph((*tensors, factors, *step.states))
+            else:
+                with self._noise.stream(observe, share, step.like):
+                    sums, valid, inside = step.graph(tensors)
             if not (valid or inside.all()):
                 raise InputError(step.sentences[inside.tolist().index(False)])
+            if step.update is not None:
+                ranks.add_up([sums])
+                step.update((sums, factors, *step.states))
+                loss = sums[-1]
             return loss.item()
         except CannotCompile as error:
             if not self.fall_back:
@@ -101,7 +116,7 @@ class CompiledEngine(EagerEngine):
                 ) from error
             warnings.warn(f"the eager engine is used instead: {error}", stacklevel=2)
             self._fell_back = True
-            return super().step(x, observe)
+            return super().step(x, observe, share)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of `EagerEngine`, and the size of the largest batch so far."""
@@ -113,17 +128,18 @@ class CompiledEngine(EagerEngine):
         self._steps.clear()  # they hold the optimiser's old tensors
         self._layout, self._size = None, state.get("largest_batch", 0)
 
-    def _is_largest(self, x: Data) -> bool:
+    def _is_largest(self, x: Data, share: Share | None = None) -> bool:
         """Return whether a batch has the layout of the largest one so far.
 
         This does not depend on where in the training an interrupted one was resumed: a checkpoint
         holds that size.
         """
-        size = sum(tensor.numel() for tensor in tensors_in(x))
+        # All processes have to decide alike, also where their shares do not grow alike.
+        size = share.whole if share else sum(tensor.numel() for tensor in tensors_in(x))
         if size > self._size or (self._layout is None and size == self._size):
-            self._layout, self._size = layout(x), size
+            self._layout, self._size = (layout(x), share), size
             self._steps.clear()
-        return self._layout == layout(x)
+        return self._layout == (layout(x), share)
 
     def _trained_now(self) -> list[Tensor]:
         """Return the parameters that a step changes: callbacks hold others fixed."""
@@ -136,50 +152,94 @@ class CompiledEngine(EagerEngine):
             return None
         return observe, torch.get_num_threads(), *map(id, self._trained_now())
 
-    def _compile(self, x: Data, trained: list[Tensor], observe: Observe) -> "_Step":
+    def _compile(
+        self, x: Data, trained: list[Tensor], observe: Observe, share: Share | None
+    ) -> "_Step":
         """Return the compiled step."""
         states = [state for parameter in trained for state in self._state_of(parameter)]
         factors = self._factors(states, trained[0])
         values = ObservedValues(refuse=False)
-        with self._running(training=True):
-            graph = Graph(self._step_function(trained, observe, values), x, factors, *states)
-        return _Step(graph, states, trained[0], values.sentences)
+        key = self._look_at_noise(x, observe, share)
 
-    def _step_function(
-        self, trained: list[Tensor], observe: Observe, values: ObservedValues
-    ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-        """Return a step as a function of examples, `_factors`, and the optimiser's state.
+        def loss_and_gradients(x: Data) -> tuple[Tensor, Sequence[Any], Tensor, Tensor]:
+            """Return whether the loss is finite and observed values are in their supports, too.
 
-        It returns the loss; whether it is finite, and all observed values are in their supports;
-        and the latter for each site. If not, parameters and the optimiser's state stay as they are.
-        """
-
-        def step(x: Data, factors: Tensor, *states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            with values, self._training_precision(x):
+            The latter is returned for each site last.
+            """
+            with self._noise.drawn(key, share), values, self._training_precision(x):
                 args, kwargs = as_arguments(observe(x))
                 loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
             if self.parameters.changed:
                 raise CannotCompile("its parameters are not the same in all steps")
             inside = torch.stack(values.inside) if values.inside else factors.new_ones(1).bool()
             valid = inside.all() & loss.isfinite()
-            gradients: Sequence[Any] = torch.autograd.grad(loss, trained, allow_unused=True)
-            with torch.no_grad():
-                if self.clip_norm is not None:
-                    gradients = clipped(gradients, self.clip_norm)
-                groups = zip(*[iter(states)] * self._per_parameter, strict=True)
-                for parameter, gradient, numbers, (count, *moments) in zip(
-                    trained, gradients, factors, groups, strict=True
-                ):
-                    if gradient is None:
-                        continue
-                    change, new = self.settings.update(parameter, gradient, moments, numbers)
-                    count.add_(valid)
-                    for moment, value in zip(moments, new, strict=True):
-                        moment.copy_(torch.where(valid, value, moment))
-                    parameter.sub_(torch.where(valid, change, 0.0))
+            gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+            return loss, gradients, valid, inside
+
+        def step(x: Data, factors: Tensor, *states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            loss, gradients, valid, inside = loss_and_gradients(x)
+            self._update(trained, gradients, valid, factors, states)
             return loss, valid, inside
 
-        return step
+        used: list[bool] = []  # whether each parameter has a gradient
+
+        def flat_gradients(x: Data) -> tuple[Tensor, Tensor, Tensor]:
+            assert share is not None
+            loss, gradients, valid, inside = loss_and_gradients(x)
+            used[:] = [each is not None for each in gradients]
+            flat = [each.reshape(-1) for each in gradients if each is not None]
+            return torch.cat([*flat, loss.reshape(1)]) * share.counts, valid, inside
+
+        def update(sums: Tensor, factors: Tensor, *states: Tensor) -> Tensor:
+            parts = iter(sums.split([*(p.numel() for p in there), 1]))
+            gradients = [
+                next(parts).view_as(p) if has else None
+                for p, has in zip(trained, used, strict=True)
+            ]
+            self._update(trained, gradients, sums[-1].isfinite(), factors, states)
+            return sums[-1]
+
+        with self._running(training=True):
+            if share is None:
+                whole = Graph(step, x, factors, *states)
+                return _Step(whole, None, states, trained[0], values.sentences)
+            first = Graph(flat_gradients, x)
+        there = [parameter for parameter, has in zip(trained, used, strict=True) if has]
+        like = torch.cat([each.detach().reshape(-1) for each in [*there, trained[0].flatten()[:1]]])
+        second = Graph(update, like, factors, *states)
+        return _Step(first, second, states, trained[0], values.sentences)
+
+    def _update(
+        self,
+        trained: list[Tensor],
+        gradients: Sequence[Any],
+        valid: Tensor,
+        factors: Tensor,
+        states: Sequence[Tensor],
+    ) -> None:
+        """Update the parameters and the optimiser's state, unless an observed value is not valid.
+
+        Args:
+            trained: the parameters.
+            gradients: a tensor for each, or None.
+            valid: whether all observed values are in their supports.
+            factors: what `_factors` returned.
+            states: the optimiser's states of the parameters, one after the other.
+        """
+        with torch.no_grad():
+            if self.clip_norm is not None:
+                gradients = clipped(gradients, self.clip_norm)
+            groups = zip(*[iter(states)] * self._per_parameter, strict=True)
+            for parameter, gradient, numbers, (count, *moments) in zip(
+                trained, gradients, factors, groups, strict=True
+            ):
+                if gradient is None:
+                    continue
+                change, new = self.settings.update(parameter, gradient, moments, numbers)
+                count.add_(valid)
+                for moment, value in zip(moments, new, strict=True):
+                    moment.copy_(torch.where(valid, value, moment))
+                parameter.sub_(torch.where(valid, change, 0.0))
 
     def _factors(self, states: list[Tensor], like: Tensor) -> Tensor:
         """Return the factors of the next step of each parameter; see `Optimizer.factors`.

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Literal
 
 import pyro
@@ -15,13 +15,16 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
+from pyro_vae.programs import ranks
 from pyro_vae.programs.compiling import tensors_in
 from pyro_vae.programs.observed_values import ObservedValues
 from pyro_vae.programs.parameters import OwnParameters, as_module, leaves
 from pyro_vae.programs.random_streams import preserve_rng_state
+from pyro_vae.programs.ranks import Share
 from pyro_vae.programs.training_mode import state_restored
 from pyro_vae.training.engine import Data, Observe, as_arguments, unchanged
 from pyro_vae.training.optimizers import Adam, Optimizer
+from pyro_vae.training.shared_steps import SharedNoise, add_up_gradients
 
 Precision = Literal["float32", "bfloat16"]
 Program = Callable[..., Any]
@@ -92,7 +95,11 @@ class EagerEngine:
         self.settings = optimizer or Adam()
         self.optimizer = self.settings.of([{"params": self._to_train({})}], lr)
         self.optimizer.zero_grad()  # gradients of other work are not part of the first step
-        self._svi = SVI(self.model, self.guide, _SharedOptimizer(self), loss=objective)
+        self._svi = SVI(
+            self.model, self.guide, _SharedOptimizer(self), objective.loss, self._loss_and_grads
+        )
+        self._noise = SharedNoise()
+        self._draws = contextlib.ExitStack()  # the context in which a step draws noise
         self._looked = False
         self._validated_modes: set[bool] = set()
 
@@ -110,13 +117,15 @@ class EagerEngine:
     def lr(self, lr: float) -> None:
         self.optimizer.param_groups[0]["lr"] = lr
 
-    def step(self, x: Data, observe: Observe = unchanged) -> float:
+    def step(self, x: Data, observe: Observe = unchanged, share: Share | None = None) -> float:
         """Take a gradient step.
 
         Args:
             x: a batch of stored examples, a tensor of shape [batch, *event], or a nest of tensors;
                 a tuple holds the positional arguments of the programs.
             observe: a function that turns stored examples into what the likelihood sees.
+            share: which rows of a batch x is, if several processes take the step together; x is
+                a tensor then.
 
         Returns:
             The objective before the step, summed over the batch, in nats.
@@ -129,9 +138,53 @@ class EagerEngine:
         if not self._looked:
             with preserve_rng_state(next(iter(tensors_in(x)), None)):
                 self._look(observe(x))
-        with self._running(training=True), ObservedValues(), self._training_precision(x):
+        key = self._look_at_noise(x, observe, share)
+        with (
+            self._running(training=True),
+            ObservedValues(),
+            self._training_precision(x),
+            self._noise.stream(key, share, self._like(x)),
+            self._draws,
+        ):
+            self._draws.enter_context(self._noise.drawn(key, share))
             args, kwargs = as_arguments(observe(x))
             return self._svi.step(*args, **kwargs)
+
+    def _loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Return the loss of the batch, and add its gradients to those of the parameters."""
+        share = ranks.current()
+        if share is None or self.objective.learns:
+            loss = self.objective.loss_and_grads(model, guide, *args, **kwargs)
+        else:
+            total = self.objective.differentiable_loss(model, guide, *args, **kwargs)
+            self._draws.close()  # the way back draws nothing, and looking for draws takes time
+            loss = self.objective.backward(total)
+        if share is None:
+            return loss
+        self.update_trained()
+        return add_up_gradients(loss, self.trained, share)
+
+    def _look_at_noise(self, x: Data, observe: Observe, share: Share | None) -> Hashable:
+        """Find out what noise a step draws, if several processes take it, and return its key."""
+        if share is None:
+            return None
+
+        def run(batch: Tensor) -> None:
+            with (
+                state_restored(self.model, self.guide),
+                self._running(training=True),
+                ObservedValues(),
+                self._training_precision(batch),
+            ):
+                args, kwargs = as_arguments(observe(batch))
+                self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
+
+        self._noise.look(observe, run, x)
+        return observe
+
+    def _like(self, x: Data) -> Tensor:
+        """Return a tensor on the device of the programs."""
+        return next(iter([*self.trained, *tensors_in(x), torch.empty(0)]))
 
     def evaluate_loss(self, x: Data) -> float:
         """Estimate the negative of the objective's bound on log p(x).
@@ -233,7 +286,7 @@ class EagerEngine:
 
     def _training_precision(self, x: Data) -> contextlib.AbstractContextManager[None]:
         """Compute matrix products in the precision of training."""
-        device = next(iter([*self.trained, *tensors_in(x), torch.empty(0)])).device.type
+        device = self._like(x).device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from pyro_vae.objectives import Objective
 from pyro_vae.programs.arguments import Arguments
+from pyro_vae.programs.ranks import Share
 
 Data = Any  # a tensor, tensors in tuples, lists and dictionaries, or `Arguments`
 Observe = Callable[[Data], Data]
@@ -38,7 +39,7 @@ class Engine(Protocol):
     objective: Objective
     lr: float
 
-    def step(self, x: Data, observe: Observe = unchanged) -> float:
+    def step(self, x: Data, observe: Observe = unchanged, share: Share | None = None) -> float:
         """Take a gradient step.
 
         Only parameters with `requires_grad` may change: callbacks hold the others fixed.
@@ -47,6 +48,8 @@ class Engine(Protocol):
             x: a batch of stored examples, a tensor of shape [batch, *event], or a nest of tensors;
                 a tuple holds the positional arguments of the programs.
             observe: a function that turns stored examples into what the likelihood sees.
+            share: which rows of a batch x is, if several processes take the step together. It is
+                given only then.
 
         Returns:
             The objective before the step, summed over the batch, in nats.

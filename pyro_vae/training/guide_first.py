@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError, check_range
+from pyro_vae.programs import ranks
 from pyro_vae.training.callbacks import Callback, Training, diagnose, enough_to_diagnose
 from pyro_vae.training.engine import Engine
+from pyro_vae.training.shared_steps import take_step
 
 MEASURE_EVERY = 50  # steps of the model
 
@@ -83,6 +85,7 @@ class GuideFirst(Callback):
             return
         if training.step % MEASURE_EVERY == 0:
             measured = diagnose(training.engine, self.validation)["mutual_information"]
+            measured = ranks.from_first(measured)
             before = self.mutual_information
             self.lagging = before is None or measured > before
             self.mutual_information = measured
@@ -101,7 +104,7 @@ class GuideFirst(Callback):
         with fixed(p for p in engine.model.parameters() if p not in of_guide):
             while len(losses) < self.steps:
                 batch = torch.randint(len(train), (training.batch_size,), device=train.device)
-                losses.append(engine.step(train.index_select(0, batch), training.observe))
+                losses.append(take_step(engine, train, batch, training.observe))
                 rounds, rest = divmod(len(losses), 10)
                 if rounds > 1 and not rest and sum(losses[-10:]) >= sum(losses[-20:-10]):
                     break

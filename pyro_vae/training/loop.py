@@ -20,6 +20,7 @@ from tqdm import tqdm
 from pyro_vae.data import Rows
 from pyro_vae.data.rows import batches as read_batches
 from pyro_vae.errors import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.programs.random_streams import (
     preserve_rng_state,
     rng_state,
@@ -31,6 +32,13 @@ from pyro_vae.training.divergence import explain
 from pyro_vae.training.engine import Engine, Observe, unchanged
 from pyro_vae.training.interruption import Place, signals_wait
 from pyro_vae.training.resuming import callback_states
+from pyro_vae.training.shared_steps import (
+    check_batch_size,
+    copy_buffers,
+    own_part,
+    start_alike,
+    step_on,
+)
 
 
 def fit(
@@ -79,15 +87,19 @@ def fit(
             f"a batch of {batch_size} cannot be drawn from {len(train)} training examples",
             "batch_size",
         )
+    check_batch_size(batch_size)
     check(engine, callbacks)
+    progress = progress and ranks.is_first()
     training = Training(engine, train, observe, epochs, batch_size, seed, callbacks)
     with preserve_rng_state(train), _quiet():
         # One-time set-up must not consume an epoch's random numbers, so it is done here. Some
         # programs make their parameters now, for which a checkpoint has values.
         engine.evaluate_loss(observe(train[:batch_size]))
+    ranks.wait_for_all()  # the first process has written what it has to write before
     for callback in callbacks:
         callback.resume(training)
     training.epoch = len(training.history)
+    start_alike(engine, training.epoch)
     begun = training.place.examples if training.place else 0
     bar = tqdm(
         total=None if epochs is None else max(epochs, training.epoch) * len(train),
@@ -156,6 +168,7 @@ def _run_epoch(training: Training, bar: tqdm) -> None:
             is_over = _take_steps(training, bar, came)
         if not is_over:
             _pause(training)
+    copy_buffers(training.engine)
     assert training.place is not None
     training.pause = False  # the end of the epoch is saved anyway
     place, states = training.place, callback_states(training.callbacks)
@@ -196,8 +209,10 @@ def _take_steps(training: Training, bar: tqdm, came: Sequence[int]) -> bool:
         batches = torch.randperm(len(train), device=train.device).split(place.batch_size)
         if place.noise is not None:
             set_rng_state(train, place.noise)
+        shares = [ranks.share_of(len(batch)) for batch in batches]
+        own = [own_part(*each) for each in zip(batches, shares, strict=True)]
         is_over = len(batches) <= place.steps or (place.steps > 0 and _is_ended(training))
-        rest = () if is_over else batches[place.steps :]
+        rest = () if is_over else own[place.steps :]
         with contextlib.closing(read_batches(train, rest)) as examples:
             for batch in examples:
                 training.step += 1
@@ -209,18 +224,19 @@ def _take_steps(training: Training, bar: tqdm, came: Sequence[int]) -> bool:
                 with contextlib.ExitStack() as around:
                     for callback in training.callbacks:
                         around.enter_context(callback.around_step(training))
-                    loss = engine.step(batch, training.observe)
+                    loss = step_on(engine, batch, training.observe, shares[place.steps])
+                size = len(batches[place.steps])
                 place.steps += 1
                 if not math.isfinite(loss):
                     set_rng_state(train, noise)
-                    numbers = batches[place.steps - 1].cpu()
+                    numbers = own[place.steps - 1].cpu()
                     x = training.observe(batch)
                     why = explain(engine.model, engine.guide, x, numbers, "training")
                     where = f"step {place.steps} of epoch {epoch}"
                     raise training.diverged("loss", loss, where, why)
                 place.loss += loss
-                place.examples += len(batch)
-                bar.update(len(batch))
+                place.examples += size
+                bar.update(size)
                 is_over = place.steps == len(batches) or _is_ended(training)
                 if is_over or came or training.pause:
                     break

@@ -13,6 +13,7 @@ from typing import Any
 
 from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.training.callbacks import Callback, History, Training
 from pyro_vae.training.engine import Engine
 from pyro_vae.training.interruption import Place
@@ -95,14 +96,21 @@ class Checkpoint(Callback):
     def around_step(self, training: Training) -> Iterator[None]:
         """Let training pause after the step if it is time for a checkpoint."""
         yield
-        training.pause |= time.monotonic() - self._saved > 60 * self.minutes
+        if ranks.is_first():
+            training.pause |= time.monotonic() - self._saved > 60 * self.minutes
 
     def during_epoch(self, training: Training) -> None:
-        """Write `checkpoint.pt`."""
-        self._save(training, training.place)
+        """Write `checkpoint.pt`; of several processes, the first one does."""
+        if ranks.is_first():
+            self._save(training, training.place)
 
     def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
-        """Write the three files; `checkpoint.pt` is the last, since it says that all is saved."""
+        """Write the three files; `checkpoint.pt` is the last, since it says that all is saved.
+
+        Of several processes that train together, the first one writes them.
+        """
+        if not ranks.is_first():
+            return
         engine = training.engine
         bound = row.get("validation_bound")
         if bound is not None and (self.best is None or bound >= self.best):
@@ -202,8 +210,9 @@ def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> 
         raise InputError(
             f"{path} does not fit: it was saved with another model, guide or objective"
         ) from error
-    _restore_best(folder, best_epoch)
-    checkpoint.write(folder / "metrics.csv", table.encode())
+    if ranks.is_first():
+        _restore_best(folder, best_epoch)
+        checkpoint.write(folder / "metrics.csv", table.encode())
     return Resumed(history, place, note, about)
 
 
@@ -220,7 +229,8 @@ def _newest(folder: Path) -> tuple[dict[str, Any], str]:
         if not before.exists():
             raise
         state = checkpoint.load(before)
-        checkpoint.write(path, before.read_bytes())
+        if ranks.is_first():
+            checkpoint.write(path, before.read_bytes())
         return state, f"{path} is missing or damaged: training goes on from the one before it"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyro_vae.errors import InputError, check_range
+from pyro_vae.programs import ranks
 from pyro_vae.training.callbacks import Callback, Training, Validate
 
 UNITS = {"": 1, "s": 1, "min": 60, "h": 3600}  # in seconds
@@ -110,7 +111,7 @@ class Budget(Callback):
         self._look_at_clock(training)
 
     def _look_at_clock(self, training: Training) -> None:
-        share = self.used / self.seconds
+        share = ranks.from_first(self.used / self.seconds)
         training.progress = max(training.progress, min(share, 1.0))
         if share >= 1:
             training.end_reason = f"the budget of {self.seconds:g} s is used"

@@ -155,3 +155,29 @@ def test_what_cannot_be_compiled_is_said() -> None:
         plain = fastest(call, arguments=Arguments(x), pixels=1e10, wanted=None)
     assert plain is call
     assert fastest(call, arguments=Arguments(x), pixels=1.0, wanted=None) is call
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batch_size": 7}, {"batch_size": 200}, {"chunk_size": 30}, {"compile": False}]
+)
+def test_bounds_do_not_depend_on_batches_chunks_or_order(changes: dict[str, Any]) -> None:
+    """Beyond their Monte Carlo error: the differences of the examples are noise."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([len(x)]))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.4 * x, 0.9))
+
+    torch.manual_seed(0)
+    x, order = torch.randn(200), torch.randperm(200)
+    first = bounds.evaluate(model, guide, x, 200).bound
+    other = bounds.evaluate(model, guide, x[order], 200, **changes).bound
+    difference = other.values - first.values[order]
+    deviation = (other.mc_variance + first.mc_variance[order]).sqrt()
+    assert difference.abs().max() > 0  # the noise is another one
+    assert (difference / deviation).square().mean() < 1.4  # 4 deviations of a mean of 200 squares
+    assert difference.mean().abs() < 4 * deviation.square().sum().sqrt() / len(x)

@@ -7,6 +7,7 @@ when it is repeated; a call with other options discards what was finished, unles
 false.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from pyro_vae.data.understanding.given_kinds import ALL
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Incomplete, Pixels
 from pyro_vae.kinds.kind import rows_at_once
+from pyro_vae.programs import ranks
 from pyro_vae.programs.looking_once import looked_at_once
 from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.runs.applying.answers import Imputed
@@ -295,6 +297,8 @@ def _apply(
 ) -> Written:
     """Apply a function to the rows of a file, chunk by chunk, and write what it returns.
 
+    In `ranks.together()` all processes have the results, and the first one writes them.
+
     Args:
         run: the folder of a run, or a model.
         verb: what is done.
@@ -310,15 +314,27 @@ def _apply(
     rows = _open(model, data)
     size = rows_at_once(model.kind.shape)
     asked = request(model, verb, data, **options, seed=model.options.seed, rows_of_chunk=size)
-    with looked_at_once(), writer, warnings.catch_warnings(record=True) as caught:
+    writes = ranks.is_first() or not ranks.shares_work()
+    with (
+        looked_at_once(),
+        writer if writes else contextlib.nullcontext(),
+        warnings.catch_warnings(record=True) as caught,
+    ):
         warnings.simplefilter("always", IgnoredColumnsWarning)
-        writer.begin(asked)
+        if writes:
+            writer.begin(asked)
+        if ranks.shares_work():
+            writer.rows, writer.chunks = ranks.from_first((writer.rows, writer.chunks))
         before = writer.rows
-        with _bar(len(rows), before, progress) as bar:
+        with _bar(len(rows), before, progress and writes) as bar:
             for x, y in _chunks(model, rows, data, size, writer.chunks):
                 number, there = writer.chunks, writer.rows
                 seed = stream_seed(model.options.seed, number) if number else model.options.seed
-                writer.add(work(model, x, y, seed))
+                results = work(model, x, y, seed)
+                if writes:
+                    writer.add(results)
+                else:
+                    writer.rows, writer.chunks = there + len(x), number + 1
                 bar.update(writer.rows - there)
     notes = [*rows.notes, *writer.notes]
     for each in caught:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.programs import ranks
 from pyro_vae.programs.random_streams import preserve_rng_state, stream_seed
 
 BATCH = 500  # rows that are encoded, decoded or drawn at once
@@ -19,19 +20,32 @@ def in_batches(
 ) -> list[Any]:
     """Return what a function returns for some rows at a time.
 
+    In `ranks.together()` the batches are dealt out, and all ranks have the results, on the CPU.
+
     Args:
-        work: the function.
+        work: the function. It returns a tensor, or a tuple of tensors and numbers.
         x: the rows, shape [N, ..].
         seed: the seed, from which those of the batches are made.
         first_batch: the number of the first batch.
     """
     check_seed(seed, "seed")
-    results = []
+    rank, size = (ranks.number(), ranks.size()) if ranks.shares_work() else (0, 1)
+    results = {}
     with torch.no_grad(), preserve_rng_state(x), own_store():
         for number, part in enumerate(x.split(BATCH), first_batch):
-            torch.manual_seed(stream_seed(seed, number))
-            results.append(work(part))
-    return results
+            if number % size == rank:
+                torch.manual_seed(stream_seed(seed, number))
+                results[number] = work(part)
+    if size > 1:
+        own = {number: _on_cpu(result) for number, result in results.items()}
+        results = {number: each for part in ranks.gathered(own) for number, each in part.items()}
+    return [results[number] for number in sorted(results)]
+
+
+def _on_cpu(result: Any) -> Any:
+    if isinstance(result, tuple):
+        return tuple(_on_cpu(each) for each in result)
+    return result.cpu() if isinstance(result, Tensor) else result
 
 
 def own_store() -> contextlib.AbstractContextManager[Any]:
