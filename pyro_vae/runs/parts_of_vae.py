@@ -131,3 +131,20 @@ def load_best(vae: VAE, path: Path) -> dict[str, Any]:
         raise InputError(f"{path} does not fit the model that config.yaml describes") from error
     vae.eval()
     return state
+
+
+def start_from(vae: VAE, folder: Path) -> None:
+    """Load the parameters of another run's best epoch, and leave the VAE in training mode.
+
+    Raises:
+        InputError: if that folder is no trained run, or its parameters do not fit.
+    """
+    try:
+        load_best(vae, folder / "best.pt")
+    except InputError as error:
+        raise InputError(
+            f"training cannot start from {folder}: it has to be a trained run with the same "
+            "parts, data of the same shape, and the same kinds of columns",
+            "init_from",
+        ) from error
+    vae.train()

@@ -24,7 +24,13 @@ from pyro_vae.runs.devices import find_device
 from pyro_vae.runs.hidden_entries import hidden_values
 from pyro_vae.runs.memory import check_step
 from pyro_vae.runs.options import Options
-from pyro_vae.runs.parts_of_vae import choose_warmup, load_best, make_vae, named_likelihood
+from pyro_vae.runs.parts_of_vae import (
+    choose_warmup,
+    load_best,
+    make_vae,
+    named_likelihood,
+    start_from,
+)
 from pyro_vae.runs.run_data import (
     check_fingerprint,
     check_moved,
@@ -313,7 +319,7 @@ class Run:
         if self.folder.exists():
             raise exists
         if self.options.init_from:
-            self._start_from(Path(self.options.init_from))
+            start_from(self.vae, Path(self.options.init_from))
         ranks.wait_for_all()  # the others have seen that the folder does not exist
         if not ranks.is_first():
             return
@@ -330,22 +336,6 @@ class Run:
                 raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-
-    def _start_from(self, folder: Path) -> None:
-        """Take the parameters of another run's best epoch.
-
-        Raises:
-            InputError: if that folder is no trained run, or its parameters do not fit.
-        """
-        try:
-            load_best(self.vae, folder / "best.pt")
-        except InputError as error:
-            raise InputError(
-                f"training cannot start from {folder}: it has to be a trained run with the same "
-                "parts, data of the same shape, and the same kinds of columns",
-                "init_from",
-            ) from error
-        self.vae.train()
 
     def write_config(self, folder: Path | None = None) -> None:
         """Write `config.yaml`, from which the run can be repeated.
