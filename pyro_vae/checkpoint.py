@@ -11,7 +11,7 @@ import io
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,23 @@ PREVIOUS = "previous"  # the folder, beside a file, that holds the file from bef
 _MARK = b"sha256 "
 _COMMENT = len(_MARK) + 64  # bytes
 _NO_COMMENT, _HAS_COMMENT = bytes(2), _COMMENT.to_bytes(2, "little")
+_PIECE = 2**20  # bytes that are read at once
 _LAST_RECORD = b"PK\5\6"  # of a zip file: 22 bytes, of which the last two are the comment's length
 
 
-def write(path: Path, content: bytes, keep_previous: bool = False) -> None:
+def write(
+    path: Path, *content: bytes | memoryview, keep_previous: bool = False, lasting: bool = True
+) -> None:
     """Write a file atomically: if the process is killed, the file is the old one or the new one.
 
     The old file is replaced once the new one has been read back.
 
     Args:
         path: the file.
-        content: what it is to hold.
+        content: what it is to hold, one part after the other.
         keep_previous: whether the old file is kept, in the folder `PREVIOUS` beside it.
+        lasting: whether the file has to be on the disk, and is read back. That takes some
+            milliseconds, which a file does not need that can be made again.
 
     Raises:
         OSError: if the file cannot be written, or reads back differently.
@@ -44,20 +49,36 @@ def write(path: Path, content: bytes, keep_previous: bool = False) -> None:
     with _named(path):
         try:
             with temporary.open("wb") as file:
-                file.write(content)
+                file.writelines(content)
                 file.flush()
-                os.fsync(file.fileno())
-                if hasattr(os, "posix_fadvise"):  # let it be read from the disk, not from memory
+                if lasting:
+                    os.fsync(file.fileno())
+                if lasting and hasattr(
+                    os, "posix_fadvise"
+                ):  # read it from the disk, not from memory
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            if temporary.read_bytes() != content:
+            if lasting and not _holds(temporary, content):
                 raise OSError(errno.EIO, "what was written reads back differently")
             if keep_previous and path.exists():
                 _keep(path)
             temporary.replace(path)
-            sync(path.parent)
+            if lasting:
+                sync(path.parent)
         finally:
             with suppress(OSError):  # that of the writing says more
                 temporary.unlink(missing_ok=True)
+
+
+def _holds(path: Path, content: Sequence[bytes | memoryview]) -> bool:
+    """Return whether a file holds these parts and nothing else; they are read in pieces."""
+    with path.open("rb") as file:
+        for each in content:
+            part = memoryview(each)
+            for first in range(0, len(part), _PIECE):
+                piece = part[first : first + _PIECE]
+                if file.read(len(piece)) != piece:
+                    return False
+        return not file.read(1)
 
 
 def _keep(path: Path) -> None:
@@ -106,8 +127,10 @@ def save(path: Path, state: dict[str, Any], keep_previous: bool = False) -> None
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    content = buffer.getvalue().removesuffix(_NO_COMMENT) + _HAS_COMMENT
-    write(path, content + _MARK + hashlib.sha256(content).hexdigest().encode(), keep_previous)
+    content = buffer.getbuffer()
+    content[-2:] = _HAS_COMMENT  # in place of `_NO_COMMENT`
+    digest = hashlib.sha256(content).hexdigest().encode()
+    write(path, content, _MARK + digest, keep_previous=keep_previous)
 
 
 def load(path: Path) -> dict[str, Any]:

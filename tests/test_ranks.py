@@ -186,10 +186,12 @@ def test_verbs_that_are_not_shared_refuse_torchrun(
 def test_only_a_restart_by_torchrun_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    joining.remember_made(tmp_path)
+    assert joining.made_before() is None
+    monkeypatch.setattr(joining, "_is_joined", True)
+    monkeypatch.setattr(joining, "_store", torch.distributed.HashStore())
+    assert joining.made_before() is None  # whatever folders there are
+    joining.remember_made(tmp_path)
+    assert joining.made_before() == tmp_path
     arguments = ["--out", str(tmp_path), "--trust_code", "--epochs", "3"]
-    (tmp_path / "config.yaml").touch()
-    assert joining.going_on(arguments, str(tmp_path)) == arguments
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    again = ["--resume", str(tmp_path), "--trust_code"]
-    assert joining.going_on(arguments, str(tmp_path)) == again
-    assert joining.going_on(arguments, str(tmp_path / "new")) == arguments
+    assert joining.going_on(arguments, tmp_path) == ["--resume", str(tmp_path), "--trust_code"]

@@ -125,12 +125,17 @@ class Objective(pyro.infer.ELBO):
         """Return the training loss, and add its gradients to those of the parameters."""
         return self.backward(self.differentiable_loss(model, guide, *args, **kwargs))
 
-    def backward(self, loss: Tensor) -> float:
-        """Add the gradients of a loss to those of the parameters, and return the loss."""
+    def backward(self, loss: Tensor, always: bool = False) -> float:
+        """Add the gradients of a loss to those of the parameters, and return the loss.
+
+        Args:
+            loss: the loss.
+            always: whether to do so also if the loss is not finite.
+        """
         # If it is not finite, the parameters stay as they are, to see why. On a GPU that would take
         # time in every step: the gradients would wait for the loss.
         self.is_finite = loss.device.type != "cpu" or math.isfinite(loss.item())
-        if loss.requires_grad and self.is_finite:
+        if loss.requires_grad and (self.is_finite or always):
             loss.backward(retain_graph=self.retain_graph)
         return loss.item()
 

@@ -39,10 +39,6 @@ def train(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     with command_line.one_line_errors():
         options = command_line.parse_training(arguments)
-        again = joining.going_on(arguments, options.out)
-        if again != arguments:
-            options = command_line.parse_training(again)
-
     started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = Path(options.data).stem
     folder = Path(options.resume or options.out or f"runs/{name}-{started}")
@@ -58,7 +54,10 @@ def train(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors(options, to_continue), joining.joined():
         from pyro_vae.programs import ranks
 
-        folder = ranks.from_first(folder)
+        made = joining.made_before()
+        folder = made or ranks.from_first(folder)
+        if made:
+            options = command_line.parse_training(joining.going_on(arguments, made))
         _train(folder, options)
 
 
@@ -77,6 +76,7 @@ def _train(folder: Path, options: Namespace) -> None:
             run.resume()
         else:
             run.create()
+            joining.remember_made(folder)
             if ranks.is_first():
                 locks.enter_context(held(folder, folder))
         if ranks.is_first():
@@ -86,6 +86,7 @@ def _train(folder: Path, options: Namespace) -> None:
             files.write_training(run, history)
         _measure(run)
         if run.warning:
+            ranks.wait_for_all()  # torchrun ends all processes when the first of them ends
             sys.exit(WILD)
 
 

@@ -9,15 +9,18 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pyro_vae.errors import InputError, ProcessLost
 
 # How long a process waits for another one that neither answers nor ends. One that ends is noticed
-# at once. It has to be longer than the longest step of an evaluation: a batch of 50 examples.
-LONGEST_WAIT = datetime.timedelta(hours=1)
+# at once. In an evaluation, processes wait for each other only at the end: one may be hours faster.
+LONGEST_WAIT = datetime.timedelta(days=2)
 
 SHARED = ("train", "evaluate", "score", "encode", "reconstruct", "impute")  # verbs
+MADE = "pyro_vae made the folder"  # a name in the store of a job
 _is_joined = False
+_store: Any = None  # what all processes of a job can read and write, also after a restart
 
 
 def rank() -> int:
@@ -88,27 +91,57 @@ def joined() -> Iterator[None]:
     dist.init_process_group(
         backend, store=own_names, rank=place, world_size=count, timeout=LONGEST_WAIT
     )
-    global _is_joined
-    _is_joined = True
+    global _is_joined, _store
+    _is_joined, _store = True, store
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        shown = _reason(error, f"pyro_vae attempt {attempt} ended")
         if backend == "gloo":  # nccl would wait for the others, and torchrun ends them
             dist.destroy_process_group()
-        raise
+        if shown is error:
+            raise
+        raise shown from error
     dist.destroy_process_group()
     _is_joined = False
 
 
-def going_on(arguments: Sequence[str], out: str | None) -> list[str]:
-    """Return the arguments of a training that torchrun has started again: it is resumed.
+def _reason(error: BaseException, name: str) -> BaseException:
+    """Leave an error to the other processes; return theirs if this one has only lost them.
 
     Args:
-        arguments: the arguments of the command line.
-        out: the folder of the run that they name, if they name a new one.
+        error: the error of this process.
+        name: that of the error in the store.
     """
-    started_again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if not (started_again and out and (Path(out) / "config.yaml").exists()):
-        return list(arguments)
+    with contextlib.suppress(RuntimeError):  # the store may be lost, too
+        if not isinstance(error, ProcessLost):
+            if isinstance(error, (InputError, OSError)):
+                _store.set(name, str(error))
+        elif _store.check([name]):
+            return InputError(_store.get(name).decode())
+    return error
+
+
+def remember_made(folder: Path) -> None:
+    """Remember that this job of torchrun has made the folder of a run."""
+    if _is_joined and rank() == 0:
+        _store.set(MADE, str(folder))
+
+
+def made_before() -> Path | None:
+    """Return the folder that this job has made before torchrun started its processes again.
+
+    Other runs are not resumed by a restart.
+    """
+    return Path(_store.get(MADE).decode()) if _is_joined and _store.check([MADE]) else None
+
+
+def going_on(arguments: Sequence[str], folder: Path) -> list[str]:
+    """Return the arguments of a training that goes on in the folder that it has made.
+
+    Args:
+        arguments: the arguments with which it was started.
+        folder: that folder.
+    """
     trust = [argument for argument in arguments if argument.startswith("--trust_code")]
-    return ["--resume", out, *trust]
+    return ["--resume", str(folder), *trust]

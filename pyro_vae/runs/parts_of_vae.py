@@ -12,6 +12,7 @@ from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind, Stored
 from pyro_vae.likelihoods import Given, Likelihood, ObservedEntries
+from pyro_vae.programs import ranks
 from pyro_vae.runs import config
 from pyro_vae.runs.memory import make_within_memory
 from pyro_vae.runs.options import Options
@@ -129,6 +130,8 @@ def load_best(vae: VAE, path: Path) -> dict[str, Any]:
         vae.guide.load_state_dict(state["guide"])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"{path} does not fit the model that config.yaml describes") from error
+    # Of several processes, one may have read a file that was replaced since then.
+    ranks.copy_from_first([*vae.model.state_dict().values(), *vae.guide.state_dict().values()])
     vae.eval()
     return state
 

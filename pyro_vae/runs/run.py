@@ -374,6 +374,8 @@ class Run:
                 )
             if resumed.note:
                 self.notes = (*self.notes, resumed.note)
+        elif self.options.init_from:
+            start_from(self.vae, Path(self.options.init_from))
         if ranks.is_first():
             self.write_config()
             self.form.save(self.folder)

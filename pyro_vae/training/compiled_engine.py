@@ -73,7 +73,7 @@ class CompiledEngine(EagerEngine):
         # They are keyed by the observe function, the number of threads, and the parameters.
         self._steps: dict[Hashable, _Step] = {}
         self._layout: Hashable = None  # that of the largest batch so far
-        self._size = 0  # the number of elements in it, or of rows, if it is shared
+        self._size = 0  # the number of elements in it
         self._fell_back = False
 
     def step(self, x: Data, observe: Observe = unchanged, share: Share | None = None) -> float:
@@ -135,7 +135,9 @@ class CompiledEngine(EagerEngine):
         holds that size.
         """
         # All processes have to decide alike, also where their shares do not grow alike.
-        size = share.whole if share else sum(tensor.numel() for tensor in tensors_in(x))
+        size = sum(tensor.numel() for tensor in tensors_in(x))
+        if share:
+            size = size // (share.last - share.first) * share.whole
         if size > self._size or (self._layout is None and size == self._size):
             self._layout, self._size = (layout(x), share), size
             self._steps.clear()

@@ -158,11 +158,14 @@ class EagerEngine:
         else:
             total = self.objective.differentiable_loss(model, guide, *args, **kwargs)
             self._draws.close()  # the way back draws nothing, and looking for draws takes time
-            loss = self.objective.backward(total)
+            # Also if this loss is not finite: all processes have to add up the same tensors.
+            loss = self.objective.backward(total, always=True)
         if share is None:
             return loss
         self.update_trained()
-        return add_up_gradients(loss, self.trained, share)
+        loss = add_up_gradients(loss, self.trained, share)
+        self.objective.is_finite = math.isfinite(loss)
+        return loss
 
     def _look_at_noise(self, x: Data, observe: Observe, share: Share | None) -> Hashable:
         """Find out what noise a step draws, if several processes take it, and return its key."""

@@ -99,7 +99,7 @@ def fit(
     for callback in callbacks:
         callback.resume(training)
     training.epoch = len(training.history)
-    start_alike(engine, training.epoch)
+    start_alike(engine, training.epoch, training.place.steps if training.place else 0)
     begun = training.place.examples if training.place else 0
     bar = tqdm(
         total=None if epochs is None else max(epochs, training.epoch) * len(train),
@@ -233,12 +233,15 @@ def _take_steps(training: Training, bar: tqdm, came: Sequence[int]) -> bool:
                     x = training.observe(batch)
                     why = explain(engine.model, engine.guide, x, numbers, "training")
                     where = f"step {place.steps} of epoch {epoch}"
+                    # Each process has looked at its own examples.
+                    why = next(filter(None, ranks.gathered(why)), "")
                     raise training.diverged("loss", loss, where, why)
                 place.loss += loss
                 place.examples += size
                 bar.update(size)
                 is_over = place.steps == len(batches) or _is_ended(training)
-                if is_over or came or training.pause:
+                # Of several processes, the first one decides: the others wait for it in a step.
+                if is_over or training.pause or (came and ranks.is_first()):
                     break
         place.noise = rng_state(train)
         training.batch_size = asked

@@ -122,7 +122,8 @@ class Checkpoint(Callback):
             state = {**best, "epoch": training.epoch, "bound": bound}
             state["bound_before"] = training.bound_before
             checkpoint.save(self.folder / "best.pt", state, keep_previous=True)
-        checkpoint.write(self.folder / "metrics.csv", _table(training.history).encode())
+        table = _table(training.history).encode()
+        checkpoint.write(self.folder / "metrics.csv", table, lasting=False)  # remade on resuming
         self._save(training, None)
 
     def _save(self, training: Training, place: Place | None) -> None:

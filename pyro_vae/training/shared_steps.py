@@ -129,24 +129,25 @@ def check_batch_size(batch_size: int) -> None:
         )
 
 
-def start_alike(engine: Engine, num_epochs: int) -> None:
+def start_alike(engine: Engine, num_epochs: int, num_steps: int) -> None:
     """Give all processes the parameters, the buffers and the optimiser's state of the first.
 
     Args:
         engine: the engine.
         num_epochs: the number of epochs that this process has found in a checkpoint.
+        num_steps: the number of steps of the next epoch in it.
 
     Raises:
         InputError: if the processes have not found the same checkpoint.
     """
     if ranks.size() == 1:
         return
-    found = ranks.gathered(num_epochs)
+    found = ranks.gathered(f"{num_epochs} epochs and {num_steps} steps")
     if len(set(found)) > 1:
         raise InputError(
-            f"the first process has found a checkpoint of {found[0]} epochs, and others have found "
-            f"one of {', '.join(map(str, sorted(set(found[1:]))))}: the folder has to be on a file "
-            "system that all machines share"
+            f"the first process has found a checkpoint of {found[0]}, and others have found one of "
+            f"{', '.join(sorted(set(found[1:])))}: the folder has to be on a file system that all "
+            "machines share"
         )
     ranks.copy_from_first(tensors_in(engine.state_dict()))
 

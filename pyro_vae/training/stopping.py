@@ -99,8 +99,12 @@ class Budget(Callback):
         self._look_at_clock(training)
 
     def around_epoch(self, training: Training) -> contextlib.AbstractContextManager[None]:
-        """Look at the clock before the epoch."""
-        self._look_at_clock(training)
+        """Look at the clock before the epoch, but not before the rest of one.
+
+        One process of several may pause in an epoch; all have to look at the clock equally often.
+        """
+        if training.place is None:
+            self._look_at_clock(training)
         return contextlib.nullcontext()
 
     @contextlib.contextmanager
