@@ -161,6 +161,12 @@ def test_training_starts_from_another_run(tmp_path: Path) -> None:
     for name, parameter in first.vae.named_parameters():
         assert parameter.equal(dict(second.vae.named_parameters())[name])
     assert second.vae.training
+    # Also if it ends before the first checkpoint, and is resumed.
+    namespace = config.read(tmp_path / "second" / "config.yaml", False)
+    resumed = Run.build(tmp_path / "second", namespace, same_data=True)
+    resumed.resume()
+    for name, parameter in first.vae.named_parameters():
+        assert parameter.equal(dict(resumed.vae.named_parameters())[name])
     assert second.fit()[0]["train_loss"] < history[0]["train_loss"]
     assert Run.open(tmp_path / "second").options.init_from == str(tmp_path / "first")
     for wrong in ("nowhere", str(tmp_path / "second" / "figures")):
