@@ -41,7 +41,7 @@ def write(path: Path, content: bytes, keep_previous: bool = False) -> None:
         OSError: if the file cannot be written, or reads back differently.
     """
     temporary = path.with_name(f".{path.name}.unfinished")
-    with _named(path):
+    with naming(path):
         try:
             with temporary.open("wb") as file:
                 file.write(content)
@@ -86,7 +86,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Let errors of the disk name a file: that of a full disk names none by itself."""
     try:
         yield
