@@ -607,6 +607,9 @@ def test_other_data_are_not_evaluated(script: Script, tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", rows)
         refused = script("evaluate", "run", "--data", f"{name}.npy")
         assert_refused(refused, f"{name}.npy is not what run was trained on", "use pyro-vae score")
+    np.save(tmp_path / "own.npy", x + 1)  # others of the same shape in the same place
+    for command in (["evaluate", "run"], ["svi_train", "--resume", "run", "--epochs", 3]):
+        assert_refused(script(*command), "own.npy is not what run was trained on")
     after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert after == before
 
