@@ -46,7 +46,7 @@ def write(
         OSError: if the file cannot be written, or reads back differently.
     """
     temporary = path.with_name(f".{path.name}.unfinished")
-    with _named(path):
+    with naming(path):
         try:
             with temporary.open("wb") as file:
                 file.writelines(content)
@@ -107,7 +107,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Let errors of the disk name a file: that of a full disk names none by itself."""
     try:
         yield

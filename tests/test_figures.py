@@ -249,6 +249,12 @@ def test_bounds_of_the_annealed_examples_are_drawn(
     heights = {line.get_label().split(":")[0]: line.get_ydata()[0] for line in ax.lines}
     assert heights["AIS, lower"] == annealed.lower.mean
     assert heights["AIS, upper"] == annealed.upper.mean
+    # Bands are 95 % intervals, and what is written is one standard error.
+    band = next(iter(ax.patches)).get_extents().transformed(ax.transData.inverted())
+    np.testing.assert_allclose(band.height, 2 * 1.96 * annealed.lower.mc_se, rtol=1e-6)
+    labels = [line.get_label() for line in ax.lines]
+    assert any(label.endswith(f"MC error {annealed.lower.mc_se:.2f}") for label in labels)
+    assert not any("±" in label for label in labels)
 
 
 def test_khat_is_drawn(ax: Axes, linear_gaussian: LinearGaussian) -> None:
@@ -307,6 +313,8 @@ def test_predictive_checks_are_drawn(shape: tuple[int, ...]) -> None:
     names = list(checks.by_statistic)
     assert [ax.get_xlabel() for ax in axes[: len(names)]] == names
     assert [ax.get_visible() for ax in axes] == [i < len(names) for i in range(3)]
+    for ax, check in zip(axes, checks.by_statistic.values(), strict=False):
+        assert ax.get_title() == f"difference {check.difference:+.3f}, se {check.se:.3f}"
 
 
 def test_predictive_checks_of_images_that_are_all_alike_are_drawn() -> None:

@@ -1,6 +1,7 @@
 """Draws from model and guide, and bounds, in the form that ArviZ takes."""
 
 import math
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pyro.distributions import Unit
 from pyro.infer import infer_discrete
 from torch import Tensor
 
+from pyro_vae import checkpoint
 from pyro_vae.bounds.arviz_versions import load_arviz
 from pyro_vae.bounds.khat import good_k
 from pyro_vae.errors import InputError
@@ -36,6 +38,7 @@ from pyro_vae.programs.traces import (
 )
 
 CHAINS = 4
+LAYOUT = 2**20  # bytes; what a file has beside its numbers is less
 
 
 def inference_data(
@@ -225,13 +228,25 @@ def save(data: Any, path: Path) -> None:
     """Write the result of `inference_data` as NetCDF, for `arviz.from_netcdf`.
 
     The file is either complete or not there.
+
+    Raises:
+        OSError: if it cannot be written.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        data.to_netcdf(str(unfinished), engine="h5netcdf")
+        with checkpoint.naming(path):
+            _reserve(unfinished, sum(each.nbytes for each in data.values()) + LAYOUT)
+            data.to_netcdf(str(unfinished), engine="h5netcdf")
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Raise an `OSError` if the disk has no space for a file: HDF5 may crash on a full disk."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def elpd_data(values: Tensor, khat: Tensor, num_samples: int) -> Any:

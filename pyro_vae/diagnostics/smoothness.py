@@ -29,8 +29,8 @@ class Smoothness:
     Attributes:
         detour: the length of the decoded straight path between two codes, divided by the distance
             between its ends; 1 if one example changes evenly into the other; shape [pairs]. None if
-            the likelihood has no mean, so that no path can be decoded; NaN where both ends are the
-            same example.
+            the likelihood has no mean, or none that is finite, so that no path can be decoded; NaN
+            where both ends are the same example.
         jump: the longest step of the path, divided by the mean step; 1 if the steps are even; shape
             [pairs].
         turning: the mean angle between one step and the next, in radians: the curvature of the path
@@ -51,23 +51,35 @@ class Smoothness:
         """Return means and standard errors, for `diagnostics.json`."""
         paths = {"detour": self.detour, "jump": self.jump, "turning": self.turning}
         return {
-            **{name: None if v is None else mean_and_error(v) for name, v in paths.items()},
+            **{
+                name: None if v is None else mean_and_error(self._of_paths(v))
+                for name, v in paths.items()
+            },
             "neighbours": mean_and_error(self.neighbours),
             "noise": {str(scale): mean_and_error(cost) for scale, cost in self.noise.items()},
         }
 
     def __str__(self) -> str:
         lines = []
-        if self.detour is not None and self.detour.isnan().any():
-            lines.append(
-                "The decoder draws the same example for different codes: there are no paths"
-            )
-        elif self.detour is not None and self.jump is not None and self.turning is not None:
-            lines.append(
-                f"Decoded paths are {mean_as_text(self.detour)} times as long as the straight way "
-                f"between examples,\ntheir longest step is {mean_as_text(self.jump)} times the "
-                f"mean step, and they turn by {mean_as_text(self.turning)} radians a step"
-            )
+        if self.detour is not None and self.jump is not None and self.turning is not None:
+            same, pairs = int(self.detour.isnan().sum()), len(self.detour)
+            detour, jump, turning = map(self._of_paths, (self.detour, self.jump, self.turning))
+            if same == pairs:
+                lines.append(
+                    "The decoder draws the same example for different codes: there are no paths"
+                )
+            elif same:
+                lines.append(
+                    f"The decoder draws the same example for both codes of {same} of {pairs} pairs,"
+                    "\nwhich have no path between them"
+                )
+            if same < pairs:
+                lines.append(
+                    f"{'d' if same else 'D'}ecoded paths are {mean_as_text(detour)} times as long "
+                    "as the straight way between examples,\ntheir longest step is "
+                    f"{mean_as_text(jump)} times the mean step, and they turn by "
+                    f"{mean_as_text(turning)} radians a step"
+                )
         costs = [
             f"{mean_as_text(cost)} nats at {scale:g}" for scale, cost in self.noise.items() if scale
         ]
@@ -77,6 +89,13 @@ class Smoothness:
             f"noise on z costs {', '.join(costs)} standard deviations",
         ]
         return ";\n".join(lines) + "."
+
+    def _of_paths(self, values: Tensor) -> Tensor:
+        """Return the values of the pairs that have a path; all if fewer than two have one."""
+        known = torch.ones_like(values, dtype=torch.bool)
+        if self.detour is not None:
+            known = ~self.detour.isnan()
+        return values[known] if known.sum() > 1 else values
 
 
 def smoothness(
@@ -167,6 +186,8 @@ def _measure_paths(
             ]
         )
     except NotImplementedError:
+        return None, None, None
+    if not decoded.isfinite().all():  # such as the mean of a Cauchy
         return None, None, None
     changes = decoded.diff(dim=0)  # [steps - 1, pairs, values]
     lengths = changes.norm(dim=-1)

@@ -110,9 +110,9 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
     """Draw IWAE_K against K, with the ELBO and the bounds by annealing, and their errors.
 
     All bounds are for the same examples. If only some were annealed, all bounds are for
-    those. The bars are 95 % Monte Carlo intervals over draws of z; where that error is
-    unknown, there is no bar. The title has the standard error over examples, which moves all bounds
-    together.
+    those. The bars and the bands are 95 % Monte Carlo intervals over draws of z; where that error
+    is unknown, there is none. The legend has Monte Carlo standard errors, and the title has the
+    standard error over examples, which moves all bounds together.
     """
     count = len(importance.elbo.values) if annealed is None else annealed.log_w.shape[1]
     examples = torch.arange(count)
@@ -134,7 +134,7 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
             if math.isfinite(bound.mc_se):
                 low, high = bound.mean - 1.96 * bound.mc_se, bound.mean + 1.96 * bound.mc_se
                 ax.axhspan(low, high, color=colour, alpha=0.25, lw=0)
-                label += f" ± {1.96 * bound.mc_se:.2f}"
+                label += f", MC error {bound.mc_se:.2f}"
             ax.axhline(bound.mean, color=colour, lw=1)
             ax.plot(rungs[-1] * 3, bound.mean, color=colour, marker=marker, ls="", label=label)
     ax.set_xscale("log")
@@ -209,7 +209,7 @@ def predictive_checks(axes: "Sequence[Axes]", checks: PredictiveChecks) -> None:
                 alpha=0.5 if label == "data" else 1,
             )
         ax.set(xlabel=name, yticks=[])
-        ax.set_title(f"difference {check.difference:+.3f} ± {1.96 * check.se:.3f}", fontsize=9)
+        ax.set_title(f"difference {check.difference:+.3f}, se {check.se:.3f}", fontsize=9)
     for ax in list(axes)[len(checks.by_statistic) :]:
         ax.set_visible(False)
     axes[0].set_ylabel("density")

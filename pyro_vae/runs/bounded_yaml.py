@@ -73,6 +73,33 @@ def _is_to_other_base(event: yaml.Event) -> bool:
     return plain and _OTHER_BASE.fullmatch(event.value) is not None
 
 
+def check_typed(text: str) -> None:
+    """Check a value of the command line that may be YAML.
+
+    Raises:
+        InputError: if it is a list or a mapping with a number to another base than ten.
+    """
+    try:
+        numbers = [
+            event.value for event in yaml.parse(text, Loader=_PARSER) if _is_to_other_base(event)
+        ]
+    except yaml.YAMLError:
+        return  # it is a text
+    if numbers and not _OTHER_BASE.fullmatch(text.strip()):
+        raise InputError(
+            f"{text[:100]} has the number {numbers[0][:100]}, which YAML reads to another base: "
+            "write it in decimals"
+        )
+
+
+def number_to_other_base(text: str) -> int | float | None:
+    """Return the number that YAML reads in a text to another base than ten; None if it has none."""
+    if not _OTHER_BASE.fullmatch(text.strip()):
+        return None
+    number = get_loader("yaml")(text)
+    return number if isinstance(number, int | float) else None
+
+
 def scalars(value: Any) -> Iterator[Any]:
     """Return the values in lists and mappings, at any depth; of a mapping not the keys."""
     if isinstance(value, dict):
@@ -132,7 +159,7 @@ def _check_size(text: str, source: str, inside_file: bool = False) -> None:
             raise InputError(f"{source} has the YAML tag {event.tag[:100]}: leave it out")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_CHARACTERS:
             raise InputError(f"{source} has a value of more than {MOST_CHARACTERS} characters")
-        if inside_file and _is_to_other_base(event):
+        if (inside_file or counts) and _is_to_other_base(event):
             raise InputError(
                 f"{source} has the number {event.value[:100]}, which YAML reads to another base: "
                 "write it in decimals, or a text in quotes"

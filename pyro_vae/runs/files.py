@@ -345,10 +345,6 @@ def _draw_figures(
         if entry.of not in ("all", data) or not entry.exists(run, shown):
             path.unlink(missing_ok=True)
             continue
-        draw_figure(
-            path,
-            entry.size,
-            partial(_draw_entry, entry, run, shown),
-            entry.rows,
-            entry.columns,
-        )
+        draw = partial(_draw_entry, entry, run, shown)
+        with checkpoint.naming(path):
+            draw_figure(path, entry.size, draw, entry.rows, entry.columns)

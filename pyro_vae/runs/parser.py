@@ -1,6 +1,8 @@
 """A jsonargparse parser that describes what is wrong in one line, with the possible choices."""
 
 import re
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NoReturn
@@ -8,7 +10,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.errors import InputError
-from pyro_vae.runs import trust
+from pyro_vae.runs import bounded_yaml, trust
 
 TRUST = "trust_code"
 LONGEST = 1000  # characters of a message
@@ -36,6 +38,7 @@ class Parser(ArgumentParser):
     """
 
     trust_code = False
+    _given: tuple[tuple[str, str], ...] = ()  # options and their texts, typed or in files
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an error with a message of one line."""
@@ -44,7 +47,48 @@ class Parser(ArgumentParser):
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a file of options. `--config` calls it."""
-        return self.parse_string(trust.read(Path(path), self.trust_code), *args, **kwargs)
+        text = trust.read(Path(path), self.trust_code)
+        self._given = (*self._given, *_texts(bounded_yaml.load(text)))
+        return self.parse_string(text, *args, **kwargs)
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any
+    ) -> Namespace:
+        """Parse arguments, and refuse numbers to another base than ten.
+
+        jsonargparse reads 1:30 as 90 where it expects a number, to base 60, as YAML 1.1 says.
+        """
+        self._given = (*_typed(sys.argv[1:] if args is None else args),)
+        namespace = super().parse_args(args, *others, **kwargs)
+        values = {key.replace(".init_args", ""): value for key, value in namespace.items()}
+        for option, text in self._given:
+            number = bounded_yaml.number_to_other_base(text)
+            value = values.get(option)
+            if number is not None and not isinstance(value, str) and value == number:
+                raise InputError(
+                    f"--{option}: {text} is no decimal number: YAML reads it as {number}, to "
+                    "another base. Write it in decimals"
+                )
+        return namespace
+
+
+def _typed(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Return the options of a command line with what is typed for them."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument.startswith("--"):
+            option, has_value, value = argument.removeprefix("--").partition("=")
+            bounded_yaml.check_typed(value if has_value else following)
+            yield option, value if has_value else following
+
+
+def _texts(options: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Return the texts in nested options, with the names of their options."""
+    if isinstance(options, str):
+        yield name, options
+    elif isinstance(options, dict):
+        for key, value in options.items():
+            inner = name if key == "init_args" else f"{name}.{key}".strip(".")
+            yield from _texts(value, inner)
 
 
 def add_trust_code(to: Parser) -> None:

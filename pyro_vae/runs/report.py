@@ -32,6 +32,8 @@ def report(run: Run, evaluation: Evaluation, place: Path | None = None) -> str:
             f"At most {evaluation.bits_per_dim:.4f} bits per dimension ({run.base_measure.name})."
         )
     sections += [str(diagnostic) for diagnostic in evaluation.diagnostics.values()]
+    if any("±" in section for section in sections):
+        sections.append("The number after ± is one standard error over examples.")
     if run.warning:  # other advice does not apply
         sections = [
             "\n".join(line for line in text.splitlines() if not line.startswith("To "))

@@ -316,7 +316,8 @@ class EagerEngine:
 
         Raises:
             InputError: if the state has parameters that the programs make when they first run, and
-                they have not run yet; or if it is that of an optimiser with other moments.
+                they have not run yet; or if it is that of an optimiser with other moments, or with
+                moments of other shapes.
         """
         moments = {name for each in state["optimizer"]["state"].values() for name in each}
         if moments and moments != {"step", *self.settings.moments}:
@@ -341,6 +342,15 @@ class EagerEngine:
         settings = {name: group[name] for name in group.keys() - {"params", "lr"}}
         # torch would share the tensors of the state with the optimiser: copy them.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        for parameter, own in self.optimizer.state.items():  # torch does not look at shapes
+            for name in self.settings.moments:
+                if own[name].shape != parameter.shape:
+                    raise InputError(
+                        f"the state of the optimiser does not fit: a moment of the shape "
+                        f"{list(own[name].shape)} belongs to a parameter of the shape "
+                        f"{list(parameter.shape)}",
+                        "optimizer",
+                    )
         self.optimizer.param_groups[0].update(settings)
         self.objective.load_state_dict(state["objective"])
 

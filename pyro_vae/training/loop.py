@@ -80,7 +80,8 @@ def fit(
     Raises:
         InputError: if a batch is larger than the data, if the engine and the callbacks do not go
             together, or if a checkpoint cannot be used.
-        DivergenceError: if the loss is not finite. The last checkpoint stays as it was.
+        DivergenceError: if the loss is not finite, or a matrix cannot be factorised. The last
+            checkpoint stays as it was.
     """
     if not 1 <= batch_size <= len(train):
         raise InputError(
@@ -121,6 +122,10 @@ def fit(
             except KeyboardInterrupt:
                 _pause(training)
                 raise
+            except torch.linalg.LinAlgError as error:
+                why = "a matrix of the programs has no Cholesky factor or no inverse"
+                where = f"epoch {training.epoch}"
+                raise training.diverged("loss", math.nan, where, why) from error
         if training.end_reason and progress:
             bar.write(f"training ends: {training.end_reason}", file=sys.stderr)
     return training.history

@@ -197,7 +197,7 @@ def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> 
     state, note = _newest(folder)
     try:
         engine.load_state_dict(state["engine"])
-        history: History = list(state["history"])
+        history = _rows(state["history"])
         states = state["callbacks"] if "callbacks" in state else _states_from_rows(history)
         for callback in callbacks:
             if type(callback).__name__ in states:
@@ -215,6 +215,25 @@ def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> 
         _restore_best(folder, best_epoch)
         checkpoint.write(folder / "metrics.csv", table.encode())
     return Resumed(history, place, note, about)
+
+
+def _rows(history: Any) -> History:
+    """Return the history of a checkpoint, a list with a row for each epoch.
+
+    Raises:
+        TypeError: if it is something else.
+    """
+    numbers = ("epoch", "train_loss", "validation_bound")
+    if not isinstance(history, list):
+        raise TypeError("the history is no list")
+    for epoch, row in enumerate(history, start=1):
+        if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
+            raise TypeError("a row of the history is no mapping")
+        if not all(isinstance(row[name], int | float) for name in numbers if name in row):
+            raise TypeError("a row of the history has something else than numbers")
+        if row["epoch"] != epoch or "train_loss" not in row:
+            raise TypeError("a row of the history belongs to another epoch")
+    return history
 
 
 def _newest(folder: Path) -> tuple[dict[str, Any], str]:

@@ -487,6 +487,20 @@ def test_jackknife_of_a_stream(linear_gaussian: LinearGaussian, count: int) -> N
     torch.testing.assert_close(stream.results()["khat"], khat.pareto_k(log_w.T))
 
 
+@pytest.mark.parametrize("count", [2, 26, 3000])
+def test_the_jackknife_of_a_single_weight_is_infinite(count: int) -> None:
+    """Without the only weight that is not zero, log 0 is averaged: it is no number to rely on."""
+    log_w = torch.full((count, 2), -math.inf, dtype=torch.float64)
+    log_w[count // 2, 0] = -90.0
+    log_w[:, 1] = -90.0
+    stream = Stream([count])
+    for part in log_w.split(7):
+        stream.add(part)
+    assert stream.jackknife()[0] == bounds.jackknife(log_w)[0] == math.inf
+    torch.testing.assert_close(stream.jackknife()[1].item(), -90.0)
+    assert stream.results()["jackknife"][0] == math.inf
+
+
 def test_verdict(linear_gaussian: LinearGaussian) -> None:
     """The weights are heavy-tailed if q is too narrow, and not if it is too wide."""
     for misfit, said in ((0.4, "is loose, and its MC error is unknown"), (1.3, "can be relied on")):

@@ -4,7 +4,9 @@ import json
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import pyro.distributions as dist
 import pytest
 import torch
 from conftest import LinearGaussian
@@ -324,6 +326,48 @@ def test_a_constant_decoder_has_no_paths(linear_gaussian: LinearGaussian) -> Non
         result = diagnostics.smoothness(vae, linear_gaussian.marginal.sample((30,)))
     assert "the same example for different codes" in str(result)
     assert result.to_dict()["detour"]["mean"] is None
+
+
+class Ends(torch.nn.Module):
+    """A decoder onto two points, as a function of the sign of the first unit of the code."""
+
+    bias = torch.zeros(3)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (10 * z[..., :1]).sign().expand(*z.shape[:-1], 3)
+
+
+class Cauchy(likelihoods.Gaussian):
+    def forward(self, z: Tensor) -> Any:
+        return self.independent(dist.Cauchy(self.decoder(z), 1.0))
+
+
+def test_paths_are_those_of_pairs_that_differ() -> None:
+    vae = VAE(
+        priors.StandardNormal(2),
+        likelihoods.Gaussian(2, [3], scale=1.0, noise="fixed"),
+        posteriors.Normal([3], 2, Linear),
+    )
+    vae.likelihood.decoder = Ends()
+    with torch.no_grad():
+        result = diagnostics.smoothness(vae, torch.randn(60, 3))
+    assert result.detour is not None
+    same = int(result.detour.isnan().sum())
+    assert 1 < same < 29
+    said = str(result)
+    assert f"the same example for both codes of {same} of 30 pairs" in said and "nan" not in said
+    assert "decoded paths are 1.00 ± 0.00 times" in said and "no paths" not in said
+    assert result.to_dict()["detour"] == {"mean": pytest.approx(1.0), "se": pytest.approx(0.0)}
+
+
+def test_a_likelihood_without_a_mean_has_no_paths() -> None:
+    """Nothing is said of its pictures, which depend on the code."""
+    vae = VAE(priors.StandardNormal(2), Cauchy(2, [3], Linear), posteriors.Normal([3], 2, Linear))
+    with torch.no_grad():
+        result = diagnostics.smoothness(vae, torch.randn(60, 3))
+    assert result.detour is None and result.jump is None and result.turning is None
+    assert "same example" not in str(result) and "paths" not in str(result)
+    assert result.to_dict()["detour"] is None and result.to_dict()["neighbours"]["mean"] > 0
 
 
 def test_neighbours_and_bent_paths() -> None:

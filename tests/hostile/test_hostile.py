@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from pyro_vae import InputError, data
 from pyro_vae.runs import command_line, commands, config
@@ -134,6 +135,43 @@ def test_numbers_in_files_are_decimal(number: str, tmp_path: Path) -> None:
     path.write_text(f"drop: '{number}'\nlr: 0.5\nseed: 0\nepochs: 1_000\n")
     parsed = config.parse([f"--config={path}"])
     assert (parsed.drop, parsed.lr, parsed.seed, parsed.epochs) == (number, 0.5, 0, 1000)
+
+
+@pytest.mark.parametrize(
+    ("option", "number"),
+    [
+        ("latent_dim", "1:30"),
+        ("lr", "1:30.5"),
+        ("epochs", "2:00"),
+        ("prior.components", "1:30"),
+        ("likelihood.decoder.widths", "[1:30]"),
+    ],
+)
+def test_typed_and_quoted_numbers_are_decimal(option: str, number: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="YAML reads") as error:
+        config.parse(["--prior=Vamp", f"--{option}={number}"])
+    assert number in str(error.value)
+    with pytest.raises(InputError, match="YAML reads"):
+        config.parse(["--prior", "Vamp", f"--{option}", number])
+    path = tmp_path / "config.yaml"
+    given: dict[str, object] = {option: number}
+    if option.startswith("prior."):
+        part = {"class_path": "pyro_vae.priors.Vamp", "init_args": {"components": number}}
+        given = {"prior": part}
+    path.write_text(yaml.safe_dump(given))
+    with pytest.raises(InputError, match="YAML reads"):
+        config.parse([f"--config={path}", "--trust_code"])  # the text may be the name of a class
+
+
+def test_only_numbers_that_are_used_have_to_be_decimal(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("latent_dim: '1:30'\ndata: '2:00'\n")
+    parsed = config.parse([f"--config={path}", "--latent_dim=5"])
+    assert (parsed.data, parsed.latent_dim) == ("2:00", 5)
+    parsed = config.parse(["--drop", "1:30", "--latent_dim", "90", "--lr=010"])
+    assert (parsed.drop, parsed.latent_dim, parsed.lr) == ("1:30", 90, 10.0)
+    with pytest.raises(InputError, match=r"--ais\.chains: 1:30 is no decimal number"):
+        command_line.parse_evaluation(["run", "--ais.chains", "1:30"])
 
 
 def test_settings_that_would_be_ignored_are_refused() -> None:

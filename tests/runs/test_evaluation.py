@@ -75,6 +75,7 @@ def test_a_new_estimator_shows_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
         assert "TELESCOPING of 8 of these examples:" in text
         assert "telescoping, lower" in text and "The telescope is in focus." in text
         assert "TELESCOPING, all exa" in text
+        assert "I(x; z) is between" in text and "± is one standard error over examples." in text
         content = json.loads((tmp_path / name / "bounds.json").read_text())
         assert content["telescoping"]["lower"]["mean"] == -35 + shift
         assert content["conditions"]["telescoping"] == {"levels": 3}

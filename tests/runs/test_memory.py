@@ -14,6 +14,7 @@ from pyro_vae.runs.run import Run
 
 TOO_LARGE = {  # options, with what the message says
     "latent_dim": (["--latent_dim=1000000000"], r"8\.\d TiB .*latent_dim.*\[2000000000, 200\]"),
+    "latent_dim of 20 digits": (["--latent_dim=12345678901234567890"], "at most 9"),
     "no such tensor": (
         ["--posterior.encoder.widths=[12345678901234567890]"],
         r"no tensor .*1\.2e\+19",

@@ -1,7 +1,9 @@
 """The scripts: the files that they write, their output, and the input that they refuse."""
 
+import errno
 import json
 import multiprocessing
+import os
 import pickle
 import random
 import runpy
@@ -20,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from pyro_vae import (
@@ -604,6 +607,9 @@ def test_other_data_are_not_evaluated(script: Script, tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", rows)
         refused = script("evaluate", "run", "--data", f"{name}.npy")
         assert_refused(refused, f"{name}.npy is not what run was trained on", "use pyro-vae score")
+    np.save(tmp_path / "own.npy", x + 1)  # others of the same shape in the same place
+    for command in (["evaluate", "run"], ["svi_train", "--resume", "run", "--epochs", 3]):
+        assert_refused(script(*command), "own.npy is not what run was trained on")
     after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert after == before
 
@@ -754,13 +760,43 @@ def test_an_interrupted_evaluation_goes_on(
     assert (tmp_path / "run/bounds.json").read_text() == before
 
 
-def test_discrete_codes_are_annealed(script: Script, tmp_path: Path) -> None:
-    parts = ["--prior", "Bernoulli", "--posterior", "Bernoulli"]
+@pytest.mark.parametrize("code", ["Bernoulli", "Categorical"])
+def test_discrete_codes_are_annealed(script: Script, tmp_path: Path, code: str) -> None:
+    parts = ["--prior", code, "--posterior", code]
     script("svi_train", "--out", "run", *SMALL, *WIDTHS, *parts)
     chains = ["--ais.temperatures", 5, "--ais.chains", 4, "--simulated", 5, "--checks", 0]
     assert script("evaluate", "run", "--method", "ais", *chains)[0] == 0
     ais = json.loads((tmp_path / "run/bounds.json").read_text())["ais"]
     assert ais["lower"]["mean"] < ais["upper"]["mean"] + 0.5
+
+
+@pytest.mark.parametrize("name", ["bounds.nc", "figures/units.png"])
+def test_a_full_disk_names_the_file(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The results of the evaluation before it stay."""
+    script("svi_train", "--out", "run", *SMALL, *WIDTHS)
+    before = (tmp_path / "run/bounds.json").read_bytes()
+    save = Figure.savefig
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def savefig(self: Figure, file: Any, *args: Any, **kwargs: Any) -> None:
+        if str(file).endswith(name):
+            full()
+        save(self, file, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    if name == "bounds.nc":
+        monkeypatch.setattr(os, "posix_fallocate", full)
+    result = script("evaluate", "run", "--num_examples", 31, "--checks", 0)
+    last = result[2].splitlines()[-1]
+    assert result[0] == 2 and result[1] == "" and "Traceback" not in result[2]
+    assert last.startswith("error: [Errno 28] No space left on device: 'run/")
+    assert f"{name}' - the same command continues where it stopped" in last
+    assert (tmp_path / "run/bounds.json").read_bytes() == before
+    assert not (tmp_path / "run/bounds.nc").exists()
 
 
 def test_divergence(script: Script, tmp_path: Path) -> None:

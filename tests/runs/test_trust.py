@@ -138,6 +138,7 @@ def test_every_public_part_may_be_named() -> None:
 
 LIMITS = {
     "aliases": (BOMB, "aliases"),
+    "an anchor of itself": ("prior: &a [*a]", "aliases"),
     "aliases in a text": (json.dumps({"lr": "{" + ", ".join(ALIASES) + "}"}), "aliases"),
     "a huge file": ("x" * 2_000_000, "more than 1000000 bytes"),
     "a long list": ("drop: [" + "1," * 400_000 + "]", "is no file of options"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyro_vae import DivergenceError, checkpoint
 from pyro_vae.objectives import ELBO
-from pyro_vae.training import Callback, CompiledEngine, EagerEngine, Training, fit
+from pyro_vae.training import Callback, Checkpoint, CompiledEngine, EagerEngine, Training, fit
 from pyro_vae.training.divergence import explain
 
 X = torch.randn(95, 3, generator=torch.Generator().manual_seed(0))
@@ -75,6 +75,52 @@ def test_what_is_found_where() -> None:
     assert explain(model, guide, X, numbers, "training") == (
         "the parameter encoder.bias of the guide is not finite since an earlier step"
     )
+
+
+class Factorised(Guide):
+    """A guide with a covariance matrix, which has no Cholesky factor from some step on."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__()
+        self.good = good  # calls
+
+    def forward(self, x: Tensor) -> None:
+        self.good -= 1
+        covariance = torch.eye(2) if self.good >= 0 else -torch.eye(2)
+        with pyro.plate("data", len(x)):
+            fn = dist.MultivariateNormal(
+                self.encoder(x), scale_tril=torch.linalg.cholesky(covariance)
+            )
+            pyro.sample("z", fn)
+
+
+class TakesSteps(Callback):
+    """Evaluates the guide after an epoch, as validation does."""
+
+    def after_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        training.engine.evaluate_loss(X)
+
+
+@pytest.mark.parametrize("good", range(1, 8))
+def test_a_matrix_that_cannot_be_factorised_is_a_divergence(good: int, tmp_path: Path) -> None:
+    """In a step, and in what a callback evaluates after an epoch."""
+    engine = EagerEngine(Model(), Factorised(100), ELBO())
+    engine.check(X)
+    engine.guide.good = good
+    with pytest.raises(DivergenceError) as error:
+        fit(
+            engine,
+            X,
+            epochs=9,
+            batch_size=50,
+            callbacks=[TakesSteps(), Checkpoint(tmp_path)],
+            progress=False,
+        )
+    said = str(error.value)
+    assert said.startswith("the loss became nan in epoch ") and "\n" not in said
+    assert ": a matrix of the programs has no Cholesky factor or no inverse; " in said
+    assert said.endswith("use a smaller learning rate")
+    assert ("there is no checkpoint" in said) == (good < 4)  # one call is before the first epoch
 
 
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:

@@ -233,3 +233,45 @@ def test_checkpoint_of_another_model(tmp_path: Path) -> None:
     engine = EagerEngine(vae.model, vae.guide, ELBO())
     with pytest.raises(InputError, match="does not fit"):
         train(engine, 2, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        None,
+        "rows",
+        3,
+        {"epoch": 1},
+        ["row"],
+        [["epoch", 1]],
+        [{}],
+        [{"epoch": 1}],
+        [{"epoch": 2, "train_loss": 1.0}],
+        [{"epoch": 1, "train_loss": "low"}],
+        [{"epoch": 1, "train_loss": 1.0, "validation_bound": torch.zeros(2)}],
+        [{"epoch": torch.zeros(2), "train_loss": 1.0}],
+        [{"epoch": 1, "train_loss": 1.0, 2: 3}],
+        torch.zeros(2),
+    ],
+    ids=str,
+)
+def test_a_history_that_is_no_list_of_rows(tmp_path: Path, history: Any) -> None:
+    train(make_engine(), 1, tmp_path)
+    path, before = tmp_path / "checkpoint.pt", (tmp_path / "metrics.csv").read_bytes()
+    checkpoint.save(path, checkpoint.load(path) | {"history": history})
+    with pytest.raises(InputError, match=r"checkpoint\.pt does not fit"):
+        train(make_engine(), 2, tmp_path)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", [EagerEngine, CompiledEngine])
+def test_moments_of_other_shapes(tmp_path: Path, kind: type[EagerEngine]) -> None:
+    train(make_engine(), 1, tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    state = checkpoint.load(path)
+    moments = state["engine"]["optimizer"]["state"][0]
+    moments["exp_avg"] = torch.zeros(7)
+    checkpoint.save(path, state)
+    with pytest.raises(InputError, match=r"a moment of the shape \[7\] belongs to") as error:
+        train(make_engine(kind), 2, tmp_path)
+    assert "\n" not in str(error.value)

@@ -37,9 +37,10 @@ CAPTIONS = {
     "bounds": Caption(
         "bounds",
         "The ladder of bounds",
-        "Left: IWAE with more and more draws approaches log p(x) from below; bars are 95 % Monte "
-        "Carlo intervals. Right: Pareto k-hat of the weights of each example. Weights to the "
-        "right of the dashed line cannot be relied on.",
+        "Left: IWAE with more and more draws approaches log p(x) from below; bars and bands are "
+        "95 % Monte Carlo intervals, and errors in numbers are one standard error. Right: Pareto "
+        "k-hat of the weights of each example. Weights to the right of the dashed line cannot be "
+        "relied on.",
         "Left, a curve of IWAE bounds that rises with the number of draws, above the ELBO. "
         "Right, a histogram of k-hat over examples.",
     ),
@@ -113,7 +114,8 @@ CAPTIONS = {
         "checks",
         "Statistics of drawn examples",
         "Statistics of examples drawn from the model, and of the test examples. Where the two "
-        "differ, the model lacks something.",
+        "differ, the model lacks something. The difference of their means has one standard error "
+        "(se) beside it.",
         "Histograms of statistics, of the data and of examples drawn from the model.",
     ),
     "columns": Caption(

@@ -7,9 +7,10 @@ TERMS = (
     ("IWAE_K", "A lower bound on log p(x) by importance sampling with K draws. It grows with K."),
     ("AIS", "Annealed importance sampling, which bounds log p(x) from below and from above."),
     (
-        "se, 95 % interval",
+        "se, ±, 95 % interval",
         "How far the mean over these test examples may be from the mean over all examples of this "
-        "kind.",
+        "kind. The se and the number after ± are one standard error; the interval has about two "
+        "of them to each side.",
     ),
     (
         "MC error",
