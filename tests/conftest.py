@@ -1,6 +1,7 @@
 """What all tests share: a clean Pyro, a fixed seed, and two models whose log p(x) is known."""
 
 import math
+import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -58,3 +59,10 @@ def grid(dims: int = 2) -> tuple[Tensor, Tensor]:
 def codes(support: str | None) -> tuple[Tensor, Tensor]:
     """The same for any support of two dimensions; of four, two variables, for one-hot codes."""
     return integration.codes(support, 4 if support == "categorical" else 2, categories=2)[:2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Let Ctrl-C be tested where a shell has turned it off, as for jobs in the background."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

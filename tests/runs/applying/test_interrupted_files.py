@@ -91,10 +91,10 @@ def interrupt(
     """Do some work, and stop it where the piece of this number would be written."""
     write = checkpoint.write
 
-    def stop(path: Path, content: bytes) -> None:
+    def stop(path: Path, *content: bytes | memoryview, **how: bool) -> None:
         if path.name == f"{after}.npz":
             raise error
-        write(path, content)
+        write(path, *content, **how)
 
     with monkeypatch.context() as patch, pytest.raises(type(error)):
         patch.setattr(checkpoint, "write", stop)
