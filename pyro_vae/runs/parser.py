@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NoReturn
@@ -74,7 +75,7 @@ class Parser(ArgumentParser):
 
 def _typed(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Return the options of a command line with what is typed for them."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         if argument.startswith("--"):
             option, has_value, value = argument.removeprefix("--").partition("=")
             bounded_yaml.check_typed(value if has_value else following)
