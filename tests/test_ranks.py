@@ -188,7 +188,6 @@ def test_only_a_restart_by_torchrun_resumes(
 ) -> None:
     joining.remember_made(tmp_path)
     assert joining.made_before() is None
-    monkeypatch.setattr(joining, "_is_joined", True)
     monkeypatch.setattr(joining, "_store", torch.distributed.HashStore())
     assert joining.made_before() is None  # whatever folders there are
     joining.remember_made(tmp_path)

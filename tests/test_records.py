@@ -54,7 +54,6 @@ def test_a_recipe_trains_and_is_recorded(
     assert found["curve"][-1][1] < found["curve"][0][1]
     bounds = found["bounds"]
     assert bounds["test"]["examples"] == 179 and bounds["ais_lower"]["examples"] == 3
-    # The difference is that of two means over the same images; its error is below either's.
     assert bounds["elbo"]["mean"] < bounds["test"]["mean"]
     line = record.table("", (record.Row(recipe, "a model", 1.5),))[-2]
     assert f"**{-bounds['test']['mean']:.2f}**" in line and "| 1.50 |" in line

@@ -129,11 +129,12 @@ def in_batches(
     )
     count = len(arguments)
     num_batches = max(1, math.ceil(count / max(1, batch_size)))
-    place = (ranks.number(), ranks.size()) if ranks.shares_work() else (0, 1)
-    own = None if keep is None or place[1] == 1 else _own_file(keep, *place)
+    rank, size = (ranks.number(), ranks.size()) if ranks.shares_work() else (0, 1)
+    own = None if keep is None or size == 1 else _own_file(keep, rank, size)
     parts = _read(keep, state) | _read(own, state)
-    ranks_agree = ranks.gathered(sorted(parts)) if place[1] > 1 else [sorted(parts)]
-    todo = sorted(set(range(num_batches)).difference(*ranks_agree))[place[0] :: place[1]]
+    done = ranks.gathered([*parts]) if size > 1 else [[*parts]]  # by each rank
+    todo = sorted(set(range(num_batches)).difference(*done))[rank::size]
+    mine = set(todo)
     bar = tqdm(
         total=units * max(1, count),
         initial=units * sum(len(next(iter(part.values()))) for part in parts.values()),
@@ -142,27 +143,27 @@ def in_batches(
         unit_scale=True,
         desc=description or work_name,
         leave=None,  # below another bar it is removed at the end
-        disable=not progress or place[0] > 0,
+        disable=not progress or rank > 0,
     )
     validate = pyro.poutine.util.is_validation_enabled()
     saved = time.monotonic()
     with preserve_rng_state(arguments), bar:
         for number, batch in enumerate(arguments.split(batch_size)):
-            if number not in todo:
+            if number not in mine:
                 continue
             torch.manual_seed(stream_seed(seed, number, noise))
             with pyro.validation_enabled(validate and number == 0):  # only the first is validated
-                part = work(batch, lambda done: bar.update(done * place[1]))
+                part = work(batch, lambda added: bar.update(added * size))
             parts[number] = {name: value.cpu() for name, value in part.items()}
             if keep is not None and (number == todo[-1] or time.monotonic() - saved > 2):
                 _write(own or keep, state, parts)
                 saved = time.monotonic()
-    if place[1] > 1:
+    if size > 1:
         parts = {number: part for each in ranks.gathered(parts) for number, part in each.items()}
-        if keep is not None and place[0] == 0:
+        if keep is not None and rank == 0:
             _write(keep, state, parts)
-            for rank in range(place[1]):
-                _own_file(keep, rank, place[1]).unlink(missing_ok=True)
+            for each in range(size):
+                _own_file(keep, each, size).unlink(missing_ok=True)
     ordered = [parts[number] for number in range(num_batches)]
     return {name: torch.cat([part[name] for part in ordered]) for name in ordered[0]}
 

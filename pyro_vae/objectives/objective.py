@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_vae import bounds
 from pyro_vae.errors import InputError
 from pyro_vae.objectives.draws import TrainingDraws
+from pyro_vae.programs import ranks
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.looking import look_at_once
 from pyro_vae.programs.pair import Pair
@@ -125,17 +126,15 @@ class Objective(pyro.infer.ELBO):
         """Return the training loss, and add its gradients to those of the parameters."""
         return self.backward(self.differentiable_loss(model, guide, *args, **kwargs))
 
-    def backward(self, loss: Tensor, always: bool = False) -> float:
+    def backward(self, loss: Tensor) -> float:
         """Add the gradients of a loss to those of the parameters, and return the loss.
 
-        Args:
-            loss: the loss.
-            always: whether to do so also if the loss is not finite.
+        If the loss is not finite, no gradients are added: the parameters stay as they are, to see
+        why. Of a share of a batch they always are, since all processes add up the same tensors.
         """
-        # If it is not finite, the parameters stay as they are, to see why. On a GPU that would take
-        # time in every step: the gradients would wait for the loss.
+        # On a GPU this would take time in every step: the gradients would wait for the loss.
         self.is_finite = loss.device.type != "cpu" or math.isfinite(loss.item())
-        if loss.requires_grad and (self.is_finite or always):
+        if loss.requires_grad and (self.is_finite or ranks.current() is not None):
             loss.backward(retain_graph=self.retain_graph)
         return loss.item()
 

@@ -19,8 +19,7 @@ LONGEST_WAIT = datetime.timedelta(days=2)
 
 SHARED = ("train", "evaluate", "score", "encode", "reconstruct", "impute")  # verbs
 MADE = "pyro_vae made the folder"  # a name in the store of a job
-_is_joined = False
-_store: Any = None  # what all processes of a job can read and write, also after a restart
+_store: Any = None  # what all processes of a job can read and write, once they are joined
 
 
 def rank() -> int:
@@ -48,15 +47,17 @@ def check(verb: str) -> None:
 def speaks(error: BaseException) -> bool:
     """Return whether this process shows an error; it lets the first process speak first.
 
-    Errors before the processes join are those of all. Later, when the first one ends, torchrun ends
-    the others, so that an error of all is shown once, and that of one process alone by this one.
-    That another one is lost is shown by the first two, of which one is still there.
+    Errors before the processes join are those of all, and the first one shows them. Later, the
+    others wait: the first one shows its own error, or that of the process that it has lost, and
+    ends, and then torchrun ends the others. That another one is lost is shown by the first two, of
+    which one is still there.
     """
     if isinstance(error, ProcessLost):
         return rank() < 2
-    if rank() > 0 and _is_joined:
+    is_joined = _store is not None
+    if rank() > 0 and is_joined:
         time.sleep(3)
-    return _is_joined or rank() == 0
+    return is_joined or rank() == 0
 
 
 @contextlib.contextmanager
@@ -91,8 +92,8 @@ def joined() -> Iterator[None]:
     dist.init_process_group(
         backend, store=own_names, rank=place, world_size=count, timeout=LONGEST_WAIT
     )
-    global _is_joined, _store
-    _is_joined, _store = True, store
+    global _store
+    _store = store
     try:
         yield
     except BaseException as error:
@@ -103,7 +104,7 @@ def joined() -> Iterator[None]:
             raise
         raise shown from error
     dist.destroy_process_group()
-    _is_joined = False
+    _store = None
 
 
 def _reason(error: BaseException, name: str) -> BaseException:
@@ -124,7 +125,7 @@ def _reason(error: BaseException, name: str) -> BaseException:
 
 def remember_made(folder: Path) -> None:
     """Remember that this job of torchrun has made the folder of a run."""
-    if _is_joined and rank() == 0:
+    if _store is not None and rank() == 0:
         _store.set(MADE, str(folder))
 
 
@@ -133,7 +134,8 @@ def made_before() -> Path | None:
 
     Other runs are not resumed by a restart.
     """
-    return Path(_store.get(MADE).decode()) if _is_joined and _store.check([MADE]) else None
+    made = _store is not None and _store.check([MADE])
+    return Path(_store.get(MADE).decode()) if made else None
 
 
 def going_on(arguments: Sequence[str], folder: Path) -> list[str]:

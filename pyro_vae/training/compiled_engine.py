@@ -102,7 +102,7 @@ class CompiledEngine(EagerEngine):
             else:
                 with self._noise.stream(observe, share, step.like):
                     sums, valid, inside = step.graph(tensors)
-            if not (valid or inside.all()):
+            if not (valid or inside.all()):  # a loss that is not finite is returned
                 raise InputError(step.sentences[inside.tolist().index(False)])
             if step.update is not None:
                 ranks.add_up([sums])
@@ -164,9 +164,10 @@ class CompiledEngine(EagerEngine):
         key = self._look_at_noise(x, observe, share)
 
         def loss_and_gradients(x: Data) -> tuple[Tensor, Sequence[Any], Tensor, Tensor]:
-            """Return whether the loss is finite and observed values are in their supports, too.
+            """Return the loss and its gradients, whether the step is valid, and what is inside.
 
-            The latter is returned for each site last.
+            The step is valid if the loss is finite and all observed values are inside their
+            supports. The last result says for each site whether its values are.
             """
             with self._noise.drawn(key, share), values, self._training_precision(x):
                 args, kwargs = as_arguments(observe(x))
@@ -219,12 +220,12 @@ class CompiledEngine(EagerEngine):
         factors: Tensor,
         states: Sequence[Tensor],
     ) -> None:
-        """Update the parameters and the optimiser's state, unless an observed value is not valid.
+        """Update the parameters and the optimiser's state, if the step is valid.
 
         Args:
             trained: the parameters.
             gradients: a tensor for each, or None.
-            valid: whether all observed values are in their supports.
+            valid: whether it is.
             factors: what `_factors` returned.
             states: the optimiser's states of the parameters, one after the other.
         """

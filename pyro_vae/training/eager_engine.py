@@ -158,8 +158,7 @@ class EagerEngine:
         else:
             total = self.objective.differentiable_loss(model, guide, *args, **kwargs)
             self._draws.close()  # the way back draws nothing, and looking for draws takes time
-            # Also if this loss is not finite: all processes have to add up the same tensors.
-            loss = self.objective.backward(total, always=True)
+            loss = self.objective.backward(total)
         if share is None:
             return loss
         self.update_trained()

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from pyro_vae.data import Rows
 from pyro_vae.data.rows import batches as read_batches
-from pyro_vae.errors import InputError
+from pyro_vae.errors import DivergenceError, InputError
 from pyro_vae.programs import ranks
 from pyro_vae.programs.random_streams import (
     preserve_rng_state,
@@ -234,13 +234,7 @@ def _take_steps(training: Training, bar: tqdm, came: Sequence[int]) -> bool:
                 place.steps += 1
                 if not math.isfinite(loss):
                     set_rng_state(train, noise)
-                    numbers = own[place.steps - 1].cpu()
-                    x = training.observe(batch)
-                    why = explain(engine.model, engine.guide, x, numbers, "training")
-                    where = f"step {place.steps} of epoch {epoch}"
-                    # Each process has looked at its own examples.
-                    why = next(filter(None, ranks.gathered(why)), "")
-                    raise training.diverged("loss", loss, where, why)
+                    raise _diverged(training, loss, batch, own[place.steps - 1].cpu())
                 place.loss += loss
                 place.examples += size
                 bar.update(size)
@@ -252,6 +246,22 @@ def _take_steps(training: Training, bar: tqdm, came: Sequence[int]) -> bool:
         training.batch_size = asked
     place.is_whole = True
     return is_over
+
+
+def _diverged(training: Training, loss: float, batch: Tensor, numbers: Tensor) -> DivergenceError:
+    """Return the error to raise for the loss of the last step, which is not finite.
+
+    Args:
+        training: where the training is; the random state is that from before the step.
+        loss: the loss.
+        batch: the stored examples of the step, in this process.
+        numbers: their numbers in the training set.
+    """
+    engine, place = training.engine, training.place
+    assert place is not None
+    why = explain(engine.model, engine.guide, training.observe(batch), numbers, "training")
+    why = next(filter(None, ranks.gathered(why)), "")  # each process has looked at its own examples
+    return training.diverged("loss", loss, f"step {place.steps} of epoch {training.epoch}", why)
 
 
 def _is_ended(training: Training) -> bool:

@@ -213,7 +213,7 @@ def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> 
         ) from error
     if ranks.is_first():
         _restore_best(folder, best_epoch)
-        checkpoint.write(folder / "metrics.csv", table.encode())
+        checkpoint.write(folder / "metrics.csv", table.encode(), lasting=False)
     return Resumed(history, place, note, about)
 
 

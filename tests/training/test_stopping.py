@@ -215,3 +215,22 @@ def test_a_budget_that_is_not_used_up_changes_nothing() -> None:
     plain, budget = make_engine(), make_engine()
     assert train(plain, 2) == train(budget, 2, None, Budget(1e9))
     assert equal(parameters(plain), parameters(budget))
+
+
+def test_pauses_ask_the_first_process_for_the_time_no_more_often(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first process alone pauses: the others would wait for an exchange that never comes."""
+    asked = []
+    for minutes in (1e9, 1e-9):
+        asked.append(0)
+
+        def from_first(value: Any) -> Any:
+            asked[-1] += 1
+            return value
+
+        monkeypatch.setattr(stopping.ranks, "from_first", from_first)
+        folder = tmp_path / str(minutes)
+        folder.mkdir()
+        train(make_engine(), 2, None, Budget(1e9), Checkpoint(folder, minutes))
+    assert asked[0] == asked[1] > 0
