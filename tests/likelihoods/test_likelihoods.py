@@ -222,3 +222,18 @@ def test_what_is_refused() -> None:
     for make, message in refused:
         with pytest.raises(InputError, match=message):
             make()
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4)], ids=["grey", "colour"])
+def test_local_pixels_are_what_is_documented(shape: tuple[int, ...]) -> None:
+    """The logit of a pixel is b(z) + sum_c a_c(z) h_c, here summed one by one."""
+    torch.manual_seed(0)
+    likelihood = likelihoods.LocalPixels(2, shape, features=3, reach=1)
+    z, x = torch.randn(4, 5, 2), torch.randint(2, (5, *shape)).float()
+    b, *a = likelihood.decoder(z).reshape(4, 5, 4, *shape).unbind(2)
+    h = likelihood.network(x).unbind(1)
+    logits = b
+    for weight, feature in zip(a, h, strict=True):
+        logits = logits + weight * feature
+    expected = torch.distributions.Bernoulli(logits=logits).log_prob(x).flatten(2).sum(2)
+    torch.testing.assert_close(likelihood(z).log_prob(x), expected)
