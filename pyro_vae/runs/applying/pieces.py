@@ -119,7 +119,9 @@ class Pieces:
 
     def clean(self, error: BaseException | None) -> None:
         """Remove the folder, unless the error that ended the work leaves pieces of use."""
-        if self._is_ours and (error is None or isinstance(error, InputError) or self.count == 0):
+        # The first piece counts as soon as it is there: an interruption may come before `_count`.
+        of_use = self._path(0).exists() and error is not None and not isinstance(error, InputError)
+        if self._is_ours and not of_use:
             shutil.rmtree(self.folder)
 
     def _empty(self) -> None:

@@ -419,3 +419,21 @@ def test_exports_keep_off_each_other(folder: Path, tmp_path: Path) -> None:
     with held(hidden(tmp_path / "out"), tmp_path / "out"):
         with pytest.raises(InputError, match="another process is writing"):
             applying.export(model, tmp_path / "out")
+
+
+def test_interrupted_between_a_piece_and_its_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    writer = RowWriter(tmp_path / "a.npy")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), writer:
+        writer.begin({})
+        patch.setattr(pieces.Pieces, "_count", interrupted)
+        writer.add(np.arange(3))
+    with RowWriter(tmp_path / "a.npy") as again:
+        again.begin({})
+        assert again.rows == 3
+        again.add(np.arange(3, 5))
+    assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2, 3, 4]
