@@ -116,7 +116,7 @@ class VAE(nn.Module):
         InputError: if prior and posterior have different latent spaces, or one of them has a
             network that makes pictures.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from pyro_vae import VAE, likelihoods, posteriors, priors
         >>> vae = VAE(

@@ -17,6 +17,7 @@ import torch.distributed.run
 from conftest import ROOT
 
 from pyro_vae.runs import applying, command_line, commands, config, foreign_programs
+from pyro_vae.runs.run import Run
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
@@ -28,18 +29,18 @@ SHELL = "".join(
 )
 
 
-class Parsed(Exception):  # noqa: N818 (it is no error)
+class Parsed(Exception):
     """A command was parsed, and would now begin its work."""
 
 
-def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
-    """Return the title, or "", and the text of each block of code in a page."""
-    found = BLOCK.findall(page.read_text())
+def blocks(page: str, *languages: str) -> list[tuple[str, str]]:
+    """Return the title, or "", and the content of each block of code in the text of a page."""
+    found = BLOCK.findall(page)
     return [(title, text) for language, title, text in found if language in languages]
 
 
-def called(page: Path) -> list[list[str]]:
-    """Return the words of each command in a page, as a shell understands them."""
+def called(page: str) -> list[list[str]]:
+    """Return the words of each command in the text of a page, as a shell understands them."""
     text = "\n".join(text for _, text in blocks(page, "sh"))
     text = re.sub(r"^\.ci/run", "bash .ci/run", text, flags=re.MULTILINE)
     bash = ["/bin/bash", "-eu", "-c", SHELL + text]
@@ -49,7 +50,7 @@ def called(page: Path) -> list[list[str]]:
 
 
 def of_pages(*languages: str) -> Any:
-    pages = [page for page in PAGES if blocks(page, *languages)]
+    pages = [page for page in PAGES if blocks(page.read_text(), *languages)]
     names = [str(page.relative_to(ROOT)) for page in pages]
     return pytest.mark.parametrize("page", pages, ids=names)
 
@@ -70,7 +71,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def write_titled(page: Path, folder: Path) -> None:
-    for title, text in blocks(page, "python"):
+    for title, text in blocks(page.read_text(), "python"):
         if title:
             (folder / title).write_text(text)
 
@@ -89,10 +90,11 @@ BEFORE = {"new_data.md": a_run_of_a_table}
 
 @of_pages("python")
 def test_python_runs(page: Path, folder: Path) -> None:
-    BEFORE.get(page.name, write_titled)(folder) if page.name in BEFORE else None
+    if page.name in BEFORE:
+        BEFORE[page.name](folder)
     write_titled(page, folder)
     names: dict[str, Any] = {}
-    for title, text in blocks(page, "python"):
+    for title, text in blocks(page.read_text(), "python"):
         exec(compile(text, title or page.name, "exec"), names)
 
 
@@ -101,7 +103,7 @@ def test_commands_have_options_and_files_that_exist(
     page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_titled(page, folder)
-    found = called(page)
+    found = called(page.read_text())
     assert found
     for words in found:
         monkeypatch.setattr(sys, "path", [*sys.path])
@@ -172,20 +174,28 @@ def stop(*args: Any, **kwargs: Any) -> None:
 
 
 EXTENDING = ROOT / "docs/extending.md"
+SECTION = re.DOTALL | re.MULTILINE
 
 
-def test_parts_of_ones_own_train_and_are_evaluated(folder: Path) -> None:
+@pytest.mark.parametrize("part", ["prior", "likelihood", "posterior", "network", "objective"])
+def test_a_part_of_ones_own_is_trained_and_evaluated(part: str, folder: Path) -> None:
     write_titled(EXTENDING, folder)
-    for words in called(EXTENDING):
-        verb = words[1]
-        out = [] if "--out" in words or verb != "train" else ["--out", f"runs/{words[3]}"]
-        commands.main([*words[1:], *(SMALL if verb == "train" else []), *out])
-    assert len([*Path("runs").glob("*/bounds.json")]) == 5
-    assert "my_priors.Logistic" in Path("runs/logistic/config.yaml").read_text()
+    (section,) = re.findall(rf"^## An? {part}\n.*?(?=^## )", EXTENDING.read_text(), SECTION)
+    for words in called(section):
+        verb, out = words[1], [] if "--out" in words else ["--out", f"runs/{part}"]
+        if part in ("prior", "likelihood"):
+            commands.main([*words[1:], *([*SMALL, *out] if verb == "train" else [])])
+            continue
+        options = config.parse([*words[2:], *SMALL])
+        command_line.find_own_modules(words)
+        run = Run.build(Path("runs", part), options)
+        run.create()
+        run.fit()
+        assert f"my_{part}s." in Path("runs", part, "config.yaml").read_text()
 
 
 def test_parts_of_ones_own_are_short() -> None:
-    own = [text for _, text in blocks(EXTENDING, "python")]
+    own = [text for _, text in blocks(EXTENDING.read_text(), "python")]
     assert len(own) == 11
     assert max(len([line for line in text.splitlines() if line.strip()]) for text in own) < 20
 

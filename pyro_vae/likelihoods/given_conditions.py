@@ -30,7 +30,7 @@ class Given(Likelihood):
         InputError: if y is no vector, or may have missing values; and by `forward`, if the
             conditions are not fixed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from pyro_vae import kinds, likelihoods
         >>> label = kinds.Categories([1], ["label"], [["cat", "dog", "fox"]])

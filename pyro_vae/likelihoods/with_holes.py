@@ -25,7 +25,7 @@ class ObservedEntries(Likelihood):
         InputError: if it fits a scale to the whole examples of a batch, or takes their totals as
             known; and by `forward`, if its values depend on each other, given z.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from pyro_vae import likelihoods
         >>> likelihood = likelihoods.ObservedEntries(likelihoods.Gaussian(2, [3]))

@@ -15,7 +15,7 @@ of draws of z for each x, `num_draws`. Both methods return sums over the example
 | `Renyi` | the variational Renyi bound | the same |
 | `CUBO` | IWAE_K | the negative of an upper bound, by the chi^n divergence |
 | `TVO` | a Riemann sum of the thermodynamic integral | the same |
-| `RWS` | IWAE_K | -KL(p(z|x) || q(z|x)): reweighted wake-sleep |
+| `RWS` | IWAE_K | -KL of p(z given x) and q(z given x): reweighted wake-sleep |
 
 They take any pair of Pyro programs, with the arguments and the keywords of Pyro's ELBOs
 (`Objective` documents them): `ELBO` replaces `Trace_ELBO`, `TraceGraph_ELBO` and `TraceEnum_ELBO`,

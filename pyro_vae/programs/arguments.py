@@ -30,7 +30,7 @@ class Arguments:
         args: positional arguments.
         kwargs: keyword arguments.
 
-    Example:
+    Examples:
         >>> import torch
         >>> data = Arguments(torch.zeros(100, 7), lengths=torch.ones(100), scale=torch.ones(3))
         >>> len(data)

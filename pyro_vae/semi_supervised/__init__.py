@@ -19,7 +19,7 @@ refused: it would simulate the labels. So are likelihoods that fit a scale to th
 drawn: all classes would be in it. The compiled engine cannot sum over the classes yet; it takes the
 steps where y is not summed out.
 
-Example:
+Examples:
     The classes of 50 of the digits are known.
 
     >>> import torch

@@ -33,7 +33,7 @@ class SemiSupervised(nn.Module):
     Raises:
         InputError: if the parts do not go together.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from pyro_vae import likelihoods, networks, posteriors, priors
         >>> from pyro_vae.semi_supervised import SemiSupervised

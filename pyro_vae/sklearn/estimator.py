@@ -90,7 +90,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_features_in_: D.
         feature_names_in_: the names of the columns, if X had names.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from pyro_vae.sklearn import VAE
         >>> X = np.random.default_rng(0).normal(size=(60, 3))

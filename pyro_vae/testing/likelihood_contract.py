@@ -58,7 +58,7 @@ def check_likelihood(
     Raises:
         AssertionError: with a sentence on what is wrong.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from pyro_vae import likelihoods, networks
         >>> from pyro_vae.testing import check_likelihood

@@ -22,7 +22,7 @@ class LinearGaussian:
         misfit: the ratio of the guide's scales to the best ones; with one latent dimension and a
             misfit of 1 the guide is the exact posterior.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from pyro_vae import bounds
         >>> from pyro_vae.testing import LinearGaussian

@@ -33,7 +33,7 @@ def check_network(
     Raises:
         AssertionError: with a sentence on what is wrong.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from pyro_vae.networks import MLP, ConvEncoder
         >>> from pyro_vae.testing import check_network

@@ -43,7 +43,7 @@ def check_objective(
     Raises:
         AssertionError: with a sentence on what is wrong.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from pyro_vae.objectives import IWAE
         >>> from pyro_vae.testing import check_objective

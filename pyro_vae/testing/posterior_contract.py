@@ -66,7 +66,7 @@ def check_posterior(
     Raises:
         AssertionError: with a sentence on what is wrong.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from pyro_vae import networks, posteriors
         >>> from pyro_vae.testing import check_posterior

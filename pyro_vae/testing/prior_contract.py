@@ -72,7 +72,7 @@ def check_prior(
     Raises:
         AssertionError: with a sentence on what is wrong.
 
-    Example:
+    Examples:
         >>> import pyro.distributions as dist
         >>> import torch
         >>> from pyro_vae.priors import Prior

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the README's table of every prior's bounds from both sides: 18 short runs on the digits, about
+# Makes the table of every prior's bounds from both sides in docs/bounds.md: 18 short runs on the digits, about
 # fifteen minutes in all. bash scripts/recipes/brackets.sh
 set -euo pipefail
 

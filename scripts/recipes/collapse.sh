@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the README's table of posterior collapse and its remedies on MNIST: nine runs of a few minutes.
+# Makes the table of posterior collapse and its remedies on MNIST in docs/latent_code.md: nine runs of a few minutes.
 # bash scripts/recipes/collapse.sh [DATA_ROOT]
 set -euo pipefail
 

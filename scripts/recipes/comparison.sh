@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the README's tables of priors and of likelihoods on MNIST: 23 runs of a few minutes each.
+# Makes the tables of priors and of likelihoods on MNIST in docs/parts.md: 23 runs of a few minutes each.
 # bash scripts/recipes/comparison.sh [DATA_ROOT]
 set -euo pipefail
 

@@ -48,7 +48,7 @@ def load(folder: str | Path, device: str = "cpu", *, trust_code: bool = False) -
         InputError: if the folder is no run, it was not trained, it is of an older version, or it
             names code that is not trusted.
 
-    Example:
+    Examples:
         >>> import pyro_vae
         >>> model = pyro_vae.load("runs/a")  # doctest: +SKIP
         >>> model.score(x).log_p  # doctest: +SKIP
