@@ -82,7 +82,14 @@ def a_run_of_a_table(folder: Path) -> None:
     table = pd.DataFrame(values, columns=["a", "b", "c"]).mask(values > 1)
     table[:150].to_csv("table.csv", index=False)
     table[150:].to_csv("new.csv", index=False)
-    commands.main(["train", "--data", "table.csv", "--out", "runs/NAME", *SMALL])
+    train(["--data", "table.csv"], Path("runs/NAME"))
+
+
+def train(options: list[str], folder: Path) -> None:
+    """Train a run, without the evaluation and the figures that follow."""
+    run = Run.build(folder, config.parse([*options, *SMALL]))
+    run.create()
+    run.fit()
 
 
 BEFORE = {"new_data.md": a_run_of_a_table}
@@ -175,23 +182,27 @@ def stop(*args: Any, **kwargs: Any) -> None:
 
 EXTENDING = ROOT / "docs/extending.md"
 SECTION = re.DOTALL | re.MULTILINE
+OWN_FILES = {
+    "prior": "priors",
+    "likelihood": "likelihoods",
+    "posterior": "posteriors",
+    "network": "networks",
+    "objective": "objectives",
+}
 
 
-@pytest.mark.parametrize("part", ["prior", "likelihood", "posterior", "network", "objective"])
+@pytest.mark.parametrize("part", OWN_FILES)
 def test_a_part_of_ones_own_is_trained_and_evaluated(part: str, folder: Path) -> None:
     write_titled(EXTENDING, folder)
     (section,) = re.findall(rf"^## An? {part}\n.*?(?=^## )", EXTENDING.read_text(), SECTION)
     for words in called(section):
-        verb, out = words[1], [] if "--out" in words else ["--out", f"runs/{part}"]
-        if part in ("prior", "likelihood"):
-            commands.main([*words[1:], *([*SMALL, *out] if verb == "train" else [])])
-            continue
-        options = config.parse([*words[2:], *SMALL])
-        command_line.find_own_modules(words)
-        run = Run.build(Path("runs", part), options)
-        run.create()
-        run.fit()
-        assert f"my_{part}s." in Path("runs", part, "config.yaml").read_text()
+        if part == "prior":
+            commands.main([*words[1:], *(SMALL if words[1] == "train" else [])])
+        else:
+            command_line.find_own_modules(words)
+            train(words[2:], folder / "runs/own")
+    (saved,) = Path("runs").glob("*/config.yaml")
+    assert f"my_{OWN_FILES[part]}." in saved.read_text()
 
 
 def test_parts_of_ones_own_are_short() -> None:
