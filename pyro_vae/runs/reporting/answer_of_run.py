@@ -40,11 +40,13 @@ class Answer:
         headline: the number that the run is made for; None if it was not evaluated.
         findings: the answers to questions about it.
         step: what is worth trying next.
+        warning: why the model is not to be used; "" if it is.
     """
 
     headline: Headline | None
     findings: list[Finding]
     step: Step
+    warning: str
 
     @classmethod
     def of(cls, run: RunFiles) -> "Answer":
@@ -58,7 +60,8 @@ class Answer:
         if checks is not None:
             found["checks"] = checks
         headline = answer.headline(run.bounds, run.options) if run.bounds else None
-        return cls(headline, list(found.values()), next_steps.next_step(run, found))
+        warning = run.bounds.get("warning", "")
+        return cls(headline, list(found.values()), next_steps.next_step(run, found), warning)
 
     def as_text(self, where: str) -> str:
         """Return the answer as lines for a terminal.
@@ -66,12 +69,13 @@ class Answer:
         Args:
             where: what to open for all the rest.
         """
-        lines: list[str] = []
+        lines = [self.warning, ""] if self.warning else []
         if self.headline is not None:
             head = self.headline
+            about = [sentence for sentence in head.about if sentence != self.warning]
             lines += [
                 f"{head.what} {head.value} nats",
-                *_wrapped([f"(95 % interval {head.interval}).", *head.about]),
+                *_wrapped([f"(95 % interval {head.interval}).", *about]),
             ]
         for finding in self.findings:
             lines += ["", f"{finding.question} {finding.word}.", *_wrapped(finding.sentences)]
