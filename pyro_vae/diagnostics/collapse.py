@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.information import PART, Information, measure_pair
 from pyro_vae.diagnostics.local_codes import look_at_codes
-from pyro_vae.diagnostics.means import mean_as_text
+from pyro_vae.diagnostics.means import amount_as_text, mean_as_text
 from pyro_vae.diagnostics.units import THRESHOLD, kl_per_unit_of_pair, unit_means, unit_shares
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.random_streams import preserve_rng_state
@@ -113,7 +113,7 @@ class Diagnosis:
         verdict: str = self.verdict
         if verdict == "partly collapsed":
             verdict += f" ({self.units - self.active} of {self.units} units)"
-        lines = [f"{self.active} of {self.units} units are active", *self._information_lines()]
+        lines = [self._active_units(), *self._information_lines()]
         if self.probe:
             lines.append(
                 f"a linear probe of z predicts {self.probe.accuracy:.1%} of the labels "
@@ -122,17 +122,25 @@ class Diagnosis:
         evidence = ";\n".join(lines)
         return f"The latent code is {verdict}: {evidence}.\nTo try: {self.advice()}."
 
+    def _active_units(self) -> str:
+        if self.verdict == "collapsed" and self.active:
+            return (
+                f"the posterior means of {self.active} of {self.units} units depend on x, but tell "
+                "the decoder almost nothing"
+            )
+        return f"{self.active} of {self.units} units are active"
+
     def _information_lines(self) -> list[str]:
         information = self.information
         below = information.mutual_information
         above = information.mutual_information_above
-        kl = f"the KL from q(z|x) to p(z|y) is {mean_as_text(information.rate)} nats"
+        kl = f"the KL from q(z|x) to p(z|y) is {amount_as_text(information.rate)} nats"
         if not information.prior_is_conditional:
             # The KL is an upper bound on I too, and for a code of many nats it is the tighter one.
             above = min(above, information.rate, key=lambda v: v.mean().item())
             kl = (
-                f"{mean_as_text(information.marginal_kl)} of the KL's "
-                f"{mean_as_text(information.rate)} nats are KL(q(z) || p(z))"
+                f"{amount_as_text(information.marginal_kl)} of the KL's "
+                f"{amount_as_text(information.rate)} nats are KL(q(z) || p(z))"
             )
         limit = math.log(len(information.rate))
         near_limit = (
@@ -140,8 +148,11 @@ class Diagnosis:
             if below.mean() > 0.9 * limit
             else ""
         )
+        between = f"between {amount_as_text(below)} and {amount_as_text(above)}"
+        if below.mean() > above.mean():  # by noise
+            between = f"about {amount_as_text(above)}"
         return [
-            f"I(x; z) is between {mean_as_text(below)} and {mean_as_text(above)} nats{near_limit}",
+            f"I(x; z) is {between} nats{near_limit}",
             kl,
             f"z from q(z|x) raises log p(x|z) by {mean_as_text(information.gain)} nats, compared "
             "with z from the prior",

@@ -18,4 +18,10 @@ def mean_and_error(values: Tensor) -> dict[str, float | None]:
 
 def mean_as_text(values: Tensor) -> str:
     """Return the mean and its standard error, for a report: `1.23 ± 0.04`."""
-    return f"{values.mean():.2f} ± {standard_error(values):.2f}"
+    mean = round(values.mean().item(), 2) + 0.0  # 0.00, not -0.00
+    return f"{mean:.2f} ± {standard_error(values):.2f}"
+
+
+def amount_as_text(values: Tensor) -> str:
+    """Return the same of a quantity that is zero or more, of which estimates may be below it."""
+    return f"{max(0.0, values.mean().item()):.2f} ± {standard_error(values):.2f}"

@@ -159,11 +159,6 @@ def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
             f"{options.runs[0]} is in no group: put each pattern after --group in quotes, and name "
             "no other runs"
         )
-    if options.report and options.group:
-        raise InputError(
-            "there is no page about groups of runs: leave the page out, or name single runs",
-            "report",
-        )
     return options
 
 

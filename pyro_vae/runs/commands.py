@@ -91,12 +91,16 @@ def _train(folder: Path, options: Namespace) -> None:
 
 
 def _measure(run: "Run", plan: "Plan | None" = None) -> None:
-    """Evaluate a run, which one group of processes at a time does; write and print the results."""
+    """Evaluate a run, which one group of processes at a time does; write the results.
+
+    The answer is printed; before it, if there is a plan, the tables of all that was measured.
+    """
     from pyro_vae.programs import ranks
     from pyro_vae.runs import evaluation, files, results_folder
     from pyro_vae.runs.applying.held_folder import held
     from pyro_vae.runs.model_diagnostics import UNFINISHED
     from pyro_vae.runs.report import report as as_text
+    from pyro_vae.runs.reporting.answer_of_run import last_screen
 
     with contextlib.ExitStack() as locks:
         if ranks.is_first():
@@ -106,7 +110,9 @@ def _measure(run: "Run", plan: "Plan | None" = None) -> None:
             result = evaluation.evaluate(run, plan)
         if ranks.is_first():
             place = files.write_evaluation(run, result)
-            print(as_text(run, result, place))
+            if plan is not None:
+                print(as_text(run, result))
+            print(last_screen(run.folder, place))
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
@@ -167,6 +173,10 @@ def compare(arguments: Sequence[str] | None = None) -> None:
             print(groups)
             if options.figure:
                 groups.draw(Path(options.figure))
+            if options.report:
+                from pyro_vae.runs.reporting import groups_page
+
+                groups_page.write(Path(options.report), options.group, groups)
             return
         for folder in options.runs:
             results_folder.settle(Path(folder))

@@ -18,7 +18,7 @@ from pyro_vae.runs.memory import make_within_memory
 from pyro_vae.runs.options import Options
 from pyro_vae.vae import VAE
 
-WARMUP_SHARE = 0.25  # of training, for codes in several layers
+WARMUP_SHARE = 0.25  # of training
 
 
 def named_likelihood(likelihood: Likelihood) -> Likelihood:
@@ -85,29 +85,28 @@ def abstract_refused() -> Iterator[None]:
         ) from error
 
 
-def choose_warmup(options: Options, namespace: Namespace, vae: VAE) -> list[str]:
-    """Choose the KL's warm-up for codes in several layers, unless the user has chosen one.
+def choose_warmup(options: Options, namespace: Namespace) -> list[str]:
+    """Choose the warm-up of the KL for a new run, unless the user has chosen one.
 
-    At full weight from the start, training switches layers off before the decoder uses them
-    (Sonderby et al. 2016).
+    At full weight from the start, training switches units and layers off before the decoder uses
+    them (Bowman et al. 2016; Sonderby et al. 2016).
 
     Args:
         options: the options of the run; the objective is replaced.
         namespace: the same, as they are saved; `warmup_share` of the objective is replaced.
-        vae: the VAE.
 
     Returns:
         What the user is told of it.
     """
     arguments = namespace.objective.get("init_args", {})
     chosen = [arguments.get(name, 0) for name in ("warmup", "warmup_share")]
-    if not vae.posterior.upper_dims or chosen != [None, None]:
+    if options.init_from or chosen != [None, None]:  # the parameters of `init_from` had a warm-up
         return []
     arguments.warmup_share = WARMUP_SHARE
     options.objective = config.instantiate(namespace).objective
     return [
-        f"Codes are in {len(vae.posterior.upper_dims) + 1} layers, so the KL's weight rises over "
-        f"the first {WARMUP_SHARE:.0%} of training; --objective.warmup_share 0 turns that off."
+        f"The KL's weight rises over the first {WARMUP_SHARE:.0%} of training: "
+        "--objective.warmup_share 0 turns that off."
     ]
 
 

@@ -1,7 +1,5 @@
 """The results of an evaluation as text."""
 
-from pathlib import Path
-
 from pyro_vae.bounds.estimates import table
 from pyro_vae.bounds.results import Result
 from pyro_vae.kinds import Conditional, has_holes
@@ -16,13 +14,12 @@ TITLES = {  # of results by which runs are not compared; others are titled by th
 }
 
 
-def report(run: Run, evaluation: Evaluation, place: Path | None = None) -> str:
-    """Format the results of an evaluation, as the scripts print them.
+def report(run: Run, evaluation: Evaluation) -> str:
+    """Format all results of an evaluation, as `pyro-vae evaluate` prints them before the answer.
 
     Args:
         run: the run.
         evaluation: its evaluation.
-        place: the folder that has the results; by default the run's own.
     """
     sections = [_format_result(run, evaluation, name) for name in evaluation.results]
     if has_holes(run.kind):
@@ -34,21 +31,11 @@ def report(run: Run, evaluation: Evaluation, place: Path | None = None) -> str:
     sections += [str(diagnostic) for diagnostic in evaluation.diagnostics.values()]
     if any("±" in section for section in sections):
         sections.append("The number after ± is one standard error over examples.")
-    if run.warning:  # other advice does not apply
+    if run.warning:  # advice on the code does not apply
         sections = [
             "\n".join(line for line in text.splitlines() if not line.startswith("To "))
             for text in (run.warning, *sections)
         ]
-    if place in (None, run.folder):
-        sections.append(
-            f"All results are in {run.folder}: report.html, bounds.*, diagnostics.json, "
-            "metrics.csv, best.pt, figures/*.png"
-        )
-    else:
-        sections.append(
-            f"{run.folder} keeps the results of a fuller evaluation. These are in {place}: "
-            "bounds.*, diagnostics.json, figures/*.png"
-        )
     return "\n" + "\n\n".join(sections)
 
 
@@ -69,13 +56,7 @@ def _format_observed(run: Run, evaluation: Evaluation) -> str:
 def _format_result(run: Run, evaluation: Evaluation, name: str) -> str:
     """Format one result: a title, a table, and how far it can be trusted."""
     result = evaluation.results[name]
-    sentences = [result.verdict]
-    if name == "iwae" and name == [*evaluation.comparable][-1] and evaluation.importance.heavy:
-        sentences.append(
-            f"To bound log p(x) from both sides, run pyro-vae evaluate {run.folder} --method ais"
-        )
-    verdict = "\n".join(sentence for sentence in sentences if sentence)
-    parts = [_title(run, name, result), table(result.rows()), verdict]
+    parts = [_title(run, name, result), table(result.rows()), result.verdict]
     return "\n\n".join(part for part in parts if part)
 
 

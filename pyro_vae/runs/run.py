@@ -109,7 +109,8 @@ class Run:
         vae = make_vae(options, dataset.kind, dataset.train)
         namespace = namespace.clone()
         namespace.fingerprint = dataset.fingerprint
-        warmup_notes = choose_warmup(options, namespace, vae)
+        is_new = not (same_data or namespace.get("resume"))
+        warmup_notes = choose_warmup(options, namespace) if is_new else []
         if namespace.likelihood.class_path == config.BY_KIND:
             name = type(named_likelihood(vae.likelihood)).__name__
             namespace.likelihood.class_path = f"pyro_vae.likelihoods.{name}"

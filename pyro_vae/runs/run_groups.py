@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pyro_vae import bounds, figures
 from pyro_vae.bounds import GroupComparison
@@ -35,7 +36,7 @@ class RunGroupComparison:
             for bound, comparison in self.by_bound.items()
         )
 
-    def draw(self, path: Path) -> None:
+    def draw(self, path: Path | BinaryIO) -> None:
         """Draw a forest plot of the differences, with a dot for each run, into a file.
 
         Raises:

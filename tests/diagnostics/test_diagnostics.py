@@ -271,6 +271,25 @@ def test_verdicts_of_trained_models(seed: int) -> None:
     assert "warm-up" in str(fully)
 
 
+def test_no_quantity_is_said_to_be_negative() -> None:
+    """The estimates of a code without information are below zero, and in no order, by noise."""
+    noise = torch.tensor([-0.02, 0.01, -0.02, 0.02])
+    information = diagnostics.Information(
+        rate=noise - 0.001,
+        distortion=torch.zeros(4),
+        prior_distortion=noise - 0.001,
+        mutual_information=noise + 0.02,
+        mutual_information_above=noise,
+    )
+    text = str(diagnostics.Diagnosis(information, {"z": torch.tensor([0.5, 0.0])}, {"z": None}))
+    assert "-0.0" not in text and "is about 0.00 ± 0.01 nats" in text
+    assert text.startswith(
+        "The latent code is collapsed: the posterior means of 1 of 2 units depend on x, but tell "
+        "the decoder almost nothing;"
+    )
+    assert "by 0.00 ± 0.01 nats" in text
+
+
 def test_what_is_refused(linear_gaussian: LinearGaussian) -> None:
     vae = linear_gaussian.vae
     with pytest.raises(InputError, match="two examples"):

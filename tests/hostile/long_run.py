@@ -20,7 +20,8 @@ from pathlib import Path
 from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).parent))
-SECONDS = 30  # for one input
+SECONDS = 30  # of a processor, for one input
+HANG = 5 * SECONDS  # of a clock: other processes may use the processor, too
 MEMORY = 2 * 2**30  # bytes that are free, beyond what a process has before the first input
 
 
@@ -50,12 +51,12 @@ def _work(pipe: Connection, folder: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + 4 * MEMORY, resource.RLIM_INFINITY))
     free_memory.free_memory = memory.free_memory = lambda *_: float(MEMORY)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    signal.signal(signal.SIGALRM, _stop)
+    signal.signal(signal.SIGPROF, _stop)
     pipe.send("ready")
     while True:
         name, number = pipe.recv()
         begin = time.monotonic()
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             what, ended = attempts.ATTEMPTS[name](number, workshop)
         except Slow as slow:
@@ -63,7 +64,7 @@ def _work(pipe: Connection, folder: str) -> None:
         except BaseException as error:
             what, ended = name, f"failure: of the attempt itself {error!r:.300}"
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - base
         if peak > MEMORY:
             ended = f"failure: too much memory, died with {peak / 2**30:.1f} GiB"
@@ -84,8 +85,8 @@ class _Worker:
 
     def attempt(self, name: str, number: int) -> tuple[str, str, float, int]:
         self.pipe.send((name, number))
-        if not self.pipe.poll(2 * SECONDS):
-            return name, "failure: hang", 2.0 * SECONDS, 0
+        if not self.pipe.poll(HANG):
+            return name, "failure: hang", HANG, 0
         try:
             return self.pipe.recv()
         except EOFError:

@@ -63,7 +63,11 @@ def test_the_answer_says_which_run_is_better(runs: Path, monkeypatch: pytest.Mon
         commands.compare(["plain", name, "--report", f"{name}.html"])
         page = pages.check(Path(f"{name}.html").read_text())
         assert f"{word} plain" in page.text
-        better = "up is better than plain" if name == "up" else "No run is better than plain."
+        better = (
+            "up is better than plain"
+            if name == "up"
+            else "No run was found to be better than plain."
+        )
         assert better in page.text
     shutil.rmtree("down")
     shutil.rmtree("up")

@@ -1,5 +1,6 @@
 """A run is built from its options, before it is trained."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from conftest import ROOT
 
 from pyro_vae import VAE, InputError, data
 from pyro_vae.kinds import Binary
-from pyro_vae.runs import config, options
+from pyro_vae.runs import command_line, config, options
 from pyro_vae.runs.run import Run
 from pyro_vae.training import CompiledEngine, EagerEngine
 
@@ -61,32 +62,42 @@ def test_options_reach_the_parts() -> None:
     assert run.train.dtype == torch.uint8 and run.validation.unique().numel() > 1000
 
 
-def test_codes_in_layers_have_a_warmup(tmp_path: Path) -> None:
+def test_a_new_run_has_a_warmup(tmp_path: Path) -> None:
     """A quarter of training, unless the user says otherwise; the run keeps it."""
-    layers = ("--prior", "Hierarchical", "--posterior", "Ladder", "--posterior.top_dim=[3, 2]")
-    run = build(*layers, "--budget", "10s")
+    run = build("--budget", "10s")
     assert run.engine.objective.warmup_share == 0.25 and run.engine.objective.kl_weight == 0
-    assert "in 3 layers" in str(run) and "first 25% of training" in str(run)
+    assert "first 25% of training" in str(run)
     run.folder = tmp_path / "run"
     run.create()
-    again = Run.build(
-        run.folder, config.parse([f"--config={run.folder}/config.yaml", "--epochs=40"])
-    )
-    assert again.engine.objective.warmup_share == 0.25 and "in 3 layers" not in str(again)
+    config_file = run.folder / "config.yaml"
+    again = Run.build(run.folder, config.parse([f"--config={config_file}", "--epochs=40"]))
+    assert again.engine.objective.warmup_share == 0.25 and "25%" not in str(again)
     for given, epochs, share in (
-        ((*layers, "--objective.warmup", "0"), 0, 0),
-        ((*layers, "--objective.warmup", "7"), 7, 0),
-        ((*layers, "--objective.warmup_share", "0"), 0, 0),
-        ((*layers, "--objective.warmup_share", "0.1"), 0, 0.1),
-        ((*layers, "--objective", "AnalyticELBO"), 0, 0.25),
-        ((*layers, "--objective", "IWAE"), None, None),
-        ((), 0, 0),
+        (("--objective.warmup", "0"), 0, 0),
+        (("--objective.warmup", "7"), 7, 0),
+        (("--objective.warmup_share", "0"), 0, 0),
+        (("--objective.warmup_share", "0.1"), 0, 0.1),
+        (("--objective", "AnalyticELBO"), 0, 0.25),
+        (("--objective", "IWAE"), None, None),
+        (("--init_from", "other"), 0, 0),  # its parameters have been trained
     ):
         run = build(*given)
         objective = run.engine.objective
         assert getattr(objective, "warmup", None) == epochs
         assert getattr(objective, "warmup_share", None) == share
-        assert ("layers" in str(run)) == (share == 0.25)
+        assert ("25%" in str(run)) == ("AnalyticELBO" in given)
+
+
+def test_an_older_run_without_a_warmup_is_resumed_without_one(tmp_path: Path) -> None:
+    run = build("--objective.warmup_share", "0")
+    run.folder = tmp_path / "run"
+    run.create()
+    config_file = run.folder / "config.yaml"
+    text = config_file.read_text()
+    assert "warmup_share: 0" in text
+    config_file.write_text(re.sub("warmup_share: 0.*", "warmup_share: null", text))
+    resumed = Run.build(run.folder, command_line.parse_training(["--resume", str(run.folder)]))
+    assert resumed.engine.objective.warmup_share == 0
 
 
 def test_folder_is_made_once_and_whole(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import pytest
 
 from pyro_vae import bounds
 from pyro_vae.runs import commands
+from pyro_vae.runs.reporting import rounding
 from pyro_vae.runs.run_groups import compare_run_groups, find_groups
 
 NUM_EXAMPLES = 40
@@ -85,6 +87,34 @@ def test_runs_of_the_same_seeds_are_paired() -> None:
         Path("runs/flow-0/config.yaml").write_text(text)
         [found] = compare_run_groups(groups).by_bound.values()
         assert found.paired == []
+
+
+def test_the_page(runs: dict[str, list[np.ndarray]]) -> None:
+    write_run("runs/one<b>", -84)
+    for folder in Path("runs").iterdir():
+        (folder / "config.yaml").write_text("# torch 2.9.0\ndata: digits\n")
+    (Path("runs/vamp-1") / "report.html").touch()
+    groups = ["runs/normal-*", "runs/vamp-*", "runs/one*"]
+    options = [part for each in groups for part in ("--group", each)]
+    commands.main(["compare", *options, "--report", "groups.html"])
+    text = Path("groups.html").read_text()
+    page = pages.check(text)
+    found = compare_run_groups(groups).by_bound["IWAE_20"]
+    vamp, single = found.differences["vamp"], found.differences["one"]
+    reach = rounding.interval(vamp.ci95, vamp.se)
+    errors = [rounding.error(each) for each in (vamp.run_se, vamp.example_se, vamp.se)]
+    [means, differences] = [row for row in page.rows if row[0] == "vamp"]
+    assert means[:2] == ["vamp", "2"]
+    assert differences == ["vamp", rounding.value(vamp.mean, vamp.se), *errors, reach, "higher"]
+    unknown = ["unknown", rounding.error(single.example_se), *["unknown"] * 3]
+    assert [row for row in page.rows if row[0] == "one"][1][2:] == unknown
+    assert "one run only in one" in page.text and "<b>" not in text
+    assert "vamp is better than normal" in page.text and "No difference to normal" in page.text
+    assert len([row for row in page.rows if row[0].startswith("runs/")]) == 6
+    [link] = [str(each["href"]) for each in page.all("a") if "report.html" in str(each["href"])]
+    assert link == "runs/vamp-1/report.html" and len(page.all("img")) == 1
+    repeat = "compare --group 'runs/normal-*' --group 'runs/vamp-*' --group 'runs/one*'"
+    assert repeat in page.text
 
 
 def test_all_bounds_that_all_runs_have_are_compared() -> None:

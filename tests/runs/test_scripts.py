@@ -38,6 +38,7 @@ from pyro_vae import (
 )
 from pyro_vae.bounds import batches, importance
 from pyro_vae.runs import command_line, commands, results_folder
+from pyro_vae.runs.reporting import rounding
 from pyro_vae.runs.run import Run
 from pyro_vae.training import EagerEngine
 
@@ -107,9 +108,22 @@ def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
     assert content["unit"] == "nats" and content["support"] == "binary"
     assert content["num_examples"] == 30 and content["num_samples"] == 20
     assert set(content["elbo"]) == {"20"} and set(content["iwae"]) == {"1", "5", "20"}
-    for shown in ("ELBO", "IWAE_20", "IWAE_20 - ELBO", "units are active", "run"):
-        assert shown in out
-    assert f"{content['gap']['20']['mean']:.3f}" in out
+    best, gap = content["iwae"]["20"], content["gap"]["20"]
+    mean = rounding.value(best["mean"], best["se"]).replace(rounding.MINUS, "-")
+    assert out.startswith(f"\nThe mean log p(x) of an example is at least {mean} nats\n")
+    gap = rounding.with_error(gap["mean"], gap["se"]).replace(rounding.SPACE, " ")
+    words = " ".join(out.split())
+    for shown in (
+        f"The ELBO is {gap} nats below IWAE_20.",
+        "Can the number be believed? As a lower bound only.",
+        "Is the code used?",
+        "Where to look: open run/report.html in a browser",
+        "What to do next: Bound log p(x) from both sides",
+        "pyro-vae evaluate run --method=ais",
+    ):
+        assert shown in words
+    lines = out.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 100  # it fits on one screen
 
     # The configuration that the run wrote repeats it.
     assert script("svi_train", "--config", "run/config.yaml", "--out", "again")[0] == 0

@@ -7,8 +7,10 @@ its data and without its model.
 | file | content |
 |---|---|
 | `run_page` | the page of a run |
-| `comparison_page` | the page of a comparison |
-| `answer` | what was found, in sentences: the start of the page |
+| `comparison_page` | the page of a comparison of runs |
+| `groups_page` | the page of a comparison of groups of runs |
+| `answer_of_run` | the start of the page, and the last screen of a command |
+| `answer` | what was found, in sentences |
 | `next_steps` | commands that are worth trying next |
 | `run_tables` | the tables of a run's page |
 | `terms` | the terms that pages use, explained |

@@ -3,12 +3,13 @@
 import io
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pyro_vae import checkpoint
 from pyro_vae.bounds import Comparison
+from pyro_vae.bounds.estimates import finite
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
 from pyro_vae.runs.comparison import RunComparison, read_codes
@@ -20,6 +21,23 @@ from pyro_vae.runs.reporting.terms import TERMS
 
 PLACES = ("data_root", "data", "fingerprint")  # options that say where the data are
 MOST_FINDINGS = 6  # runs that the answer is about one by one
+LOOSER = "A looser bound also depends on how well q(z|x) fits, not on the model alone."
+
+
+class Difference(Protocol):
+    """A difference of mean bounds in nats, with its errors; those that are unknown are NaN."""
+
+    @property
+    def mean(self) -> float:
+        """The difference."""
+
+    @property
+    def se(self) -> float:
+        """Its standard error."""
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """Its 95 % interval."""
 
 
 def write(path: Path, folders: Sequence[str], comparison: RunComparison) -> None:
@@ -33,8 +51,7 @@ def write(path: Path, folders: Sequence[str], comparison: RunComparison) -> None
     Raises:
         InputError: if the page cannot be written there, or a file of a run is damaged.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: there is no folder {path.parent}", "report")
+    need_folder(path)
     runs = [RunFiles.read(Path(folder)) for folder in folders]
     names = list(comparison.comparison.bounds)
     first = names[0]
@@ -47,7 +64,7 @@ def write(path: Path, folders: Sequence[str], comparison: RunComparison) -> None
         Section(
             "others",
             "By other bounds",
-            ["A looser bound also depends on how well q(z|x) fits, not on the model alone."],
+            [LOOSER],
             parts=[
                 _differences(other, f"{bound}, with differences to {first}")
                 for bound, other in comparison.others.items()
@@ -60,13 +77,17 @@ def write(path: Path, folders: Sequence[str], comparison: RunComparison) -> None
     ]
     page = render(
         "comparison.html",
-        title=" and ".join(names) if len(names) == 2 else f"{first} and {len(names) - 1} others",
+        kind="Comparison of runs",
+        title=title(names),
         subtitle=f"{comparison.bound} of {_count(comparison)} on the base measure: "
         f"{comparison.base_measure}",
-        headline=_headline(comparison.comparison),
-        findings=[_finding(comparison.comparison, name) for name in names[1 : MOST_FINDINGS + 1]],
+        headline=headline(first, comparison.comparison.differences, "run"),
+        findings=[
+            finding(name, first, comparison.comparison.differences[name])
+            for name in names[1 : MOST_FINDINGS + 1]
+        ],
         left_out=len(names) - 1 - MOST_FINDINGS,
-        links=list(_links(path, runs, names)),
+        links=list(links(path, runs, names)),
         sections=[section for section in sections if not section.is_empty],
         command=shlex.join(["pyro-vae", "compare", *folders, "--report", str(path)]),
         versions=sorted({", ".join(run.versions) for run in runs if run.versions}),
@@ -75,27 +96,41 @@ def write(path: Path, folders: Sequence[str], comparison: RunComparison) -> None
     checkpoint.write(path, page.encode())
 
 
-def _headline(comparison: Comparison) -> str:
-    """Say in a sentence which runs are better than the first."""
-    first = next(iter(comparison.bounds))
-    better = {
-        name: difference
-        for name, difference in comparison.differences.items()
-        if difference.ci95[0] > 0
-    }
+def title(names: Sequence[str]) -> str:
+    """Return the title of the page from the names of what is compared."""
+    return " and ".join(names) if len(names) == 2 else f"{names[0]} and {len(names) - 1} others"
+
+
+def need_folder(path: Path) -> None:
+    """Refuse a page in a folder that does not exist.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}", "report")
+
+
+def headline(first: str, differences: Mapping[str, Difference], what: str) -> str:
+    """Say in a sentence which are better than the first.
+
+    Args:
+        first: the name of the first.
+        differences: the differences of the others to it, by their names.
+        what: what is compared: "run" or "group".
+    """
+    better = {name: each for name, each in differences.items() if each.ci95[0] > 0}
     if not better:
-        return f"No run is better than {first}."
+        return f"No {what} was found to be better than {first}."
     best = max(better, key=lambda name: better[name].mean)
     by = rounding.with_error(better[best].mean, better[best].se)
     others = len(better) - 1
-    more = f" {rounding.count(others, 'other run')} beat it too." if others else ""
+    more = f" {rounding.count(others, f'other {what}')} beat it too." if others else ""
     return f"{best} is better than {first}, by {by} nats per example.{more}"
 
 
-def _finding(comparison: Comparison, name: str) -> Finding:
-    """Say whether a run is better than the first one, or worse."""
-    first = next(iter(comparison.bounds))
-    difference = comparison.differences[name]
+def finding(name: str, first: str, difference: Difference) -> Finding:
+    """Say whether one is better than the first, or worse."""
     low, high = difference.ci95
     status: Status = "good" if low > 0 else "bad" if high < 0 else "unknown"
     word = {
@@ -109,13 +144,18 @@ def _finding(comparison: Comparison, name: str) -> Finding:
     return Finding(name, status, word, [words], "differences")
 
 
-def _forest(comparison: RunComparison, first: str) -> ShownFigure:
+def drawn(draw: Callable[[io.BytesIO], None]) -> Picture:
+    """Return what a function draws into a file."""
     file = io.BytesIO()
-    comparison.draw(file)
+    draw(file)
     picture = Picture.of(file.getvalue())
     assert picture is not None
+    return picture
+
+
+def _forest(comparison: RunComparison, first: str) -> ShownFigure:
     return ShownFigure(
-        picture,
+        drawn(comparison.draw),
         "Paired differences",
         f"How many nats per example each run is above {first}, on the same test examples. Bars are "
         "95 % intervals over examples; where a bar crosses the dashed line, no difference was "
@@ -153,24 +193,29 @@ def _differences(
     """
     rows = []
     for place, (name, bound) in enumerate(comparison.bounds.items()):
-        row = [Cell(name), *_mean_and_se(bound.mean, bound.se)]
+        row = [Cell(name), *mean_and_se(bound.mean, bound.se)]
         difference = comparison.differences.get(name)
         if difference is None:
             row += [Cell("")] * 4
         else:
-            se, mc_se = difference.se, difference.mc_se
             row += [
-                *_mean_and_se(difference.mean, se),
-                Cell(rounding.interval(difference.ci95, se), difference.ci95[0]),
-                Cell(rounding.error(mc_se), mc_se if mc_se == mc_se else None),
+                *mean_and_se(difference.mean, difference.se),
+                Cell(rounding.interval(difference.ci95, difference.se), difference.ci95[0]),
+                error_cell(difference.mc_se),
             ]
         rows.append([*row, *(cells[place] for _, cells in more)])
     head = ["nats", "mean", "se", "difference", "se", "95 % interval", "MC error"]
     return Table(caption, [*head, *(name for name, _ in more)], rows)
 
 
-def _mean_and_se(mean: float, se: float) -> list[Cell]:
-    return [Cell(rounding.value(mean, se), mean), Cell(rounding.error(se), se)]
+def mean_and_se(mean: float, se: float) -> list[Cell]:
+    """Return cells of a mean in nats and of its error."""
+    return [Cell(rounding.value(mean, se), mean), error_cell(se)]
+
+
+def error_cell(error: float) -> Cell:
+    """Return the cell of an error in nats; NaN is an unknown one."""
+    return Cell(rounding.error(error), finite(error))
 
 
 def _codes(folders: Sequence[str], names: Sequence[str]) -> Table:
@@ -222,7 +267,7 @@ def _flat(options: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]
             yield f"{before}{name}", str(value)
 
 
-def _links(path: Path, runs: Sequence[RunFiles], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+def links(path: Path, runs: Sequence[RunFiles], names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Return names and addresses of the runs' own pages, relative to the page at `path`."""
     for run, name in zip(runs, names, strict=True):
         page = run.folder / run_page.NAME

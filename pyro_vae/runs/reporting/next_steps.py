@@ -59,14 +59,14 @@ def next_step(run: RunFiles, findings: dict[str, Finding]) -> Step:
             f"Train again with as many units as carry information: {active}.",
             _train(run, f"latent{active}", f"--latent_dim={active}"),
         )
+    if run.part("prior") == "StandardNormal":
+        return Step(
+            "Train with a prior that is learned, to compare the two runs.",
+            _train(run, "vamp", "--prior=Vamp"),
+        )
     if "checks" not in run.bounds:
         return Step(
             "Compare examples drawn from the model with the data.", _command("evaluate", run)
-        )
-    if run.part("prior") == "StandardNormal":
-        return Step(
-            "Try a prior that is learned, and compare the two runs.",
-            _train(run, "vamp", "--prior=Vamp"),
         )
     return Step(
         "Compare the run with others, on the same test examples.",

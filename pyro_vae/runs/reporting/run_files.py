@@ -62,8 +62,12 @@ class RunFiles:
     pictures: dict[str, Picture]
 
     @classmethod
-    def read(cls, folder: Path) -> "RunFiles":
+    def read(cls, folder: Path, results: Path | None = None) -> "RunFiles":
         """Read the files of a run. Those that do not exist are left out.
+
+        Args:
+            folder: the run's folder.
+            results: the folder of the evaluation's results; by default the run's own.
 
         Raises:
             InputError: if the folder is no run, or one of its files is damaged.
@@ -71,11 +75,12 @@ class RunFiles:
         path = folder / "config.yaml"
         if not path.exists():
             raise InputError(f"{folder} is no run: there is no {path.name} in it")
+        results = results or folder
         text = bounded_yaml.read(path)
         first = text.partition("\n")[0]
         pictures = {
             each.stem: picture
-            for each in sorted((folder / "figures").glob("*.png"))
+            for each in sorted((results / "figures").glob("*.png"))
             if each.is_file() and (picture := Picture.of(each.read_bytes()))
         }
         return cls(
@@ -83,8 +88,8 @@ class RunFiles:
             config=text,
             options=bounded_yaml.load(text),
             versions=first.removeprefix("# ").split(", ") if first.startswith("# ") else [],
-            bounds=_read_json(folder / "bounds.json"),
-            diagnostics=_read_json(folder / "diagnostics.json"),
+            bounds=_read_json(results / "bounds.json"),
+            diagnostics=_read_json(results / "diagnostics.json"),
             history=_read_rows(folder / "metrics.csv"),
             pictures=pictures,
         )

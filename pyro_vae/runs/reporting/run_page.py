@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae import checkpoint
-from pyro_vae.errors import InputError
 from pyro_vae.runs.reporting import answer, captions, next_steps, run_tables
-from pyro_vae.runs.reporting.answer import Finding
+from pyro_vae.runs.reporting.answer_of_run import Answer, readable
 from pyro_vae.runs.reporting.page_parts import Section, Table, render
 from pyro_vae.runs.reporting.run_files import RunFiles
 from pyro_vae.runs.reporting.terms import TERMS
@@ -38,39 +37,22 @@ def make(run: RunFiles) -> str:
     Raises:
         InputError: if `bounds.json` or `diagnostics.json` do not hold what an evaluation writes.
     """
-    try:
-        findings = _findings(run)
+    with readable(run):
+        found = Answer.of(run)
         sections = _sections(run)
-        headline = answer.headline(run.bounds, run.options) if run.bounds else None
-        step = next_steps.next_step(run, findings)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{run.folder} has results that cannot be read: evaluate the run again"
-        ) from error
     return render(
         "run.html",
         title=run.folder.resolve().name,
         subtitle=_subtitle(run),
-        headline=headline,
-        findings=list(findings.values()),
-        step=step,
+        headline=found.headline,
+        findings=found.findings,
+        step=found.step,
         sections=[section for section in sections if not section.is_empty],
         command=next_steps.repeat(run),
         versions=run.versions,
         config=run.config,
         terms=TERMS,
     )
-
-
-def _findings(run: RunFiles) -> dict[str, Finding]:
-    found: dict[str, Finding | None] = {}
-    if run.bounds:
-        found["bound"] = answer.tightness(run.bounds)
-    if run.diagnostics:
-        found["code"] = answer.code(run.diagnostics)
-    if run.bounds:
-        found["checks"] = answer.checks(run.bounds)
-    return {name: each for name, each in found.items() if each is not None}
 
 
 def _subtitle(run: RunFiles) -> str:
