@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -196,11 +197,12 @@ def test_a_part_of_ones_own_is_trained_and_evaluated(part: str, folder: Path) ->
     write_titled(EXTENDING, folder)
     (section,) = re.findall(rf"^## An? {part}\n.*?(?=^## )", EXTENDING.read_text(), SECTION)
     for words in called(section):
-        if part == "prior":
-            commands.main([*words[1:], *(SMALL if words[1] == "train" else [])])
-        else:
-            command_line.find_own_modules(words)
-            train(words[2:], folder / "runs/own")
+        if words[1] == "evaluate":
+            commands.main([*words[1:], "--checks", "0", "--draws", "0"])
+            continue
+        command_line.find_own_modules(words)
+        out = dict(pairwise(words)).get("--out", "runs/own")
+        train(words[2:], Path(out))
     (saved,) = Path("runs").glob("*/config.yaml")
     assert f"my_{OWN_FILES[part]}." in saved.read_text()
 
