@@ -1,7 +1,6 @@
 """What the site has beside the pages in docs/: notebooks, their pictures, and files at the root."""
 
 import json
-import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -31,8 +30,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _entry(path: Path) -> str:
-    """Return the line of a notebook in the list: its title, and the first sentence below it."""
-    cells = json.loads(path.read_text())["cells"]
-    title, _, text = "".join(cells[0]["source"]).removeprefix("# ").partition("\n")
-    sentence = re.split(r"(?<=[.:])\s", " ".join(text.split()), maxsplit=1)[0]
-    return f"- [{title}](notebooks/{path.name}): {sentence}"
+    """Return the line of a notebook in the list: its title."""
+    first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+    return f"- [{first.splitlines()[0].removeprefix('# ')}](notebooks/{path.name})"

@@ -161,6 +161,28 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
+def typed(state: dict[str, Any], name: str, *types: type | None, **default: Any) -> Any:
+    """Return a value in the content of a checkpoint, which may come from anybody.
+
+    Args:
+        state: the content, or a part of it.
+        name: the name of the value.
+        types: the types that it may have; None stands for itself, and a float may be an integer.
+        default: the keyword `default`: the value if older versions have not saved one.
+
+    Raises:
+        TypeError: if it has another type.
+        KeyError: if it is not there, and no default is given.
+    """
+    value = state.get(name, default["default"]) if default else state[name]
+    allowed = {type(None) if each is None else each for each in types}
+    if float in allowed:
+        allowed.add(int)
+    if type(value) not in allowed:
+        raise TypeError(f"{name} is of the type {type(value).__name__}")
+    return value
+
+
 def _damage(content: bytes) -> str:
     """Return what is wrong with the bytes of a checkpoint; "" if they are those that were saved."""
     body, mark, digest = content[:-_COMMENT], content[-_COMMENT:-64], content[-64:]

@@ -8,6 +8,8 @@ import torch
 
 from pyro_vae.errors import InputError
 
+SMALLER = "take fewer rows or columns, or save the examples as a .npy file, which is read in parts"
+
 
 def free_memory(device: torch.device | None = None) -> float:
     """Return how many bytes can still be allocated; infinity if nobody says.
@@ -33,13 +35,16 @@ def in_words(num_bytes: float) -> str:
     return f"{size:.1e} EiB"
 
 
-def check_fits(what: str, num_bytes: float, parameter: str | None = None) -> None:
+def check_fits(
+    what: str, num_bytes: float, parameter: str | None = None, advice: str = SMALLER
+) -> None:
     """Refuse data before they are read, if they need more memory than there is.
 
     Args:
         what: the data and the verb, such as `x.npz holds`.
         num_bytes: the size of the data in memory.
         parameter: see `InputError`.
+        advice: what to do.
 
     Raises:
         InputError: if they do not fit.
@@ -48,8 +53,7 @@ def check_fits(what: str, num_bytes: float, parameter: str | None = None) -> Non
     if num_bytes > there:
         raise InputError(
             f"{what} {in_words(num_bytes)} of numbers, and {in_words(there)} of memory are free: "
-            "take fewer rows or columns, or save the examples as a .npy file, which is read in "
-            "parts",
+            f"{advice}",
             parameter,
         )
 

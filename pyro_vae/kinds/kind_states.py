@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from pyro_vae.errors import InputError
 from pyro_vae.kinds.binary import Binary
 from pyro_vae.kinds.categories import Categories, Ordered
@@ -82,7 +84,7 @@ def from_state(state: dict[str, Any]) -> Kind:
         kind = _make(dict(state))
         if "usual" in state:
             kind.usual = CLASSES[state["usual"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"what the data are cannot be read from their description ({error!r}): it was written "
             "by a newer version, or is damaged"
@@ -98,9 +100,49 @@ def _make(state: dict[str, Any]) -> Kind:
     if make is Incomplete:
         return make(from_state(state["whole"]))
     if make is Columns:
-        return make([(from_state(part), at) for part, at in state["parts"]], state["names"])
+        parts = [(from_state(part), _all(int, at)) for part, at in state["parts"]]
+        kind: Kind = make(parts, _names(state, sum(len(at) for _, at in parts)))
+        return kind
     total_is_known = state.pop("total_is_known", False)
-    kind: Kind = make(**state)
+    _check(state)
+    kind = make(**state)
     if isinstance(kind, Counts) and total_is_known:
         kind.total_is_known = True
     return kind
+
+
+def _check(state: dict[str, Any]) -> None:
+    """Raise an error if values are not of the types that `to_state` returns: files may be changed.
+
+    Raises:
+        TypeError, ValueError: if one is not.
+    """
+    shape = _all(int, state["shape"])
+    if not all(0 < size < 2**31 for size in shape):
+        raise ValueError(f"the shape {shape}")
+    _names(state, shape[0] if len(shape) == 1 else None)
+    for names in state.get("categories", ()):
+        _all(str, names)
+    if type(state.get("levels", 2)) not in (int, type(None)):
+        raise TypeError("the number of levels")
+    for name in ("loc", "scale"):
+        value = state.get(name, torch.ones(()))
+        if not value.is_floating_point() or value.shape not in ((), tuple(shape)):
+            raise ValueError(f"{name} of the shape {value.shape}")
+        if not value.isfinite().all() or (name == "scale" and not (value > 0).all()):
+            raise ValueError(f"{name} {value}")
+
+
+def _names(state: dict[str, Any], count: int | None) -> list[str] | None:
+    """Return the names of columns; None if they have none."""
+    names = state["names"]
+    if names is not None and len(_all(str, names)) != count:
+        raise ValueError(f"{len(names)} names for {count} columns")
+    return names
+
+
+def _all(of: type, values: Any) -> list[Any]:
+    """Return a list, all of whose values have a type."""
+    if not isinstance(values, list) or any(type(value) is not of for value in values):
+        raise TypeError(f"{values!r:.50} is no list of {of.__name__}")
+    return values

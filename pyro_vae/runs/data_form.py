@@ -12,6 +12,7 @@ import torch
 
 from pyro_vae import checkpoint, kinds
 from pyro_vae.data import ColumnSpec, Dataset
+from pyro_vae.data.column_spec import KIND_NAMES
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Kind
 
@@ -129,24 +130,24 @@ class DataForm:
         if "refused" in state:
             raise InputError(f"{folder} cannot be used without its data: {state['refused']}")
         try:
-            if state["version"] > VERSION:
+            if checkpoint.typed(state, "version", int) > VERSION:
                 raise InputError(f"{path} is of a newer version of pyro_vae: install that one")
-            if state["dtype"] not in TYPES:
+            if checkpoint.typed(state, "dtype", str) not in TYPES:
                 raise ValueError(state["dtype"])
             return cls(
                 kinds.from_state(state["kind"]),
                 _specs(state["columns"]),
                 _specs(state["conditions"]),
-                state["labels_are_given"],
-                tuple(state["label_names"]),
-                tuple(state["ignored"]),
-                state["columns_are_positions"],
+                checkpoint.typed(state, "labels_are_given", bool),
+                _texts(state, "label_names"),
+                _texts(state, "ignored"),
+                checkpoint.typed(state, "columns_are_positions", bool),
                 state["dtype"],
-                state["fingerprint"],
+                checkpoint.typed(state, "fingerprint", str),
             )
         except InputError:
             raise
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged: replace it with a complete copy") from error
 
 
@@ -155,6 +156,21 @@ def _plain(column: ColumnSpec) -> dict[str, Any]:
 
 
 def _specs(states: list[dict[str, Any]]) -> tuple[ColumnSpec, ...]:
+    if not all(state["kind"] in KIND_NAMES for state in states):
+        raise ValueError("there is a column of an unknown kind")
     return tuple(
-        ColumnSpec(**{**state, "categories": tuple(state["categories"])}) for state in states
+        ColumnSpec(
+            checkpoint.typed(state, "name", str),
+            state["kind"],
+            _texts(state, "categories"),
+            checkpoint.typed(state, "levels", int),
+        )
+        for state in states
     )
+
+
+def _texts(state: dict[str, Any], name: str) -> tuple[str, ...]:
+    texts = checkpoint.typed(state, name, list)
+    if not all(isinstance(each, str) for each in texts):
+        raise TypeError(f"{name} has something else than texts")
+    return tuple(texts)

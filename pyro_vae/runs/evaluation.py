@@ -193,4 +193,5 @@ def _bits_per_dim(run: Run, results: dict[str, Result]) -> float | None:
     count = len(run.evaluated if isinstance(whole, Corrected) else tightest.values)
     log_p = whole.mean if isinstance(whole, Corrected) else tightest.mean
     mean = log_p + run.shift[:count].mean().item()
-    return bits_per_dim(mean, run.num_observed[:count].double().mean().item())
+    observed = run.num_observed[:count].double().mean().item()
+    return bits_per_dim(mean, observed) if observed else None

@@ -6,19 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
 
 from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind, Stored
 from pyro_vae.likelihoods import Given, Likelihood, ObservedEntries
 from pyro_vae.programs import ranks
-from pyro_vae.runs import config
 from pyro_vae.runs.memory import make_within_memory
 from pyro_vae.runs.options import Options
 from pyro_vae.vae import VAE
-
-WARMUP_SHARE = 0.25  # of training
 
 
 def named_likelihood(likelihood: Likelihood) -> Likelihood:
@@ -85,31 +81,6 @@ def abstract_refused() -> Iterator[None]:
         ) from error
 
 
-def choose_warmup(options: Options, namespace: Namespace) -> list[str]:
-    """Choose the warm-up of the KL for a new run, unless the user has chosen one.
-
-    At full weight from the start, training switches units and layers off before the decoder uses
-    them (Bowman et al. 2016; Sonderby et al. 2016).
-
-    Args:
-        options: the options of the run; the objective is replaced.
-        namespace: the same, as they are saved; `warmup_share` of the objective is replaced.
-
-    Returns:
-        What the user is told of it.
-    """
-    arguments = namespace.objective.get("init_args", {})
-    chosen = [arguments.get(name, 0) for name in ("warmup", "warmup_share")]
-    if options.init_from or chosen != [None, None]:  # the parameters of `init_from` had a warm-up
-        return []
-    arguments.warmup_share = WARMUP_SHARE
-    options.objective = config.instantiate(namespace).objective
-    return [
-        f"The KL's weight rises over the first {WARMUP_SHARE:.0%} of training: "
-        "--objective.warmup_share 0 turns that off."
-    ]
-
-
 def load_best(vae: VAE, path: Path) -> dict[str, Any]:
     """Load the parameters of the best epoch into a VAE, and set it to evaluation mode.
 
@@ -125,6 +96,8 @@ def load_best(vae: VAE, path: Path) -> dict[str, Any]:
     """
     state = checkpoint.load(path)
     try:
+        for name in ("bound", "bound_before"):
+            checkpoint.typed(state, name, float, None, default=None)
         vae.model.load_state_dict(state["model"])
         vae.guide.load_state_dict(state["guide"])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:

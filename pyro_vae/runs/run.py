@@ -25,7 +25,6 @@ from pyro_vae.runs.hidden_entries import hidden_values
 from pyro_vae.runs.memory import check_step
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parts_of_vae import (
-    choose_warmup,
     load_best,
     make_vae,
     named_likelihood,
@@ -109,14 +108,14 @@ class Run:
         vae = make_vae(options, dataset.kind, dataset.train)
         namespace = namespace.clone()
         namespace.fingerprint = dataset.fingerprint
-        is_new = not (same_data or namespace.get("resume"))
-        warmup_notes = choose_warmup(options, namespace) if is_new else []
         if namespace.likelihood.class_path == config.BY_KIND:
             name = type(named_likelihood(vae.likelihood)).__name__
             namespace.likelihood.class_path = f"pyro_vae.likelihoods.{name}"
         kind = vae.likelihood.kind
         train, validation, test, measured = show(dataset, kind, options)
         hidden = None if whole is None else hidden_values(kind, whole, test, options)
+        is_new = not (same_data or namespace.get("resume"))
+        warmup_notes = trainer.choose_warmup(options, namespace, len(train)) if is_new else []
         vae.initialize(kind.stored_features(sample(train)))
         vae.to(device)
         engine_name = trainer.choose_engine(options, len(train), device)

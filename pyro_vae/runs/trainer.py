@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import training
+from pyro_vae.runs import config
 from pyro_vae.runs.devices import multiplies_bfloat16
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parts_of_vae import abstract_refused
@@ -22,6 +24,10 @@ EngineName = Literal["compiled", "eager"]
 # 20 s, and each step is then about 3 ms faster.
 COMPILING_PAYS = 7000
 COMPILING_PAYS_SECONDS = 60
+
+# The least number of steps of a training that has a warm-up by default, and the share of them.
+WARMUP_PAYS = 500
+WARMUP_SHARE = 0.25
 
 
 def choose_engine(options: Options, num_examples: int, device: torch.device) -> EngineName:
@@ -51,6 +57,36 @@ def choose_precision(
         return options.precision
     faster = engine == "compiled" and device.type == "cpu" and multiplies_bfloat16()
     return "bfloat16" if faster else "float32"
+
+
+def choose_warmup(options: Options, namespace: Namespace, num_examples: int) -> list[str]:
+    """Choose the warm-up of the KL for a new run, unless the user has chosen one.
+
+    A training of few steps has none: there would be no time to recover from it.
+
+    At full weight from the start, training switches units and layers off before the decoder uses
+    them (Bowman et al. 2016; Sonderby et al. 2016).
+
+    Args:
+        options: the options of the run; the objective is replaced.
+        namespace: the same, as they are saved; `warmup_share` of the objective is replaced.
+        num_examples: the number of training examples.
+
+    Returns:
+        What the user is told of it.
+    """
+    arguments = namespace.objective.get("init_args", {})
+    chosen = [arguments.get(name, 0) for name in ("warmup", "warmup_share")]
+    is_short = _num_steps(options, num_examples) < WARMUP_PAYS
+    # The parameters of `init_from` have been trained.
+    if is_short or options.init_from or chosen != [None, None]:
+        return []
+    arguments.warmup_share = WARMUP_SHARE
+    options.objective = config.instantiate(namespace).objective
+    return [
+        f"The KL's weight rises over the first {WARMUP_SHARE:.0%} of training: "
+        "--objective.warmup_share 0 turns that off."
+    ]
 
 
 def make_engine(

@@ -77,8 +77,13 @@ class ValidationScores:
             return None
         state: dict[str, Any] = checkpoint.load(path)
         try:
-            return cls(state["log_p"], state["num_samples"])
-        except KeyError as error:
+            log_p, num_samples = state["log_p"], checkpoint.typed(state, "num_samples", int)
+            if log_p.ndim != 1 or not log_p.is_floating_point() or not len(log_p):
+                raise ValueError(f"scores of the shape {log_p.shape}")
+            if num_samples < 1 or not (log_p.diff() >= 0).all():
+                raise ValueError("the scores are not in order")
+            return cls(log_p, num_samples)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged: replace it with a complete copy") from error
 
 

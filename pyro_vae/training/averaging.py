@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae import checkpoint
 from pyro_vae.errors import InputError, check_range
 from pyro_vae.training.callbacks import Callback, Training
 from pyro_vae.training.engine import Engine
@@ -73,6 +74,9 @@ class Averaging(Callback, ABC):
         parameters = _parameters(training.engine)
         if not self._others:
             self._others = [parameter.detach().clone() for parameter in parameters]
+        shapes = [getattr(other, "shape", None) for other in self._others]
+        if shapes != [parameter.shape for parameter in parameters]:
+            raise InputError("the parameters in the checkpoint are those of another model")
         self._others = [
             other.to(p.device) for other, p in zip(self._others, parameters, strict=True)
         ]
@@ -107,7 +111,8 @@ class Averaging(Callback, ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.count, self._others = state["count"], list(state["trained"])
+        self.count = checkpoint.typed(state, "count", int)
+        self._others = list(checkpoint.typed(state, "trained", list))
 
 
 class EMA(Averaging):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae import diagnostics
+from pyro_vae import checkpoint, diagnostics
 from pyro_vae.data import Rows
 from pyro_vae.errors import DivergenceError, InputError, check_range
 from pyro_vae.objectives import ELBO, IWAE, Objective
@@ -206,7 +206,7 @@ class Validate(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; older checkpoints do not hold it."""
-        self._before = state.get("before")
+        self._before = checkpoint.typed(state, "before", float, None, default=None)
 
     def _estimate(self, training: Training) -> float:
         torch.manual_seed(stream_seed(training.seed, 0))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
 from pyro_vae.programs import ranks
@@ -126,7 +127,7 @@ class CompiledEngine(EagerEngine):
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self._steps.clear()  # they hold the optimiser's old tensors
-        self._layout, self._size = None, state.get("largest_batch", 0)
+        self._layout, self._size = None, checkpoint.typed(state, "largest_batch", int, default=0)
 
     def _is_largest(self, x: Data, share: Share | None = None) -> bool:
         """Return whether a batch has the layout of the largest one so far.

@@ -13,6 +13,7 @@ from pyro.infer.util import zero_grads
 from pyro.optim import PyroOptim
 from torch import Tensor
 
+from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import Objective
 from pyro_vae.programs import ranks
@@ -341,7 +342,10 @@ class EagerEngine:
         settings = {name: group[name] for name in group.keys() - {"params", "lr"}}
         # torch would share the tensors of the state with the optimiser: copy them.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        checkpoint.typed(self.optimizer.param_groups[0], "lr", float)
         for parameter, own in self.optimizer.state.items():  # torch does not look at shapes
+            if own["step"].shape != () or not own["step"] >= 0:
+                raise InputError("the state of the optimiser has no number of steps", "optimizer")
             for name in self.settings.moments:
                 if own[name].shape != parameter.shape:
                     raise InputError(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae import checkpoint
 from pyro_vae.errors import InputError, check_range
 from pyro_vae.programs import ranks
 from pyro_vae.training.callbacks import Callback, Training, diagnose, enough_to_diagnose
@@ -129,11 +130,11 @@ class GuideFirst(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.lagging = state["lagging"]
-        self.mutual_information = state["mutual_information"]
+        self.lagging = checkpoint.typed(state, "lagging", bool)
+        self.mutual_information = checkpoint.typed(state, "mutual_information", float, None)
         # Older checkpoints do not hold these: they are of the ends of epochs.
-        self._over = state.get("over", not self.lagging)
-        self._guide_steps = state.get("guide_steps", 0)
+        self._over = checkpoint.typed(state, "over", bool, default=not self.lagging)
+        self._guide_steps = checkpoint.typed(state, "guide_steps", int, default=0)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from pyro_vae import checkpoint
+
+SIZES = ("batch_size", "steps", "examples")  # of a place
 
 
 @dataclass
@@ -34,6 +39,23 @@ class Place:
     loss: float = 0.0
     callbacks: dict[str, dict[str, Any]] | None = None
     is_whole: bool = False
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Place":
+        """Return the place that `state_dict` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: if the state is no such.
+        """
+        for name in ("order", "noise"):
+            random_state = checkpoint.typed(state, name, list, None)
+            if name == "order" or random_state is not None:
+                torch.Generator().set_state(random_state[0])  # raises an error unless it fits
+        sizes = {name: checkpoint.typed(state, name, int) for name in SIZES}
+        if not all(0 <= size < 2**40 for size in sizes.values()) or sizes["batch_size"] == 0:
+            raise ValueError(f"the sizes {sizes} are no place in an epoch")
+        loss = checkpoint.typed(state, "loss", float)
+        return cls(**sizes, order=state["order"], noise=state["noise"], loss=loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds of it."""

@@ -158,8 +158,9 @@ class Checkpoint(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.best, self._best_epoch = state["best"], state.get("best_epoch")
-        self._steps = state.get("steps", 0)
+        self.best = checkpoint.typed(state, "best", float, None)
+        self._best_epoch = checkpoint.typed(state, "best_epoch", int, None, default=None)
+        self._steps = checkpoint.typed(state, "steps", int, default=0)
 
 
 def callback_states(callbacks: Sequence[Callback]) -> dict[str, dict[str, Any]]:
@@ -202,12 +203,13 @@ def resume(engine: Engine, folder: Path, callbacks: Sequence[Callback] = ()) -> 
         for callback in callbacks:
             if type(callback).__name__ in states:
                 callback.load_state_dict(states[type(callback).__name__])
-        place = Place(**state["place"]) if "place" in state else None
-        about = str(state.get("about", ""))
-        table, best_epoch = _table(history), states.get("Checkpoint", {}).get("best_epoch")
+        place = Place.from_state(state["place"]) if "place" in state else None
+        about = checkpoint.typed(state, "about", str, default="")
+        table, saved = _table(history), states.get("Checkpoint", {})
+        best_epoch = checkpoint.typed(saved, "best_epoch", int, None, default=None)
     except InputError:  # it has a sentence of its own
         raise
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} does not fit: it was saved with another model, guide or objective"
         ) from error
@@ -231,6 +233,8 @@ def _rows(history: Any) -> History:
             raise TypeError("a row of the history is no mapping")
         if not all(isinstance(row[name], int | float) for name in numbers if name in row):
             raise TypeError("a row of the history has something else than numbers")
+        if not all(isinstance(value, int | float | str | None) for value in row.values()):
+            raise TypeError("a row of the history has something else than numbers and texts")
         if row["epoch"] != epoch or "train_loss" not in row:
             raise TypeError("a row of the history belongs to another epoch")
     return history

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from pyro_vae import checkpoint
 from pyro_vae.errors import InputError, check_range
 from pyro_vae.programs import ranks
 from pyro_vae.training.callbacks import Callback, Training, Validate
@@ -126,7 +127,7 @@ class Budget(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._before = state["used"]
+        self._before = checkpoint.typed(state, "used", float)
 
 
 def seconds_of(time_span: str) -> float:

@@ -108,6 +108,10 @@ def left_behind(before: set[str], folder: Path) -> str:
     return f"failure: left behind {sorted(after - before)}" if after - before else ""
 
 
+def _as_it_ended(ended: str, before: set[str], folder: Path) -> str:
+    return ended if ended.startswith("failure") else left_behind(before, folder) or ended
+
+
 @contextlib.contextmanager
 def scratch(workshop: Workshop) -> Iterator[Path]:
     """Give a folder for one attempt."""
@@ -148,7 +152,7 @@ def of_data(number: int, workshop: Workshop) -> Attempt:
             shutil.rmtree(folder / "run", ignore_errors=True)
         else:  # a run whose training diverges stays, as it should
             before |= {"run"} if ended == "diverged" else set()
-        return f"data {what}", left_behind(before, folder) or ended
+        return f"data {what}", _as_it_ended(ended, before, folder)
 
 
 EXTREMES: list[Any] = [
@@ -286,7 +290,7 @@ def of_options(number: int, workshop: Workshop) -> Attempt:
         ended = ending(
             lambda: _trained(Run.build(folder / "run", config.parse(arguments)), Random(1))
         )
-        text = left_behind(before, folder) or ended
+        text = _as_it_ended(ended, before, folder)
         return kind, f"{text} of {' '.join(arguments)}" if text.startswith("fail") else text
 
 
@@ -307,7 +311,7 @@ def of_config(number: int, workshop: Workshop) -> Attempt:
                 config.read(path) if number % 2 else config.parse([f"--config={path}"])
             )
         )
-        return "configs", left_behind(before, folder) or ended
+        return "configs", _as_it_ended(ended, before, folder)
 
 
 def of_run(number: int, workshop: Workshop) -> Attempt:
@@ -335,7 +339,7 @@ def of_run(number: int, workshop: Workshop) -> Attempt:
             what = "changed"
         before = {each.name for each in folder.iterdir()}
         ended = ending(lambda: _use(rng, name, run))
-        return f"runs, {name} {what}", left_behind(before, folder) or ended
+        return f"runs, {name} {what}", _as_it_ended(ended, before, folder)
 
 
 def _use(rng: Random, name: str, folder: Path) -> None:

@@ -90,6 +90,7 @@ class _Worker:
         try:
             return self.pipe.recv()
         except EOFError:
+            self.process.join(10)
             return name, f"failure: died with {self.process.exitcode}", 0.0, 0
 
     def close(self) -> None:

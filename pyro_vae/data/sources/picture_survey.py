@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.fingerprint import row_hashes
+from pyro_vae.data.free_memory import check_fits
 from pyro_vae.data.rows import LARGE
 from pyro_vae.data.rows.workers import NUM_WORKERS, map_ahead
 from pyro_vae.data.sources.picture_files import BIT, BYTE, Layout, open_picture
 from pyro_vae.data.understanding.summaries import Summariser, Summary
+
+AT_ONCE = 2 * NUM_WORKERS  # pictures that are open
+COPIES = 6  # of a picture, while it is scaled, arranged and hashed
 
 
 @dataclass
@@ -93,13 +97,25 @@ def look_through(paths: Sequence[Path], size: int | None) -> Survey:
         size: the height and width that they are scaled and cut to, if they are.
 
     Raises:
-        InputError: if one cannot be read.
+        InputError: if one cannot be read, or pictures of that size need more memory than there is.
     """
+    if size is not None:
+        _check_memory(size)
     survey = Survey(len(paths))
-    seen = map_ahead(lambda path: _look(path, size), paths, NUM_WORKERS, 2 * NUM_WORKERS)
+    seen = map_ahead(lambda path: _look(path, size), paths, NUM_WORKERS, AT_ONCE)
     for path, one in zip(paths, seen, strict=True):
         survey.add(one, path.name)
     return survey
+
+
+def _check_memory(size: int) -> None:
+    """Refuse a size of which the pictures that are open at once do not fit into memory."""
+    check_fits(
+        f"pictures of {size} x {size} pixels need",
+        (COPIES * NUM_WORKERS + AT_ONCE) * 3 * size**2,
+        "image_size",
+        advice="choose a smaller size",
+    )
 
 
 def stored_alone(dtype: np.dtype) -> np.dtype:
