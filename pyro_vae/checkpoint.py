@@ -16,8 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pyro_vae.errors import InputError
 
 PREVIOUS = "previous"  # the folder, beside a file, that holds the file from before
@@ -125,6 +123,8 @@ def save(path: Path, state: dict[str, Any], keep_previous: bool = False) -> None
         state: what it is to hold.
         keep_previous: see `write`.
     """
+    import torch  # `write` does without it
+
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -139,6 +139,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if the file does not exist, is damaged, or cannot be read.
     """
+    import torch
+
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:

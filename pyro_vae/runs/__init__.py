@@ -13,6 +13,7 @@ In the order of the work:
 | `options` | `Options`: the options of a run, which `config.yaml` holds |
 | `checked_fields` | options whose values are checked |
 | `training_help` | the help of `pyro-vae train`, which needs no PyTorch |
+| `part_names` | the names of the classes that options take, without importing them |
 | `parser`, `config` | options as text: parsed, read from `config.yaml`, and written to it |
 | `trust`, `bounded_yaml` | what a file of options may say: it executes nothing, and is small |
 | `run` | `Run`: what the options describe, built: data, VAE, engine |

@@ -15,7 +15,7 @@ from pyro import poutine
 
 from pyro_vae import InputError
 from pyro_vae.errors import DivergenceError
-from pyro_vae.runs import command_line, commands, config, parser, training_help, trust
+from pyro_vae.runs import command_line, commands, config, parser, part_names, training_help, trust
 from pyro_vae.runs.command_line import one_line_errors
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parser import explain
@@ -250,12 +250,12 @@ def test_help_of_training_is_that_of_its_options() -> None:
     for option in options:
         default = getattr(real, option.name)
         assert option.default == getattr(default, "__name__", str(default))
-    assert set(training_help.PARTS) == set(trust.COMPONENTS)
-    for name in training_help.PARTS:
+    assert set(part_names.PARTS) == {*trust.COMPONENTS, "network"}
+    for name in trust.COMPONENTS:
         base = resolve_name(parser.COMPONENTS[name])
         classes = [each for each in map(resolve_name, trust.classes()) if issubclass(each, base)]
         names = sorted(each.__name__ for each in classes if each is not base)
-        assert training_help.part_names(name) == names
+        assert part_names.part_names(name) == names
     page = training_help.page()
     typed = re.findall(r"^  (?:-h, )?(--\w+)", config.parser().format_help(), re.MULTILINE)
     assert set(re.findall(r"^  (?:-h, )?(--\w+)", page, re.MULTILINE)) == set(typed)
