@@ -19,10 +19,10 @@ from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
 from pyro_vae.runs.plan import Plan
 
 # Options that may change on resume: the place of the data, the length of training, how often it is
-# saved, the device, and the effort of the evaluation.
+# saved, the device, where its metrics are shown, and the effort of the evaluation.
 CHANGEABLE = (
     *("data", "data_root", "epochs", "budget", "patience", "checkpoint_minutes"),
-    *("device", "num_samples", "num_examples"),
+    *("device", "log", "num_samples", "num_examples"),
 )
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or a limit is reached
 

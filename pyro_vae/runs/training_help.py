@@ -69,7 +69,9 @@ def _default(value: ast.expr | None) -> str:
 
 
 def _choices(annotation: ast.expr) -> str | None:
-    """Return the choices of a `Literal`."""
+    """Return the choices of a `Literal`, also of one that may be None."""
+    if isinstance(annotation, ast.BinOp):
+        annotation = annotation.left
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
         return f"{{{','.join(ast.literal_eval(annotation.slice))}}}"
     return None
