@@ -155,11 +155,11 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the error for a broken file depends on where it is broken
         raise InputError(
-            f"{path} cannot be read, it is no checkpoint of pyro_vae: replace it with a complete "
-            "copy, or train again in a new folder"
+            f"{path} cannot be read: it is not a checkpoint of pyro_vae: replace it with a "
+            "complete copy, or train again in a new folder"
         ) from error
     if not isinstance(state, dict):
-        raise InputError(f"{path} is no checkpoint of pyro_vae")
+        raise InputError(f"{path} is not a checkpoint of pyro_vae")
     return state
 
 

@@ -146,7 +146,7 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
     )
     se = said(best.se, ".2f")
     ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over examples {se}", fontsize=9)
-    ax.legend(loc="center right")
+    ax.legend(loc="best")  # not on the curve
     return ax
 
 
@@ -210,6 +210,7 @@ def predictive_checks(axes: "Sequence[Axes]", checks: PredictiveChecks) -> None:
         ax.set_title(f"difference {check.difference:+.3f}, se {check.se:.3f}", fontsize=9)
     for ax in list(axes)[len(checks.by_statistic) :]:
         ax.set_visible(False)
+    axes[0].margins(y=0.25)  # room for the legend
     axes[0].set_ylabel("density")
     axes[0].legend()
 

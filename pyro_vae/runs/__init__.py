@@ -10,6 +10,7 @@ In the order of the work:
 | `work_on_files` | what these verbs share: options, how they start and stop, what they say |
 | `command_line` | the command lines of the verbs, and errors that are one line |
 | `joining` | processes that torchrun starts: they join a group, and the first one speaks |
+| `speaking` | what commands say beside results: notes, progress, `--quiet` |
 | `options` | `Options`: the options of a run, which `config.yaml` holds |
 | `checked_fields` | options whose values are checked |
 | `training_help` | the help of `pyro-vae train`, which needs no PyTorch |

@@ -22,8 +22,8 @@ class Options:
     """Everything that is needed to repeat a run.
 
     Args:
-        data: digits, mnist, fashion_mnist, kmnist, emnist, or the path of a .npy or .npz or .csv or
-            .tsv or .parquet or .pt or .h5ad file, or of a folder of pictures.
+        data: digits, mnist, fashion_mnist, kmnist, emnist, cifar10, svhn, or the path of a .npy or
+            .npz or .csv or .tsv or .parquet or .pt or .h5ad file, or of a folder of pictures.
         columns: Kinds of columns by name, instead of those that were inferred: binary, real,
             positive, counts, categories, or ordered, with its order ("ordered low < high"). The
             name `all` stands for all columns or pixels of an array. Names with dots, commas or

@@ -64,8 +64,8 @@ def read(path: Path, trust_code: bool = False) -> str:
             shown = " ".join(name.split())
             shown = shown if len(shown) <= 100 else f"{shown[:100]}.."
             raise InputError(
-                f"{path} names {shown}, which is no public class of pyro_vae, so its code would be "
-                "executed: if you trust it, add --trust_code (in Python trust_code=True)"
+                f"{path} names {shown}, which is not a public class of pyro_vae, so its code would "
+                "be executed: if you trust it, add --trust_code (in Python trust_code=True)"
             )
     return text
 
