@@ -16,8 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pyro_vae.errors import InputError
 
 PREVIOUS = "previous"  # the folder, beside a file, that holds the file from before
@@ -125,6 +123,8 @@ def save(path: Path, state: dict[str, Any], keep_previous: bool = False) -> None
         state: what it is to hold.
         keep_previous: see `write`.
     """
+    import torch  # `write` does without it
+
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -139,6 +139,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if the file does not exist, is damaged, or cannot be read.
     """
+    import torch
+
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -153,11 +155,11 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the error for a broken file depends on where it is broken
         raise InputError(
-            f"{path} cannot be read, it is no checkpoint of pyro_vae: replace it with a complete "
-            "copy, or train again in a new folder"
+            f"{path} cannot be read: it is not a checkpoint of pyro_vae: replace it with a "
+            "complete copy, or train again in a new folder"
         ) from error
     if not isinstance(state, dict):
-        raise InputError(f"{path} is no checkpoint of pyro_vae")
+        raise InputError(f"{path} is not a checkpoint of pyro_vae")
     return state
 
 

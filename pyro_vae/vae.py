@@ -218,7 +218,7 @@ def _like(kind: Conditional, size: int, y: Tensor | None) -> Tensor:
     is_category = (y >= 0) & (y < sizes) & (y == y.round())
     if not (y.isfinite() & (is_category | (sizes == 0))).all():
         raise InputError(
-            "some conditions y are not finite, or are no codes of categories: see the kind of y",
+            "some conditions y are not finite, or are not codes of categories: see the kind of y",
             "y",
         )
     return torch.cat([kind.filler[: kind.size].to(y).expand(size, -1), y], -1)

@@ -123,7 +123,7 @@ def test_a_file_that_is_missing_or_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="train first"):
         checkpoint.load(tmp_path / "c.pt")
     torch.save(torch.zeros(3), tmp_path / "c.pt")
-    with pytest.raises(InputError, match="no checkpoint of pyro_vae"):
+    with pytest.raises(InputError, match="not a checkpoint of pyro_vae"):
         checkpoint.load(tmp_path / "c.pt")
 
 

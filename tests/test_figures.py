@@ -83,6 +83,55 @@ def test_what_the_model_does(event_shape: tuple[int, ...]) -> None:
         assert inside.min() >= 0 and inside.max() <= 1 and inside.std() > 0
 
 
+def test_every_picture_says_what_it_shows(ax: Axes) -> None:
+    """Means are not called samples, and of vectors the lines have names too."""
+    vae, x = make(6), torch.rand(4, 6).round()
+    titles = {}
+    for name, draw, rows, lines in (
+        ("samples", lambda: figures.samples(ax, vae, count=9), [], "draw of z"),
+        (
+            "reconstructions",
+            lambda: figures.reconstructions(ax, vae, x),
+            ["data", "reconstruction"],
+            "",
+        ),
+        (
+            "interpolation",
+            lambda: figures.interpolation(ax, vae, x[:2], x[2:], steps=5),
+            ["pair 1", "pair 2"],
+            "code of A above, of B below",
+        ),
+        (
+            "manifold",
+            lambda: figures.manifold(ax, vae, side=4),
+            [],
+            "point of the grid, row by row",
+        ),
+        (
+            "traversals",
+            lambda: figures.traversals(ax, vae, x, steps=5),
+            None,
+            "-2 sd above, +2 sd below",
+        ),
+    ):
+        ax.clear()
+        draw()
+        titles[name] = ax.get_title()
+        shown = [label.get_text() for label in ax.get_yticklabels()]
+        assert ax.get_ylabel() == lines, name
+        if rows is None:
+            assert shown and set(shown) <= {"z[0]", "z[1]"}
+        else:
+            assert shown == rows, name
+        if shown:  # each name is in the middle of its lines
+            height = len(picture(ax)) / len(shown)
+            np.testing.assert_allclose(
+                ax.get_yticks(), [(row + 0.5) * height - 0.5 for row in range(len(shown))]
+            )
+    for name, title in titles.items():
+        assert "means of p(x|z)" in title, name
+
+
 def test_samples_follow_the_prior_of_the_model(ax: Axes) -> None:
     """Codes are drawn with the upper layer of the prior, and no pixels are drawn."""
 
@@ -168,7 +217,7 @@ def test_interpolation_stays_where_codes_are(
 
 
 def test_manifold_is_laid_out_as_axes_are(ax: Axes) -> None:
-    """z_1 grows to the right, z_2 upwards."""
+    """z[0] grows to the right, z[1] upwards."""
     vae = make(1, 1)
     with torch.no_grad():
         shown = picture(figures.manifold(ax, vae, side=4))
@@ -336,6 +385,12 @@ def test_units_show_what_each_carries(ax: Axes) -> None:
     assert expected is not None and sorted(heights) == pytest.approx(sorted(expected.tolist()))
     assert len(ax.containers) == 2 and len(ax.containers[1]) == 1
     assert "2 of 3 units are active" in ax.get_title()
+    # A bar has the index of its unit, which traversals and tables of codes name.
+    by_unit = {ax.get_xticklabels()[round(b.get_x() + 0.4)].get_text(): b for b in ax.patches}
+    assert {unit: by_unit[unit].get_height() for unit in by_unit} == pytest.approx(
+        {str(unit): kl for unit, kl in enumerate(expected.tolist())}
+    )
+    assert ax.get_xlabel() == "units of z, counted from 0"
 
 
 def test_traversals_move_one_dimension_at_a_time(ax: Axes) -> None:
@@ -346,7 +401,8 @@ def test_traversals_move_one_dimension_at_a_time(ax: Axes) -> None:
     x = (torch.rand(100, 3, 4) < 0.5).float()
     shown = picture(figures.traversals(ax, vae, x, steps=5))
     assert shown.shape == (3, 5 * 5 - 1)  # one row, of the active dimension
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["z2"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["z[1]"]
+    assert ax.get_title().startswith("means of p(x|z), where one unit of z moves")
     images = shown.reshape(3, -1)[:, [c for c in range(24) if c % 5 < 4]].reshape(3, 5, 4)
     assert all(np.abs(np.diff(images, axis=1)).max(axis=(0, 2)) > 0)
 

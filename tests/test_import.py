@@ -3,6 +3,7 @@
 import importlib
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import pyro_vae
 from pyro_vae import bounds, runs
+from pyro_vae.runs import commands
 
 HEAVY = [
     "arviz",
@@ -126,3 +128,36 @@ def test_old_and_short_names_are_the_modules() -> None:
         module = importlib.import_module(f"pyro_vae.{old}")
         assert module is importlib.import_module(f"pyro_vae.{new}")
         assert module.__spec__.name == f"pyro_vae.{new}"
+
+
+TORCH_REFUSED = """
+import sys
+
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "pyro", "matplotlib", "pandas"):
+            raise AssertionError(f"{name} is imported")
+
+sys.meta_path.insert(0, Refused())
+from pyro_vae.__main__ import main
+main(sys.argv[1:])
+"""
+
+
+def run_without_torch(*arguments: str) -> str:
+    command = [sys.executable, "-c", TORCH_REFUSED, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_report_of_a_run_needs_no_pytorch(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(Path(__file__).parent / "fixtures" / "old_run", run)
+    assert run_without_torch("report", str(run)).strip() == str(run / "report.html")
+    assert "<html" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("verb", commands.VERBS)
+def test_help_needs_no_pytorch(verb: str) -> None:
+    assert f"usage: pyro-vae {verb}" in run_without_torch(verb, "--help")

@@ -36,16 +36,14 @@ class Settings:
         ):
             value = getattr(self, name)
             if value < least:
-                raise InputError(f"{name} have to be at least {least}, and {value} is not", name)
+                raise InputError(f"{name} have to be at least {least}, but {value} was given", name)
             if value > most:
-                raise InputError(f"{name} have to be at most {most}, and {value} is not", name)
+                raise InputError(f"{name} have to be at most {most}, but {value} was given", name)
         allowed = {"start": ("posterior", "prior"), "schedule": ("sigmoid", "linear")}
         for name, choices in allowed.items():
             value = getattr(self, name)
             if value not in choices:
-                raise InputError(
-                    f"{name} has to be {' or '.join(choices)}, and {value} is not", name
-                )
+                raise InputError(f"{name} has to be {' or '.join(choices)}, but is {value}", name)
 
     def betas(self) -> "Tensor":
         """Return the inverse temperatures b_0, .., b_T, `float64`, ascending from 0 to 1.

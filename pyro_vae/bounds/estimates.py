@@ -248,7 +248,7 @@ def certified(log_p: Tensor, delta: float) -> float:
         delta: the probability that the statement is wrong.
     """
     if not 0 < delta < 1:
-        raise InputError(f"delta has to be between 0 and 1, and {delta} is not", "delta")
+        raise InputError(f"delta has to be between 0 and 1, but is {delta}", "delta")
     return log_p.mean().item() + math.log(delta) / len(log_p)
 
 

@@ -166,9 +166,7 @@ def evaluate(
     if adapt is not None and compile:
         raise InputError("guides that adapt makes cannot be compiled: leave compile out", "compile")
     if num_samples < 1:
-        raise InputError(
-            f"num_samples has to be at least 1, and {num_samples} is not", "num_samples"
-        )
+        raise InputError(f"num_samples has to be at least 1, but is {num_samples}", "num_samples")
     arguments = Arguments.of(x)
     if chunk_size is None:
         chunk_size = max(1, min(5000, 1_000_000 // arguments.numel_per_example))

@@ -70,9 +70,7 @@ def weighted_draws(
             for each draw.
     """
     if settings is None and num_samples < 1:
-        raise InputError(
-            f"num_samples has to be at least 1, and {num_samples} is not", "num_samples"
-        )
+        raise InputError(f"num_samples has to be at least 1, but is {num_samples}", "num_samples")
     arguments = Arguments.of(x)
     start = guide if settings is None or settings.start == "posterior" else prior_of(model)
     pair = look_at(model, start, arguments, plate=plate, batch_size=batch_size)

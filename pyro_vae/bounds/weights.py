@@ -49,9 +49,7 @@ def log_weights(
         InputError: if num_samples < 1, or no bound follows from the programs.
     """
     if num_samples < 1:
-        raise InputError(
-            f"num_samples has to be at least 1, and {num_samples} is not", "num_samples"
-        )
+        raise InputError(f"num_samples has to be at least 1, but is {num_samples}", "num_samples")
     arguments = Arguments.of(x)
     pair = look_at(model, guide, arguments, plate=plate, vectorize=vectorize)
     draws = pair.draw(arguments, num_samples)

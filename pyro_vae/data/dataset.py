@@ -128,7 +128,7 @@ def load(
     if name in SOURCES and (columns or drop or labels or image_size):
         raise InputError(
             f"{name} is read as it is: columns, drop, labels and image_size are for files and "
-            "folders",
+            "folders: leave them out",
             "columns" if columns else "drop" if drop else "labels" if labels else "image_size",
         )
     path, suffix = Path(name), Path(name).suffix.lower()
@@ -138,7 +138,7 @@ def load(
     if read is None and suffix in CURES and path.exists():
         raise InputError(f"{name} cannot be read: {CURES[suffix]}", "name")
     if read is None:
-        raise InputError(f"no data set '{name}': choose {describe_sources()}", "name")
+        raise InputError(f"there is no data set '{name}': choose {describe_sources()}", "name")
     options = ReadOptions(dict(columns or {}), tuple(drop or ()), labels, image_size)
     source = _infer(read(name, Path(root), options), options, name)
     fractions = (validation_fraction, test_fraction)

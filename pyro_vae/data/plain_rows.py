@@ -169,7 +169,7 @@ def open_rows(
             matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else matrix
             names = numbered(tuple(map(str, cells.var_names)))
             return PlainRows(matrix, names, _column(cells.obs, options), notes=tuple(notes))
-    raise InputError(f"no data '{name}': choose {describe_sources()}", "data")
+    raise InputError(f"there is no data set '{name}': choose {describe_sources()}", "data")
 
 
 def _of_table(table: TextChunks | ParquetChunks, options: ReadOptions) -> PlainRows:

@@ -16,6 +16,8 @@ from pyro_vae.bounds.estimates import finite
 from pyro_vae.kinds import Kind, column_names
 
 FEWEST = 2  # known values of a column that is compared
+SIGNIFICANT, SMALLEST = 1e-3, 1e-4  # p-values: below the first the two differ; the least printed
+MOST_NAMED = 8  # statistics in a sentence
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class PredictiveCheck:
         return {name: finite(number) for name, number in numbers.items()}
 
 
+def _p_value(p: float) -> str:
+    return f"< {SMALLEST:g}" if p < SMALLEST else f"{p:.2g}"
+
+
 def known(values: np.ndarray) -> np.ndarray:
     """Return the values that are not NaN."""
     return values[~np.isnan(values)]
@@ -86,8 +92,16 @@ class PredictiveChecks:
         for name, check in self.by_statistic.items():
             lines.append(
                 f"{name:{width}} {np.nanmean(check.data):8.4g} {np.nanmean(check.model):8.4g} "
-                f"{check.difference:+11.3g} {check.se:8.2g} {check.p_value:8.2g}"
+                f"{check.difference:+11.3g} {check.se:8.2g} {_p_value(check.p_value):>8}"
             )
+        differ = [name for name, each in self.by_statistic.items() if each.p_value < SIGNIFICANT]
+        if differ:
+            more = f" and {len(differ) - MOST_NAMED} more" if len(differ) > MOST_NAMED else ""
+            lines += [
+                "",
+                "The model does not reproduce the distribution of "
+                f"{', '.join(differ[:MOST_NAMED])}{more} (p below {SIGNIFICANT}).",
+            ]
         holes = [name for name, each in self.by_statistic.items() if np.isnan(each.data).any()]
         if holes:
             lines += [
@@ -120,11 +134,17 @@ def compare_columns(data: Tensor, drawn: Tensor, kind: Kind) -> PredictiveChecks
 def compare_images(data: Tensor, drawn: Tensor) -> PredictiveChecks:
     """Compare images of the data with images drawn from a model, by all `statistics`.
 
+    The stroke mass is left out if it is the mean intensity, as for binary images.
+
     Args:
         data: intensities in [0, 1], shape [N, H, W], [N, C, H, W] or [N, D].
         drawn: the same, shape [M, ...].
     """
     of_data, of_drawn = statistics(data), statistics(drawn)
+    both = (of_data, of_drawn)
+    if all(np.array_equal(of["mean intensity"], of["stroke mass"], equal_nan=True) for of in both):
+        for of in both:
+            del of["stroke mass"]
     return PredictiveChecks(
         {name: PredictiveCheck(values, of_drawn[name]) for name, values in of_data.items()}
     )

@@ -61,8 +61,8 @@ def refine(
     """
     if not isinstance(guide, Guide):
         raise InputError(
-            f"refinement needs the guide of a VAE, with a posterior and its encoder, and a "
-            f"{type(guide).__name__} is none",
+            "refinement needs the guide of a VAE, with a posterior and its encoder, but the guide "
+            f"is a {type(guide).__name__}",
             "guide",
         )
     if steps < 0:

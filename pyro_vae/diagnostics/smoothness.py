@@ -131,7 +131,7 @@ def smoothness(
             f"smoothness is defined for codes that are real, not {vae.posterior.support}"
         )
     if steps < 3:
-        raise InputError(f"a path needs three points or more, and {steps} are not")
+        raise InputError(f"a path needs three points or more, but {steps} were given")
     if len(x) <= neighbours:
         raise InputError(
             f"comparing {neighbours} nearest neighbours needs more than {neighbours} examples, "

@@ -95,7 +95,7 @@ def one_hot_shape(latent_dim: int, categories: int) -> tuple[int, int]:
     """
     if categories < 2 or latent_dim % categories:
         raise InputError(
-            f"{latent_dim} latent dimensions are no whole number of one-hot variables of "
+            f"{latent_dim} latent dimensions cannot be divided into one-hot variables of "
             f"{categories} categories: choose two categories or more, and a multiple of them as "
             "latent dimensions",
             "categories",

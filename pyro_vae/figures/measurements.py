@@ -58,14 +58,13 @@ def training_curves(ax: "Axes", history: History) -> "Axes":
 
 
 def units(ax: "Axes", diagnosis: Diagnosis) -> "Axes":
-    """Draw the KL of each dimension of the code, the largest first.
+    """Draw the KL of each dimension of the code, the largest first. They are counted from 0.
 
     If the KL of a dimension is not known, the bar shows which share of its variance x explains.
     """
     offset = 0
     ticks: dict[int, str] = {}
     labelled: set[str] = set()
-    several = len(diagnosis.shares) > 1
     for site, share in diagnosis.shares.items():
         kl = diagnosis.kl[site]
         height = (share if kl is None else kl).cpu().numpy().clip(0)  # below 0 by noise
@@ -79,13 +78,11 @@ def units(ax: "Axes", diagnosis: Diagnosis) -> "Axes":
                 labelled.add(label)
                 ax.bar(places[which], height[order][which], color=colour, label=once)
         for place, unit in zip(places.tolist(), order.tolist(), strict=True):
-            ticks[place] = f"{unit + 1}" if several else f"z{unit + 1}"
+            ticks[place] = str(unit)
         offset += len(order) + 1
     all_known = all(kl is not None for kl in diagnosis.kl.values())
     ax.set(
-        xlabel="unit of the code"
-        if len(diagnosis.shares) == 1
-        else f"units of {', then of '.join(diagnosis.shares)}",
+        xlabel=f"units of {', then of '.join(diagnosis.shares)}, counted from 0",
         ylabel="KL, nats"
         if all_known
         else "KL in nats if it is known, otherwise the share of variance that x explains",
@@ -149,7 +146,7 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
     )
     se = said(best.se, ".2f")
     ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over examples {se}", fontsize=9)
-    ax.legend(loc="center right")
+    ax.legend(loc="best")  # not on the curve
     return ax
 
 
@@ -165,6 +162,7 @@ def pareto_k(ax: "Axes", importance: Bounds) -> "Axes":
     reliable = importance.good_k
     ax.axvline(reliable, color="k", ls="--", lw=1, label=f"reliable up to {reliable:.2f}")
     ax.set(xlabel=xlabel, ylabel="examples")
+    ax.margins(y=0.2)  # room for the legend
     ax.set_title(f"not reliable on {importance.heavy:.0%} of the examples", fontsize=9)
     ax.legend()
     return ax
@@ -212,6 +210,7 @@ def predictive_checks(axes: "Sequence[Axes]", checks: PredictiveChecks) -> None:
         ax.set_title(f"difference {check.difference:+.3f}, se {check.se:.3f}", fontsize=9)
     for ax in list(axes)[len(checks.by_statistic) :]:
         ax.set_visible(False)
+    axes[0].margins(y=0.25)  # room for the legend
     axes[0].set_ylabel("density")
     axes[0].legend()
 

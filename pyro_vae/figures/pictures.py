@@ -1,5 +1,6 @@
 """Pictures that a VAE decodes."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +44,31 @@ def image_grid(ax: "Axes", images: Tensor, columns: int) -> "Axes":
     ax.imshow(picture.cpu().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_aspect("auto" if images.dim() == 2 else "equal")
     return ax
+
+
+def _name_rows(
+    ax: "Axes", images: Tensor, columns: int, names: Sequence[str], lines: str = ""
+) -> None:
+    """Name the rows of a grid of images.
+
+    Vectors are lines of a single picture: there a name stands beside the lines of its row.
+
+    Args:
+        ax: the axes, on which `image_grid` has drawn.
+        images: all images of the grid.
+        columns: the number of columns of the grid.
+        names: one for each row.
+        lines: what the lines of a row are, one below the other, if the images are vectors.
+    """
+    if images.dim() > 2:
+        height, gap = images.shape[-2] + 1, 1.0
+    elif not images.isnan().any():
+        height, gap = columns, 0.5
+        ax.set_ylabel(lines)
+    else:  # with missing pixels, they are a grid of pictures with one row each
+        height, gap = 2, 1.0
+    ax.set_yticks([(row + 0.5) * height - gap for row in range(len(names))], names)
+    ax.tick_params(length=0)
 
 
 def _with_missing(images: Tensor) -> Tensor:
@@ -94,11 +120,10 @@ def reconstructions(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
     with torch.no_grad():
         decoded = vae.likelihood.under(x).picture(vae.prior.code(vae.guide(x)))
     shown = vae.likelihood.kind.intensities(x)
-    image_grid(ax, torch.cat([shown, decoded]), columns=len(x))
-    if shown.dim() > 2:
-        height = shown.shape[-2] + 1
-        ax.set_yticks([height / 2 - 1, 1.5 * height - 1], ["data", "reconstruction"])
-        ax.tick_params(length=0)
+    images = torch.cat([shown, decoded])
+    image_grid(ax, images, columns=len(x))
+    _name_rows(ax, images, len(x), ["data", "reconstruction"])
+    ax.set_title("examples, and means of p(x|z) for one draw of z from q(z|x) of each")
     return ax
 
 
@@ -111,11 +136,8 @@ def hard_examples(ax: "Axes", images: Tensor) -> "Axes":
     """
     columns = len(images) // 2
     image_grid(ax, images, columns)
-    if images.dim() > 2:
-        height = images.shape[-2] + 1
-        names = ["lowest log p(x)", "loosest bound"]
-        ax.set_yticks([height / 2 - 1, 1.5 * height - 1], names)
-        ax.tick_params(length=0)
+    _name_rows(ax, images, columns, ["lowest log p(x)", "loosest bound"])
+    ax.set_title("test examples, the most extreme ones first")
     return ax
 
 
@@ -135,8 +157,11 @@ def samples(ax: "Axes", vae: VAE, count: int = 64, like: Tensor | None = None) -
         likelihood = likelihood.under(like)
     with torch.no_grad():
         decoded = likelihood.picture(vae.draw_codes(count, like))
+    image_grid(ax, decoded, columns=max(1, round(count**0.5)))
+    if decoded.dim() == 2:
+        ax.set_ylabel("draw of z")
     ax.set_title("means of p(x|z) for draws of z from the prior")
-    return image_grid(ax, decoded, columns=max(1, round(count**0.5)))
+    return ax
 
 
 def samples_by_class(ax: "Axes", vae: VAE, like: Tensor, columns: int = 12) -> "Axes":
@@ -158,11 +183,9 @@ def samples_by_class(ax: "Axes", vae: VAE, like: Tensor, columns: int = 12) -> "
         codes = vae.draw_codes(len(examples), examples)
         decoded = vae.likelihood.under(examples).picture(codes)
     image_grid(ax, decoded, columns=columns)
-    if decoded.dim() > 2:
-        height = decoded.shape[-2] + 1
-        ax.set_yticks([(row + 0.5) * height - 1 for row in range(len(names))], names)
-        ax.tick_params(length=0)
-        ax.set_ylabel(kind.given.names[0] if kind.given.names else "class")
+    _name_rows(ax, decoded, columns, names)
+    ax.set_ylabel(kind.given.names[0] if kind.given.names else "class")
+    ax.set_title("means of p(x|z, y) for draws of z from the prior, a row for each y")
     return ax
 
 
@@ -189,7 +212,10 @@ def interpolation(ax: "Axes", vae: VAE, starts: Tensor, ends: Tensor, steps: int
         decoded = vae.likelihood.under(starts[:, None]).picture(vae.prior.code(codes))
     image_grid(ax, decoded.flatten(0, 1), columns=steps)
     ax.set_title("means of p(x|z) between the codes of two images")
-    if decoded.dim() > 3:
+    if decoded.dim() == 3:  # vectors
+        names = [f"pair {row + 1}" for row in range(len(decoded))]
+        _name_rows(ax, decoded.flatten(0, 1), steps, names, "code of A above, of B below")
+    else:
         width = decoded.shape[-1] + 1
         ax.set_xticks([width / 2 - 1, (steps - 0.5) * width - 1], ["image A", "image B"])
         ax.tick_params(length=0)
@@ -219,16 +245,15 @@ def traversals(ax: "Axes", vae: VAE, x: Tensor, most: int = 12, steps: int = 9) 
     with torch.no_grad():
         decoded = vae.likelihood.under(x[0]).picture(vae.prior.code(codes))
     image_grid(ax, decoded.flatten(0, 1), columns=steps)
+    names = [f"z[{unit}]" for unit in shown]
+    _name_rows(ax, decoded.flatten(0, 1), steps, names, "-2 sd above, +2 sd below")
+    ax.set_title("means of p(x|z), where one unit of z moves, the most active one first")
     if decoded.dim() > 3:
-        height = decoded.shape[-2] + 1
-        ticks = [(row + 0.5) * height - 1 for row in range(len(shown))]
-        ax.set_yticks(ticks, [f"z{unit + 1}" for unit in shown])
         width = decoded.shape[-1] + 1
         ax.set_xticks(
             [width / 2 - 1, steps * width / 2 - 1, (steps - 0.5) * width - 1],
             ["-2 sd", "the image's code", "+2 sd"],
         )
-        ax.tick_params(length=0)
     return ax
 
 
@@ -254,10 +279,13 @@ def manifold(ax: "Axes", vae: VAE, side: int = 20, like: Tensor | None = None) -
     with torch.no_grad():
         decoded = likelihood.picture(z)
     image_grid(ax, decoded, columns=side)
-    if decoded.dim() > 2:
+    ax.set_title("means of p(x|z) for z on a grid of quantiles of N(0, I)")
+    if decoded.dim() == 2:
+        ax.set_ylabel("point of the grid, row by row")
+    else:
         height, width = (length + 1 for length in decoded.shape[-2:])
         ticks = range(0, side, max(1, side // 5))
         ax.set_xticks([(i + 0.5) * width - 1 for i in ticks], [f"{line[i]:.1f}" for i in ticks])
         ax.set_yticks([(i + 0.5) * height - 1 for i in ticks], [f"{-line[i]:.1f}" for i in ticks])
-        ax.set(xlabel="z1", ylabel="z2")
+        ax.set(xlabel="z[0]", ylabel="z[1]")
     return ax

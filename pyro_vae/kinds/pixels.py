@@ -33,7 +33,7 @@ class Pixels(Kind):
         super().__init__(shape, names)
         if levels is not None and not 2 <= levels <= 2**16:
             raise InputError(
-                f"the number of levels has to be between 2 and 65,536, and {levels} is not",
+                f"the number of levels has to be between 2 and 65,536, but is {levels}",
                 "levels",
             )
         self.levels = levels

@@ -51,7 +51,7 @@ class Gaussian(Likelihood):
         super().__init__(latent_dim, x, decoder, _outputs=outputs)
         if not 1e-6 < scale < 1e6:
             raise InputError(
-                f"a Gaussian's scale has to be in (1e-6, 1e6), and {scale} is not", "scale"
+                f"a Gaussian's scale has to be in (1e-6, 1e6), but is {scale}", "scale"
             )
         self.noise = noise
         if noise == "per_pixel":
@@ -151,7 +151,7 @@ class StudentT(_LearnedScale):
     ) -> None:
         super().__init__(latent_dim, x, decoder)
         if not 1 < df <= 1e6:
-            raise InputError(f"degrees of freedom have to be in (1, 1e6], and {df:g} are not", "df")
+            raise InputError(f"degrees of freedom have to be in (1, 1e6], but are {df:g}", "df")
         self.log_df = nn.Parameter(torch.tensor(math.log(df - 1)))
 
     def forward(self, z: Tensor) -> dist.Distribution:

@@ -33,7 +33,7 @@ def activation_named(name: str) -> nn.Module:
         ValueError,
     ) as error:
         raise InputError(
-            f"'{name}' is no activation in torch.nn: choose Tanh, ReLU, SiLU, GELU, ...",
+            f"'{name}' is not an activation in torch.nn: choose Tanh, ReLU, SiLU, GELU, ...",
             "activation",
         ) from error
     return activation

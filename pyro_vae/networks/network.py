@@ -50,4 +50,4 @@ def check_positive(name: str, sizes: Sequence[int]) -> None:
         InputError: with the smallest of them.
     """
     if min(sizes, default=1) < 1:
-        raise InputError(f"{name} have to be positive, and {min(sizes)} is not", name)
+        raise InputError(f"{name} have to be positive, but {min(sizes)} was given", name)

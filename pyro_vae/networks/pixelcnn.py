@@ -60,7 +60,7 @@ class GatedPixelCNN(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise InputError(
-                    f"a GatedPixelCNN's {name} has to be positive, and {size} is not", name
+                    f"a GatedPixelCNN's {name} has to be positive, but is {size}", name
                 )
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise InputError(

@@ -221,7 +221,7 @@ def _common_scale(draws: Draws) -> Tensor | float:
         if not single or bool(own != scale):
             raise InputError(
                 f"site '{site['name']}' has a scale of its own, by poutine.scale or a subsampled "
-                "plate. This objective is no mean of log-weights, and with a scale inside its "
+                "plate. This objective is not a mean of log-weights, and with a scale inside its "
                 "logarithm it is no bound: use the objective ELBO, or give all sites one scale",
                 "objective",
             )

@@ -58,7 +58,7 @@ class Objective(pyro.infer.ELBO):
     def __init__(self, num_particles: int, pyro_options: Mapping[str, Any] | None = None) -> None:
         if num_particles < 1:
             raise InputError(
-                f"num_particles has to be at least 1, and {num_particles} is not", "num_particles"
+                f"num_particles has to be at least 1, but is {num_particles}", "num_particles"
             )
         options = dict(pyro_options or {})
         self._plates: float = options.get("max_plate_nesting", math.inf)

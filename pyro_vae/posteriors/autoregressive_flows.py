@@ -48,7 +48,7 @@ class _Flow(Posterior):
             )
         for name, size in (("layers", layers), ("hidden", hidden), ("context", context)):
             if size < 1:
-                raise InputError(f"a flow's {name} has to be at least 1, and {size} is not", name)
+                raise InputError(f"a flow's {name} has to be at least 1, but is {size}", name)
         self.context = context
         self.encoder = encoder(event_shape, (2 * latent_dim + context,))
         order = torch.arange(latent_dim)

@@ -75,9 +75,7 @@ class LowRankNormal(Posterior):
     ) -> None:
         super().__init__(event_shape, latent_dim)
         if rank < 1:
-            raise InputError(
-                f"a LowRankNormal's rank has to be at least 1, and {rank} is not", "rank"
-            )
+            raise InputError(f"a LowRankNormal's rank has to be at least 1, but is {rank}", "rank")
         self.encoder = encoder(event_shape, (2 + rank, latent_dim))
 
     def forward(self, x: Tensor) -> dist.Distribution:

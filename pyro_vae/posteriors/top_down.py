@@ -45,7 +45,7 @@ class Hierarchical(Posterior):
     ) -> None:
         super().__init__(event_shape, latent_dim)
         if features < 1:
-            raise InputError(f"features has to be at least 1, and {features} is not", "features")
+            raise InputError(f"features has to be at least 1, but is {features}", "features")
         self.upper_dims = check_upper_dims(top_dim)
         self.top = top(event_shape, self.upper_dims[-1])
         if self.top.upper_dims:

@@ -110,7 +110,7 @@ def impute(
             "that have some, or hide some with hold_out_entries"
         )
     if not 0 < level < 1:
-        raise InputError(f"level has to be between 0 and 1, and {level:g} is not", "level")
+        raise InputError(f"level has to be between 0 and 1, but is {level:g}", "level")
     if hidden is not None and hidden.shape != x.shape:
         raise InputError(
             f"hidden has the shape {list(hidden.shape)}, and the examples {list(x.shape)}: make "
@@ -119,7 +119,7 @@ def impute(
         )
     x = x.to(next(vae.parameters()).dtype)
     if draws < 0:
-        raise InputError(f"draws has to be 0 or more, and {draws} is not", "draws")
+        raise InputError(f"draws has to be 0 or more, but is {draws}", "draws")
     count = num_samples if settings is None else settings.chains
 
     def use(log_w: Tensor, trace: poutine.Trace, batch: Arguments) -> Results:

@@ -66,9 +66,7 @@ class StudentT(Prior):
     def __init__(self, latent_dim: int, df: float = 5.0) -> None:
         super().__init__()
         if not 1e-3 <= df <= 1e6:
-            raise InputError(
-                f"degrees of freedom have to be in [1e-3, 1e6], and {df:g} are not", "df"
-            )
+            raise InputError(f"degrees of freedom have to be in [1e-3, 1e6], but are {df:g}", "df")
         self.log_df = nn.Parameter(torch.full((latent_dim,), math.log(df)))
         self.log_scale = nn.Parameter(torch.zeros(latent_dim))
 

@@ -47,7 +47,7 @@ def check_summed_out(trace: poutine.Trace, names: frozenset[str]) -> None:
         if trace.nodes[name]["infer"].get("num_samples"):
             raise InputError(
                 f"the model's site '{name}' is marked for enumeration with num_samples, which is "
-                "no exact sum: leave num_samples out, or give the guide this site",
+                "not an exact sum: leave num_samples out, or give the guide this site",
                 "model",
             )
 

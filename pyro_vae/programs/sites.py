@@ -51,8 +51,8 @@ def check_latent_sites(
             continue
         if (name not in latent and not auxiliary) or site["is_observed"]:
             raise InputError(
-                f"the guide's site '{name}' is no latent site of the model, and is not marked as "
-                "auxiliary",
+                f"the guide's site '{name}' is not a latent site of the model, and is not marked "
+                "as auxiliary",
                 "guide",
             )
     for name, site in latent.items():
@@ -79,7 +79,8 @@ def _check_factor(name: str, unit: Unit, allowed: bool) -> None:
     """Check a `pyro.factor` of the guide."""
     if not allowed:
         raise InputError(
-            f"the guide's factor '{name}' is no density, and no bound follows with it", "guide"
+            f"the guide's factor '{name}' is not a density, so it gives no bound: leave it out",
+            "guide",
         )
     if "has_rsample" not in vars(unit):
         raise InputError(

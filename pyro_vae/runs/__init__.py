@@ -10,9 +10,11 @@ In the order of the work:
 | `work_on_files` | what these verbs share: options, how they start and stop, what they say |
 | `command_line` | the command lines of the verbs, and errors that are one line |
 | `joining` | processes that torchrun starts: they join a group, and the first one speaks |
+| `speaking` | what commands say beside results: notes, progress, `--quiet` |
 | `options` | `Options`: the options of a run, which `config.yaml` holds |
 | `checked_fields` | options whose values are checked |
 | `training_help` | the help of `pyro-vae train`, which needs no PyTorch |
+| `part_names` | the names of the classes that options take, without importing them |
 | `parser`, `config` | options as text: parsed, read from `config.yaml`, and written to it |
 | `trust`, `bounded_yaml` | what a file of options may say: it executes nothing, and is small |
 | `run` | `Run`: what the options describe, built: data, VAE, engine |

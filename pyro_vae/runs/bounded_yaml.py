@@ -32,14 +32,14 @@ def read(path: Path) -> str:
         The text of the file. `load` and jsonargparse take little time and memory for it.
 
     Raises:
-        InputError: if it is no YAML file, or too large, too deep, or uses aliases or tags.
+        InputError: if it is not a YAML file, or too large, too deep, or uses aliases or tags.
     """
     if not path.is_file():  # reading a pipe would wait for ever
-        raise InputError(f"{path} is no file")
+        raise InputError(f"{path} is not a file")
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise InputError(f"{path} is no file of options: it has more than {MOST_BYTES} bytes")
+        raise InputError(f"{path} is not a file of options: it has more than {MOST_BYTES} bytes")
     try:
         text = content.decode()
         _check_size(text, str(path), inside_file=True)
@@ -48,9 +48,9 @@ def read(path: Path) -> str:
         raise
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} is no YAML file: {reason}") from error
+        raise InputError(f"{path} is not a YAML file: {reason}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no YAML file: it is not text in UTF-8") from error
+        raise InputError(f"{path} is not a YAML file: it is not text in UTF-8") from error
     except (ValueError, ArithmeticError) as error:
         raise InputError(f"{path} has a number that is too large") from error
     for value in values:
@@ -87,7 +87,7 @@ def check_typed(text: str) -> None:
         return  # it is a text
     if numbers and not _OTHER_BASE.fullmatch(text.strip()):
         raise InputError(
-            f"{text[:100]} has the number {numbers[0][:100]}, which YAML reads to another base: "
+            f"{text[:100]} has the number {numbers[0][:100]}, which YAML reads in another base: "
             "write it in decimals"
         )
 
@@ -161,7 +161,7 @@ def _check_size(text: str, source: str, inside_file: bool = False) -> None:
             raise InputError(f"{source} has a value of more than {MOST_CHARACTERS} characters")
         if (inside_file or counts) and _is_to_other_base(event):
             raise InputError(
-                f"{source} has the number {event.value[:100]}, which YAML reads to another base: "
+                f"{source} has the number {event.value[:100]}, which YAML reads in another base: "
                 "write it in decimals, or a text in quotes"
             )
         too_long = bool(counts) and counts[-1] > MOST_IN_A_LIST
@@ -170,6 +170,6 @@ def _check_size(text: str, source: str, inside_file: bool = False) -> None:
             counts.append(-MOST_ITEMS if isinstance(event, yaml.MappingStartEvent) else 0)
         if too_long or total > MOST_ITEMS or len(counts) > MOST_LEVELS:
             raise InputError(
-                f"{source} is no file of options: it has more than {MOST_ITEMS} values, a list of "
-                f"more than {MOST_IN_A_LIST}, or more than {MOST_LEVELS} levels"
+                f"{source} is not a file of options: it has more than {MOST_ITEMS} values, a list "
+                f"of more than {MOST_IN_A_LIST}, or more than {MOST_LEVELS} levels"
             )

@@ -60,4 +60,4 @@ def check_fields(options: Any) -> None:
         expected, most = option.metadata["expected"], option.metadata["most"]
         if most is not None and value > most:
             expected = f"at most {most:.15g}"
-        raise InputError(f"{option.name} has to be {expected}, and {value} is not", option.name)
+        raise InputError(f"{option.name} has to be {expected}, but is {value}", option.name)

@@ -14,15 +14,15 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from pyro_vae.errors import DivergenceError, InputError
-from pyro_vae.runs import joining, trust
+from pyro_vae.runs import joining, speaking, trust
 from pyro_vae.runs.parser import TRUST, Parser, add_trust_code
 from pyro_vae.runs.plan import Plan
 
 # Options that may change on resume: the place of the data, the length of training, how often it is
-# saved, the device, and the effort of the evaluation.
+# saved, the device, where its metrics are shown, and the effort of the evaluation.
 CHANGEABLE = (
     *("data", "data_root", "epochs", "budget", "patience", "checkpoint_minutes"),
-    *("device", "num_samples", "num_examples"),
+    *("device", "log", "num_samples", "num_examples"),
 )
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or a limit is reached
 
@@ -112,6 +112,12 @@ def _evaluation_parser() -> Parser:
     )
     add_device(parser)
     add_trust_code(parser)
+    speaking.add_quiet(parser)
+    parser.examples = (
+        "pyro-vae evaluate runs/vamp --num_samples 5000",
+        "pyro-vae evaluate runs/vamp --method ais --num_examples 100",
+        "pyro-vae evaluate --programs my_file.py:make --data x.npy --trust_code",
+    )
     return parser
 
 
@@ -153,6 +159,11 @@ def parse_comparison(arguments: Sequence[str] | None = None) -> Namespace:
         help="A file for a page about the comparison, such as comparison.html. It is replaced if "
         "it exists.",
     )
+    speaking.add_quiet(parser)
+    parser.examples = (
+        "pyro-vae compare runs/normal runs/vamp --figure forest.png --report comparison.html",
+        "pyro-vae compare --group 'runs/normal-*' --group 'runs/vamp-*'",
+    )
     options = parser.parse_args(arguments)
     if options.runs and options.group:
         raise InputError(
@@ -176,6 +187,8 @@ def parse_report(arguments: Sequence[str] | None = None) -> Namespace:
         "its model is needed."
     )
     parser.add_argument("run", help="The folder of a run.")
+    speaking.add_quiet(parser)
+    parser.examples = ("pyro-vae report runs/vamp",)
     return parser.parse_args(arguments)
 
 
@@ -211,7 +224,11 @@ def one_line_errors(
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or re.search("allocate|out of memory", str(error))):
             raise
-        print("error: there is not enough memory for these options", file=sys.stderr)
+        print(
+            "error: there is not enough memory for these options: choose smaller numbers, such as "
+            "batch_size, num_samples or the sizes of the networks",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt as error:
         print(f"\ninterrupted {_text(if_interrupted)}".rstrip(), file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from pyro_vae.runs import command_line, joining, malloc, verbs_on_models, verbs_on_rows
+from pyro_vae.runs import command_line, joining, malloc, speaking, verbs_on_models, verbs_on_rows
 
 if TYPE_CHECKING:
     from pyro_vae.runs.plan import Plan
@@ -80,7 +80,7 @@ def _train(folder: Path, options: Namespace) -> None:
             if ranks.is_first():
                 locks.enter_context(held(folder, folder))
         if ranks.is_first():
-            print(run, file=sys.stderr)
+            speaking.note(str(run))
         history = run.fit()
         if ranks.is_first():
             files.write_training(run, history)
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif verb in ("--help", "-h"):
         print(_usage())
     else:
-        print(f"error: there is no {verb}: choose {', '.join(VERBS)}", file=sys.stderr)
+        print(f"error: there is no verb {verb}: choose {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str], trust_code: bool = False) -> Namespace:
     namespace = result.parse_args(arguments)
     for name in WITH_VALUE:
         if namespace[name] is None:
-            raise InputError(f"--{name} has no value")
+            raise InputError(f"--{name} has no value: give one, or leave the option out")
     return namespace
 
 
@@ -79,7 +79,7 @@ def read(path: Path, trust_code: bool = False) -> Namespace:
             not in this package.
     """
     if not path.exists():
-        raise InputError(f"{path.parent} is no run: there is no {path.name} in it")
+        raise InputError(f"{path.parent} is not the folder of a run: there is no {path.name} in it")
     options = bounded_yaml.load(bounded_yaml.read(path))
     missing = [name for name in REQUIRED if options.get(name) is None]
     if missing:

@@ -20,6 +20,7 @@ from pyro_vae.diagnostics import Diagnosis, refinement
 from pyro_vae.diagnostics.predictive import PredictiveChecks
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
+from pyro_vae.runs import speaking
 from pyro_vae.runs.model_diagnostics import Diagnostic, measure, unfinished_file
 from pyro_vae.runs.plan import Plan
 from pyro_vae.runs.refined import Refined
@@ -93,7 +94,8 @@ def evaluate(run: Run, plan: Plan | None = None) -> Evaluation:
     x = run.test[run.evaluated.to(run.device)]
     if plan.subset is not None and plan.subset > len(x):
         raise InputError(
-            f"subset {plan.subset} is more than the {len(x)} test examples that are evaluated",
+            f"subset {plan.subset} is more than the {len(x)} test examples that are evaluated: "
+            f"choose {len(x)} or fewer",
             "subset",
         )
     results = _estimate(run, plan, x)
@@ -131,11 +133,13 @@ def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
     """
     model, guide, seed = run.vae.model, run.vae.guide, run.options.seed
     file = partial(unfinished_file, run)
-    importance = partial(bounds.evaluate, model, guide, x, run.options.num_samples, progress=True)
+    progress = speaking.shows_progress()
+    num_samples = run.options.num_samples
+    importance = partial(bounds.evaluate, model, guide, x, num_samples, progress=progress)
     looser: dict[str, Result] = {}  # bounds that are looser than IWAE, in order
     tighter: dict[str, Result] = {}  # bounds that are tighter, in order, and what is no bound
     if plan.method == "ais":  # first, because not all models can be annealed
-        anneal = partial(bounds.anneal, model, guide, settings=plan.ais, progress=True)
+        anneal = partial(bounds.anneal, model, guide, settings=plan.ais, progress=progress)
         tighter["ais"] = anneal(x[: plan.subset], seed=seed, keep=file("ais"))
         if plan.simulated:
             tighter["simulated"] = bounds.bidirectional(
@@ -145,7 +149,7 @@ def _estimate(run: Run, plan: Plan, x: Tensor) -> dict[str, Result]:
                 plan.ais,
                 seed=seed + 1,
                 keep=file("simulated"),
-                progress=True,
+                progress=progress,
             )
     if plan.refine:
         adapt = partial(refinement.refine, model, guide, steps=plan.refine)

@@ -91,7 +91,7 @@ FIGURES = (
     RunFigure(
         "reconstructions",
         "training",
-        (7.2, 1.5),
+        (7.2, 1.7),
         lambda ax, run, _: figures.reconstructions(ax, run.vae, run.mixed[:12]),
         of="pictures",
     ),
@@ -160,7 +160,7 @@ FIGURES = (
     RunFigure(
         "extremes",
         "evaluation",
-        (7.2, 2),
+        (7.2, 2.2),
         lambda ax, run, evaluation: figures.hard_examples(
             ax, hard_examples.pictures(run, evaluation)
         ),

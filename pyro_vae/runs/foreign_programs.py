@@ -19,6 +19,7 @@ from pyro_vae.bounds.for_arviz import save
 from pyro_vae.bounds.results import Result
 from pyro_vae.errors import InputError
 from pyro_vae.programs import ranks
+from pyro_vae.runs import speaking
 from pyro_vae.runs.parser import Parser, add_trust_code
 
 IN_NETCDF = 50  # examples in bounds.nc
@@ -56,6 +57,7 @@ def parser() -> Parser:
     result.add_argument("--draws", type=int, default=10, help="Draws in bounds.nc; 0 leaves it out")
     result.add_argument("--seed", type=int, default=0, help="The seed of all noise.")
     add_trust_code(result)
+    speaking.add_quiet(result)
     return result
 
 
@@ -78,7 +80,7 @@ def evaluate(options: Any) -> str:
     for program in (model, guide):
         if isinstance(program, torch.nn.Module):
             program.eval()
-    asked = {"plate": options.plate, "seed": options.seed, "progress": True}
+    asked = {"plate": options.plate, "seed": options.seed, "progress": speaking.shows_progress()}
     with ranks.together():
         found: dict[str, Result] = {
             "iwae": bounds.evaluate(model, guide, x, options.num_samples, **asked)
@@ -120,10 +122,12 @@ def _make(name: str) -> tuple[Any, Any]:
     file, _, function = name.rpartition(":")
     path = Path(file)
     if not function.isidentifier() or not path.is_file():
-        raise InputError(f"{name} is no FILE.py:FUNCTION: there is no such file", "programs")
+        raise InputError(
+            f"{name} has to be FILE.py:FUNCTION, and there is no such file", "programs"
+        )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise InputError(f"{file} is no Python file", "programs")
+        raise InputError(f"{file} is not a Python file", "programs")
     sys.path.insert(0, str(path.parent.resolve()))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

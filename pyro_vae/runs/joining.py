@@ -145,5 +145,5 @@ def going_on(arguments: Sequence[str], folder: Path) -> list[str]:
         arguments: the arguments with which it was started.
         folder: that folder.
     """
-    trust = [argument for argument in arguments if argument.startswith("--trust_code")]
-    return ["--resume", str(folder), *trust]
+    kept = [each for each in arguments if each.startswith(("--trust_code", "--quiet"))]
+    return ["--resume", str(folder), *kept]

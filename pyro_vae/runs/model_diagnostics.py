@@ -26,6 +26,7 @@ from pyro_vae.prediction import (
     score,
 )
 from pyro_vae.programs.arguments import Arguments
+from pyro_vae.runs import speaking
 from pyro_vae.runs.run import Run
 
 UNFINISHED = ".evaluation"  # the folder of the files from which an interrupted evaluation continues
@@ -112,7 +113,7 @@ def draw_examples(run: Run, count: int) -> Tensor:
         seed=run.options.seed,
         units=1,
         unit="example",
-        progress=True,
+        progress=speaking.shows_progress(),
         keep=unfinished_file(run, "checks"),
         depends_on=[run.vae],
     )["x"]
@@ -136,7 +137,7 @@ def _impute(run: Run, num_samples: int, x: Tensor) -> Scores:
         hidden=hidden,
         seed=run.options.seed,
         keep=unfinished_file(run, "imputation"),
-        progress=True,
+        progress=speaking.shows_progress(),
     )
     known = torch.cat([run.validation, run.test]).cpu()
     return score(found, hidden.cpu(), run.kind, deviations(known, run.kind))
@@ -158,7 +159,7 @@ def _classify(run: Run, num_samples: int, x: Tensor) -> Classification:
         num_samples,
         seed=run.options.seed,
         keep=unfinished_file(run, "classes"),
-        progress=True,
+        progress=speaking.shows_progress(),
     )
 
 

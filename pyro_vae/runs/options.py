@@ -22,8 +22,8 @@ class Options:
     """Everything that is needed to repeat a run.
 
     Args:
-        data: digits, mnist, fashion_mnist, kmnist, emnist, or the path of a .npy or .npz or .csv or
-            .tsv or .parquet or .pt or .h5ad file, or of a folder of pictures.
+        data: digits, mnist, fashion_mnist, kmnist, emnist, cifar10, svhn, or the path of a .npy or
+            .npz or .csv or .tsv or .parquet or .pt or .h5ad file, or of a folder of pictures.
         columns: Kinds of columns by name, instead of those that were inferred: binary, real,
             positive, counts, categories, or ordered, with its order ("ordered low < high"). The
             name `all` stands for all columns or pixels of an array. Names with dots, commas or
@@ -79,6 +79,9 @@ class Options:
         seed: Seed of the initial parameters, and of all noise in training and evaluation.
         diagnose_every: The latent code is diagnosed each time after this number of epochs; 0 turns
             it off.
+        log: Where the numbers of metrics.csv are sent after each epoch, too: tensorboard (open them
+            with tensorboard --logdir RUN), or wandb (Weights & Biases). Its package has to be
+            installed.
         aggressive: The largest number of steps of the guide alone before each step of the model, as
             long as the mutual information of x and z grows (He et al. 2019); 0 turns it off.
         device: Where to compute. auto chooses a GPU if there is one.
@@ -124,6 +127,7 @@ class Options:
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     seed: int = random_seed(0)
     diagnose_every: int = at_least(0, 5)
+    log: Literal["tensorboard", "wandb"] | None = None
     aggressive: int = at_least(0, 0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     init_from: str | None = None

@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.errors import InputError
-from pyro_vae.runs import bounded_yaml, trust
+from pyro_vae.runs import bounded_yaml, speaking, trust
 
 TRUST = "trust_code"
 LONGEST = 1000  # characters of a message
+NUMBERS = {"int": "a whole number", "float": "a number"}
 COMPONENTS = {  # where the base class of an option is, by the option's name or its last part
     "prior": "pyro_vae.priors:Prior",
     "likelihood": "pyro_vae.likelihoods:Likelihood",
@@ -36,15 +37,24 @@ class Parser(ArgumentParser):
 
     Attributes:
         trust_code: whether files of options may name classes that are not in this package.
+        examples: commands that the help ends with.
     """
 
     trust_code = False
+    examples: tuple[str, ...] = ()
     _given: tuple[tuple[str, str], ...] = ()  # options and their texts, typed or in files
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an error with a message of one line."""
         explained = explain(message)
         raise InputError(explained if len(explained) <= LONGEST else f"{explained[:LONGEST]} ..")
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """Return the help, with the examples below it."""
+        examples = "".join(f"  {example}\n" for example in self.examples)
+        return super().format_help(*args, **kwargs) + (
+            f"\nexamples:\n{examples}" if examples else ""
+        )
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a file of options. `--config` calls it."""
@@ -59,17 +69,20 @@ class Parser(ArgumentParser):
 
         jsonargparse reads 1:30 as 90 where it expects a number, to base 60, as YAML 1.1 says.
         """
-        self._given = (*_typed(sys.argv[1:] if args is None else args),)
-        namespace = super().parse_args(args, *others, **kwargs)
+        args = sys.argv[1:] if args is None else args
+        self._given = (*_typed(args),)
+        namespace = super().parse_args(_with_names(args), *others, **kwargs)
         values = {key.replace(".init_args", ""): value for key, value in namespace.items()}
         for option, text in self._given:
             number = bounded_yaml.number_to_other_base(text)
             value = values.get(option)
             if number is not None and not isinstance(value, str) and value == number:
                 raise InputError(
-                    f"--{option}: {text} is no decimal number: YAML reads it as {number}, to "
+                    f"--{option}: {text} is not a decimal number: YAML reads it as {number}, in "
                     "another base. Write it in decimals"
                 )
+        if "quiet" in namespace:
+            speaking.be_quiet(namespace.quiet)
         return namespace
 
 
@@ -80,6 +93,25 @@ def _typed(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             option, has_value, value = argument.removeprefix("--").partition("=")
             bounded_yaml.check_typed(value if has_value else following)
             yield option, value if has_value else following
+
+
+def _with_names(arguments: Sequence[str]) -> list[str]:
+    """Return arguments in which `--prior.help` names the class that is typed for `--prior`.
+
+    If none is typed, the classes are listed, and the process ends.
+    """
+    typed, result = dict(_typed(arguments)), []
+    for argument, following in pairwise([*arguments, "--"]):
+        about = re.fullmatch(r"--([\w.]+)\.help", argument)
+        if about and following.startswith("--") and about[1] in COMPONENTS:
+            name = typed.get(about[1], "")
+            if not re.fullmatch(r"\w[\w.]*", name):
+                names = _names(COMPONENTS[about[1]])
+                print(f"--{about[1]} takes {names}. {argument} NAME describes the options of one.")
+                sys.exit(0)
+            argument = f"{argument}={name}"
+        result.append(argument)
+    return result
 
 
 def _texts(options: object, name: str = "") -> Iterator[tuple[str, str]]:
@@ -118,6 +150,13 @@ def add_starting_options(to: Parser) -> None:
     )
     to.add_argument("--resume", type=str | None, help="The folder of a run to continue.")
     add_trust_code(to)
+    speaking.add_quiet(to)
+    to.examples = (
+        "pyro-vae train",
+        "pyro-vae train --data images.npy --latent_dim 20 --prior Vamp --out runs/vamp",
+        "pyro-vae train --prior.help Vamp",
+        "pyro-vae train --resume runs/vamp --epochs 400",
+    )
 
 
 def explain(message: str) -> str:
@@ -132,6 +171,9 @@ def explain(message: str) -> str:
     gives it.
     """
     message = " ".join(message.split())
+    if missing := re.fullmatch(r"the following arguments are required: ([\w, ]+)", message):
+        names = [name if name == "run" else f"--{name}" for name in missing[1].split(", ")]
+        return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing: see --help"
     about = re.match(r'Parser key "([\w.]+)": (?:Type .* callable class: )?(.*)', message)
     if about is None:
         return message
@@ -153,6 +195,12 @@ def explain(message: str) -> str:
         given = problem.rpartition("Got value: ")[2]
         problem = f"expected numbers in brackets, such as [{_first_number(given)}]. Got: {given}"
     problem = re.sub(r"<class '(\w+)'>|typing\.Literal", r"\1", problem)
+    if choices := re.match(r"Expected a \[('[^\]]*')\](?:\. Got value: (.*))?", problem):
+        given = f", not {choices[2]}" if choices[2] else ""
+        *first, last = choices[1].replace("'", "").split(", ")
+        return f"--{option}: choose {', '.join(first)} or {last}{given}"
+    if number := re.match(r"Expected a (int|float)\. Got value: (.*)", problem):
+        return f"--{option}: expected {NUMBERS[number[1]]}, but got {number[2]}"
     base = COMPONENTS.get(option) or COMPONENTS.get(option.rpartition(".")[2])
     if base is None:
         return f"--{option}: {problem}"

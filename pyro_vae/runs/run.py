@@ -17,7 +17,7 @@ from pyro_vae.data import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import BaseMeasure, Conditional, Kind, has_holes
 from pyro_vae.programs import ranks
-from pyro_vae.runs import config, trainer
+from pyro_vae.runs import config, speaking, trainer
 from pyro_vae.runs.command_line import CHANGEABLE
 from pyro_vae.runs.data_form import DataForm
 from pyro_vae.runs.devices import find_device
@@ -292,6 +292,7 @@ class Run:
             batch_size=self.options.batch_size,
             seed=self.options.seed,
             callbacks=self.callbacks(),
+            progress=False if speaking.is_quiet() else None,
         )
         ranks.wait_for_all()  # the first process has written the file
         self.load_best()
@@ -363,7 +364,7 @@ class Run:
             if self.options.epochs is not None and done > self.options.epochs:
                 raise InputError(
                     f"epochs {self.options.epochs} is less than the {done} epochs that "
-                    f"{self.folder} has begun already",
+                    f"{self.folder} has begun already: choose {done} or more",
                     "epochs",
                 )
             edited = config.edited(resumed.about, config.dump(self.namespace), CHANGEABLE)

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import training
-from pyro_vae.runs import config
+from pyro_vae.runs import bounded_yaml, config
 from pyro_vae.runs.devices import multiplies_bfloat16
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parts_of_vae import abstract_refused
@@ -132,6 +132,10 @@ def make_callbacks(
         callbacks.append(training.Diagnose(validation, options.diagnose_every))
     if options.patience:
         callbacks.append(training.EarlyStopping(options.patience))
+    if options.log == "tensorboard":
+        callbacks.append(training.TensorBoard(folder))
+    if options.log == "wandb":
+        callbacks.append(training.WandB(folder, bounded_yaml.load(about)))
     return [*callbacks, training.Checkpoint(folder, options.checkpoint_minutes, about)]
 
 

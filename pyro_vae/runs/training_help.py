@@ -4,24 +4,14 @@ It is read from the source of `Options`, and from the names that the packages of
 """
 
 import ast
-from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 from docstring_parser import parse
 
 from pyro_vae.runs.parser import Parser, add_starting_options
+from pyro_vae.runs.part_names import PARTS, part_names, source
 
 USED_MOST = ("data", "latent_dim", "prior", "likelihood", "posterior", "objective", "epochs")
-PARTS = {  # where the parts are, by option: a package, or a file in it; and names that are no parts
-    "prior": ("pyro_vae.priors", {"Prior"}),
-    "likelihood": ("pyro_vae.likelihoods", {"Likelihood", "Decoder", "Shape"}),
-    "posterior": ("pyro_vae.posteriors", {"Posterior", "Encoder"}),
-    "objective": ("pyro_vae.objectives", {"Objective"}),
-    "schedule": ("pyro_vae.training.schedules", {"Schedule", "BatchDoubling"}),
-    "optimizer": ("pyro_vae.training.optimizers", {"Optimizer"}),
-    "average": ("pyro_vae.training.averaging", {"Averaging"}),
-}
 
 
 class Described(NamedTuple):
@@ -54,7 +44,7 @@ def page() -> str:
 
 def options() -> list[Described]:
     """Return the options of a run, in their order."""
-    tree = _source("pyro_vae.runs.options")
+    tree = source("pyro_vae.runs.options")
     (made,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Options")
     arguments = parse(ast.get_docstring(made) or "").params
     meanings = {each.arg_name: " ".join((each.description or "").split()) for each in arguments}
@@ -69,19 +59,6 @@ def options() -> list[Described]:
     return found
 
 
-def part_names(option: str) -> list[str]:
-    """Return the names of the classes that an option takes: those that their package imports."""
-    place, others = PARTS[option]
-    package = ".".join(place.split(".")[:2])
-    imported = {
-        name.name
-        for node in _source(package).body
-        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{place}.")
-        for name in node.names
-    }
-    return sorted(imported - others)
-
-
 def _default(value: ast.expr | None) -> str:
     """Return the default value of a field as text: of `at_least(0, 5)` it is the last argument."""
     if isinstance(value, ast.Call):
@@ -92,13 +69,9 @@ def _default(value: ast.expr | None) -> str:
 
 
 def _choices(annotation: ast.expr) -> str | None:
-    """Return the choices of a `Literal`."""
+    """Return the choices of a `Literal`, also of one that may be None."""
+    if isinstance(annotation, ast.BinOp):
+        annotation = annotation.left
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
         return f"{{{','.join(ast.literal_eval(annotation.slice))}}}"
     return None
-
-
-def _source(module: str) -> ast.Module:
-    spec = find_spec(module)
-    assert spec is not None and spec.origin is not None
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from typing import Any
 
 from pyro_vae.errors import InputError
 from pyro_vae.runs import bounded_yaml
+from pyro_vae.runs.part_names import PARTS, part_names
 
 # The options whose values are classes. In their values, jsonargparse looks for names of classes.
 COMPONENTS = (
@@ -33,22 +34,10 @@ _IMPORT_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 @cache
 def classes() -> frozenset[str]:
     """Return the import paths of the public classes of this package that options may name."""
-    from pyro_vae import likelihoods, networks, objectives, posteriors, priors, training
-
     return frozenset(
-        f"{package.__name__}.{name}"
-        for package, base in (
-            (priors, priors.Prior),
-            (likelihoods, likelihoods.Likelihood),
-            (posteriors, posteriors.Posterior),
-            (networks, networks.Network),
-            (objectives, objectives.Objective),
-            (training, training.Schedule),
-            (training, training.Optimizer),
-            (training, training.Averaging),
-        )
-        for name in package.__all__
-        if isinstance(found := getattr(package, name), type) and issubclass(found, base)
+        f"{parts.package}.{name}"
+        for option, parts in PARTS.items()
+        for name in (parts.base, *part_names(option))
     )
 
 
@@ -75,8 +64,8 @@ def read(path: Path, trust_code: bool = False) -> str:
             shown = " ".join(name.split())
             shown = shown if len(shown) <= 100 else f"{shown[:100]}.."
             raise InputError(
-                f"{path} names {shown}, which is no public class of pyro_vae, so its code would be "
-                "executed: if you trust it, add --trust_code (in Python trust_code=True)"
+                f"{path} names {shown}, which is not a public class of pyro_vae, so its code would "
+                "be executed: if you trust it, add --trust_code (in Python trust_code=True)"
             )
     return text
 

@@ -1,13 +1,12 @@
 """The verbs of `pyro-vae` that read a trained model alone: they draw from it or export it."""
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import Namespace
 
 from pyro_vae.errors import InputError
-from pyro_vae.runs import command_line, work_on_files
+from pyro_vae.runs import command_line, speaking, work_on_files
 from pyro_vae.runs.parser import Parser, add_trust_code
 from pyro_vae.runs.work_on_files import PICTURES, How
 
@@ -42,6 +41,10 @@ def sample(arguments: Sequence[str] | None = None) -> None:
         "typical and less diverse.",
     )
     parser.add_argument("--seed", type=int, default=0, help="The seed of the draws.")
+    parser.examples = (
+        "pyro-vae sample runs/vamp --count 36 --out drawn.png",
+        "pyro-vae sample runs/vamp --count 36 --out threes.png --condition 3 --temperature 0.8",
+    )
 
     def work(model: "Trained", options: Namespace, how: How) -> "Written":
         from pyro_vae.runs import applying
@@ -84,6 +87,11 @@ def export(arguments: Sequence[str] | None = None) -> None:
         "--overwrite", action="store_true", help="Replace the folder of an earlier export."
     )
     add_trust_code(parser)
+    speaking.add_quiet(parser)
+    parser.examples = (
+        "pyro-vae export runs/vamp --out programs",
+        "pyro-vae export runs/vamp --out programs --format onnx",
+    )
     options = work_on_files.parsed(parser, arguments)
 
     from pyro_vae.runs import applying
@@ -91,7 +99,7 @@ def export(arguments: Sequence[str] | None = None) -> None:
     with command_line.one_line_errors(options, f"- {options.out} was not written"):
         model = applying.load(options.run, trust_code=options.trust_code)
         names = applying.export(model, options.out, options.format, overwrite=options.overwrite)
-        print(f"exported {', '.join(names)}: {options.out}", file=sys.stderr)
+        speaking.note(f"exported {', '.join(names)}: {options.out}")
 
 
 def _conditions(model: "Trained", texts: list[str] | None) -> Any:
@@ -116,7 +124,7 @@ def _conditions(model: "Trained", texts: list[str] | None) -> Any:
             name, value = next(iter(specs)), text
         if name not in specs:
             raise InputError(
-                f"{name} is no condition of this model: give {', '.join(specs)}", "condition"
+                f"{name} is not a condition of this model: give {', '.join(specs)}", "condition"
             )
         found[name] = value if specs[name].categories else _number(name, value)
     missing = [name for name in specs if name not in found]
@@ -129,4 +137,4 @@ def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"{name} is a number, and {text} is none", "condition") from error
+        raise InputError(f"{name} has to be a number, but is '{text}'", "condition") from error

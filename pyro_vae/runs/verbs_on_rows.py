@@ -41,6 +41,10 @@ def score(arguments: Sequence[str] | None = None) -> None:
         help="K, the number of draws of z for each row. Below 100 there is no percentile.",
     )
     parser.add_class_arguments(Settings, "ais", help="The chains of annealing")
+    parser.examples = (
+        "pyro-vae score runs/vamp --data new.csv --out scores.csv",
+        "pyro-vae score runs/vamp --data new.csv --out both.csv --method ais",
+    )
 
     def work(model: "Trained", options: Namespace, how: How) -> "Written":
         from pyro_vae.runs import applying
@@ -73,6 +77,7 @@ def encode(arguments: Sequence[str] | None = None) -> None:
         NUMBERS,
     )
     parser.add_argument("--draws", type=int, default=0, help="The number of draws from q(z|x).")
+    parser.examples = ("pyro-vae encode runs/vamp --data new.csv --out codes.npz",)
 
     def work(model: "Trained", options: Namespace, how: How) -> "Written":
         from pyro_vae.runs import applying
@@ -99,6 +104,7 @@ def reconstruct(arguments: Sequence[str] | None = None) -> None:
         "of numbers, and the most probable categories.",
         PICTURES,
     )
+    parser.examples = ("pyro-vae reconstruct runs/vamp --data new.npy --out again.png",)
 
     def work(model: "Trained", options: Namespace, how: How) -> "Written":
         from pyro_vae.runs import applying
@@ -141,6 +147,7 @@ def impute(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--num_samples", type=int, default=1000, help="The number of draws of z for each row."
     )
+    parser.examples = ("pyro-vae impute runs/vamp --data holes.csv --out whole.csv --intervals",)
 
     def work(model: "Trained", options: Namespace, how: How) -> "Written":
         from pyro_vae.runs import applying

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 from jsonargparse import Namespace
 
 from pyro_vae.errors import InputError
-from pyro_vae.runs import command_line, joining, malloc
+from pyro_vae.runs import command_line, joining, malloc, speaking
 from pyro_vae.runs.parser import Parser, add_trust_code
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def make_parser(description: str, suffixes: str, reads: bool = True) -> Parser:
     )
     command_line.add_device(made)
     add_trust_code(made)
+    speaking.add_quiet(made)
     return made
 
 
@@ -102,19 +103,18 @@ def run(
 
         start = time.perf_counter()
         model = applying.load(options.run, options.device, trust_code=options.trust_code)
-        how: How = {"overwrite": options.overwrite, "progress": sys.stderr.isatty()}
+        how: How = {"overwrite": options.overwrite, "progress": speaking.shows_progress()}
         with ranks.together():
             written = work(model, options, how)
         if not ranks.is_first():
             return
         seconds = time.perf_counter() - start
         for note in written.notes:
-            print(f"note: {note}", file=sys.stderr)
+            speaking.note(f"note: {note}")
         count = written.rows - written.before
         rows = f"{count:,}{' more' if written.before else ''} row{'s' if count != 1 else ''}"
-        print(
-            f"{what} {rows} in {seconds:.1f} s ({count / seconds:,.0f} a second): {options.out}",
-            file=sys.stderr,
+        speaking.note(
+            f"{what} {rows} in {seconds:.1f} s ({count / seconds:,.0f} a second): {options.out}"
         )
 
 

@@ -283,19 +283,19 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Return the arguments as the options of a run, which checks their values."""
         if str(self.kind).partition(" ")[0] not in (*KIND_NAMES, AUTO):
             raise InputError(
-                f"kind has to be {AUTO} or one of {', '.join(KIND_NAMES)}, and {self.kind} is not",
+                f"kind has to be {AUTO} or one of {', '.join(KIND_NAMES)}, but is {self.kind}",
                 "kind",
             )
         if not 0 <= self.validation_fraction < 1:
             raise InputError(
-                "validation_fraction has to be from 0 to below 1, and "
-                f"{self.validation_fraction} is not",
+                "validation_fraction has to be from 0 to below 1, but is "
+                f"{self.validation_fraction}",
                 "validation_fraction",
             )
         for name in WHOLE:
             if not isinstance(getattr(self, name), Integral):
                 raise InputError(
-                    f"{name} has to be a whole number, and {getattr(self, name)} is not", name
+                    f"{name} has to be a whole number, but is {getattr(self, name)}", name
                 )
         widths = tuple(self.widths)
         likelihood = "ByKind" if self.likelihood == AUTO else self.likelihood

@@ -71,7 +71,7 @@ def fit_vae(source: Source, options: Options, validation_fraction: float) -> tup
         vae = make_vae(options, _kind(source), train)
         if vae.posterior.support == "layers":
             raise InputError(
-                "codes in several layers are no vectors that can be returned: choose a posterior "
+                "codes in several layers cannot be returned as one array: choose a posterior "
                 "with one layer",
                 "posterior",
             )

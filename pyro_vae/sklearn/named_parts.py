@@ -27,8 +27,7 @@ def part(
     found = getattr(module, named, None) if isinstance(named, str) else named
     if not callable(found) or (isinstance(named, str) and named not in module.__all__):
         raise InputError(
-            f"{argument} has to be a class or the name of one in {module.__name__}, and {named} "
-            "is not",
+            f"{argument} has to be a class or the name of one in {module.__name__}, but is {named}",
             argument,
         )
     given = getattr(found, "keywords", {})  # of a partial function

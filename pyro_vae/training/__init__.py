@@ -6,7 +6,8 @@
 - A callback does what else happens in training: `Validate` estimates the bound on validation
   examples, `Diagnose` looks for posterior collapse, `GuideFirst` trains the guide ahead of the
   model, `Checkpoint` saves the training and resumes it. A `Schedule` sets the learning rate, an
-  `Averaging` averages the parameters, `EarlyStopping` and `Budget` end the training.
+  `Averaging` averages the parameters, `EarlyStopping` and `Budget` end the training;
+  `TensorBoard` and `WandB` show its metrics.
 - An `Optimizer` is the engine's way to turn gradients into steps.
 
 To add a callback, subclass `Callback`, override what you need, and put an instance into the list
@@ -30,6 +31,7 @@ from pyro_vae.training.eager_engine import EagerEngine, Precision
 from pyro_vae.training.engine import Engine, Observe, unchanged
 from pyro_vae.training.guide_first import GuideFirst
 from pyro_vae.training.loop import check, fit
+from pyro_vae.training.metric_logs import MetricLog, TensorBoard, WandB
 from pyro_vae.training.optimizers import Adam, Adamax, AdamW, Optimizer
 from pyro_vae.training.resuming import Checkpoint, has_checkpoint, resume
 from pyro_vae.training.schedules import BatchDoubling, Constant, Cosine, Schedule, Stages
@@ -54,14 +56,17 @@ __all__ = [
     "Engine",
     "GuideFirst",
     "History",
+    "MetricLog",
     "Observe",
     "Optimizer",
     "Precision",
     "Schedule",
     "Stages",
     "TailMean",
+    "TensorBoard",
     "Training",
     "Validate",
+    "WandB",
     "check",
     "fit",
     "has_checkpoint",

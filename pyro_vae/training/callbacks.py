@@ -237,8 +237,8 @@ def bound_named(name: str) -> Objective | None:
     draws = re.fullmatch(r"IWAE_([1-9]\d*)", name)
     if draws is None:
         raise InputError(
-            f"'{name}' is no bound to validate by: choose objective, ELBO, or IWAE_K with a number "
-            "K of draws, such as IWAE_50",
+            f"'{name}' is not a bound to validate by: choose objective, ELBO, or IWAE_K with a "
+            "number K of draws, such as IWAE_50",
             "validate_by",
         )
     return IWAE(int(draws[1]))

@@ -86,7 +86,7 @@ class EagerEngine:
         clip_norm: float | None = None,
     ) -> None:
         if clip_norm is not None and not clip_norm > 0:
-            raise InputError(f"clip_norm has to be positive, and {clip_norm} is not", "clip_norm")
+            raise InputError(f"clip_norm has to be positive, but is {clip_norm}", "clip_norm")
         self.model = as_module(model)
         self.guide = as_module(guide)
         self.objective = objective
@@ -247,8 +247,8 @@ class EagerEngine:
             if leaf not in known:
                 raise InputError(
                     f"the programs use a parameter of shape {list(leaf.shape)} that would not be "
-                    "trained or saved: it is no parameter of their modules and no pyro.param, so "
-                    "register its module by pyro.module"
+                    "trained or saved: it is neither a parameter of their modules nor a "
+                    "pyro.param. Register its module by pyro.module"
                 )
         self._looked = True
         return loss.item()

@@ -50,7 +50,7 @@ def fit(
     batch_size: int = 100,
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
-    progress: bool = True,
+    progress: bool | None = True,
 ) -> History:
     """Train up to epoch number `epochs`, from the beginning or from a checkpoint.
 
@@ -67,7 +67,8 @@ def fit(
         callbacks: what else is done; see `pyro_vae.training`. They run in the given order, which is
             also the order of their columns. Each epoch has its own random stream, which `start` and
             `after_epoch` do not disturb: see `Callback`.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, and to say why training ends early. With None, the
+            bar is shown on a terminal only.
 
     Returns:
         A row for each epoch: `epoch`, from 1; `train_loss`, the mean of the objective over
@@ -85,12 +86,13 @@ def fit(
     """
     if not 1 <= batch_size <= len(train):
         raise InputError(
-            f"a batch of {batch_size} cannot be drawn from {len(train)} training examples",
+            f"a batch of {batch_size} cannot be drawn from {len(train)} training examples: "
+            f"choose 1 to {len(train)}",
             "batch_size",
         )
     check_batch_size(batch_size)
     check(engine, callbacks)
-    progress = progress and ranks.is_first()
+    progress = progress if ranks.is_first() else False
     training = Training(engine, train, observe, epochs, batch_size, seed, callbacks)
     with preserve_rng_state(train), _quiet():
         # One-time set-up must not consume an epoch's random numbers, so it is done here. Some
@@ -107,7 +109,7 @@ def fit(
         initial=training.epoch * len(train) + begun,
         unit="example",
         unit_scale=True,
-        disable=not progress,
+        disable=None if progress is None else not progress,
         mininterval=0.1 if sys.stderr.isatty() else 10,
     )
     with bar, preserve_rng_state(train), _quiet():
@@ -126,7 +128,7 @@ def fit(
                 why = "a matrix of the programs has no Cholesky factor or no inverse"
                 where = f"epoch {training.epoch}"
                 raise training.diverged("loss", math.nan, where, why) from error
-        if training.end_reason and progress:
+        if training.end_reason and progress is not False:
             bar.write(f"training ends: {training.end_reason}", file=sys.stderr)
     return training.history
 

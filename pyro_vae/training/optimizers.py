@@ -39,7 +39,7 @@ class Optimizer(ABC):
     def __init__(self, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise InputError(
-                f"betas have to be two numbers from 0 to below 1, and {list(betas)} are not",
+                f"betas have to be two numbers from 0 to below 1, but are {list(betas)}",
                 "betas",
             )
         self.betas = float(betas[0]), float(betas[1])

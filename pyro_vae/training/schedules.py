@@ -32,7 +32,7 @@ class Schedule(Callback, ABC):
 
     def __init__(self, lr: float, warmup: int = 0) -> None:
         if not 0 < lr < math.inf:
-            raise InputError(f"the learning rate has to be positive, and {lr} is not", "lr")
+            raise InputError(f"the learning rate has to be positive, but is {lr}", "lr")
         check_range("warmup", warmup, 0, math.inf)
         self.lr = lr
         self.warmup = warmup
@@ -130,7 +130,7 @@ class BatchDoubling(Callback):
     def __init__(self, times: int) -> None:
         if not 1 <= times <= 30:
             raise InputError(
-                f"the batch size can be doubled 1 to 30 times, and not {times} times",
+                f"the batch size can be doubled 1 to 30 times, but {times} times were asked for",
                 "batch_doublings",
             )
         self.times = times

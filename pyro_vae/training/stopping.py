@@ -83,7 +83,7 @@ class Budget(Callback):
 
     def __init__(self, seconds: float) -> None:
         if not 0 < seconds < math.inf:
-            raise InputError(f"a budget has to be positive, and {seconds} s is not", "budget")
+            raise InputError(f"a budget has to be positive, but is {seconds} s", "budget")
         self.seconds = seconds
         self._before = 0.0  # the seconds used before this process
         self._started: float | None = None  # when this process began to train
@@ -141,5 +141,5 @@ def seconds_of(time_span: str) -> float:
         if found and float(found[1]) > 0:
             return float(found[1]) * UNITS[found[2]]
     raise InputError(
-        f"a budget is a time such as 90s, 10min or 1.5h, and '{time_span}' is not", "budget"
+        f"a budget has to be a time such as 90s, 10min or 1.5h, but is '{time_span}'", "budget"
     )

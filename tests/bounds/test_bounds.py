@@ -391,11 +391,11 @@ def guide_with(site: str, sampler: Callable[[], dist.Distribution], **options: o
 @pytest.mark.parametrize(
     ("guide", "said"),
     [
-        (guide_with("extra", lambda: dist.Categorical(torch.ones(10))), "'extra' is no latent"),
-        (guide_with("x", lambda: dist.Normal(0.0, 1.0)), "'x' is no latent"),
+        (guide_with("extra", lambda: dist.Categorical(torch.ones(10))), "'extra' is not a latent"),
+        (guide_with("x", lambda: dist.Normal(0.0, 1.0)), "'x' is not a latent"),
         (
             guide_with("q", lambda: dist.Normal(0.0, 1.0), obs=torch.zeros(3)),
-            "'q' is no latent",
+            "'q' is not a latent",
         ),
         (guide_with("z", lambda: dist.Delta(torch.zeros(3))), "'z' is a point"),
     ],

@@ -91,7 +91,7 @@ good = np.zeros((30, 4))
         (np.zeros((30, 8, 8, 5)), r"shape \[30, 8, 8, 5\].*transpose it to \[N, C, H, W\]"),
         (np.eye(3, 4), "set of .* is empty"),
         (good[:0], "is empty: it has no rows"),
-        (good.astype("datetime64[s]"), "dates are no numbers"),
+        (good.astype("datetime64[s]"), "dates are not numbers"),
         (np.array([{}], dtype=object), "holds Python objects: save an array of numbers"),
     ],
 )
@@ -240,6 +240,37 @@ def test_emnist_stands_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (raw / f"emnist-balanced-{part}-labels-idx1-ubyte").write_bytes(labels)
     test = data.load("emnist", tmp_path).test
     assert torch.equal(test, torch.from_numpy(stored).transpose(1, 2))
+
+
+class FakeCIFAR10:
+    """What torchvision's class has, of a few images."""
+
+    def __init__(self, root: Path, train: bool, download: bool) -> None:
+        assert download
+        count = 40 if train else 20
+        self.data = np.random.default_rng(train).integers(256, size=(count, 32, 32, 3), dtype="u1")
+        self.targets = [i % 10 for i in range(count)]
+
+
+class FakeSVHN:
+    def __init__(self, root: Path, split: str, download: bool) -> None:
+        of_cifar = FakeCIFAR10(root, split == "train", download)
+        self.data = of_cifar.data.transpose(0, 3, 1, 2)
+        self.labels = np.array(of_cifar.targets)
+
+
+@pytest.mark.parametrize(("name", "fake"), [("cifar10", FakeCIFAR10), ("svhn", FakeSVHN)])
+def test_sets_in_colour(
+    name: str, fake: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"torchvision.datasets.{name.upper()}", fake)
+    loaded = data.load(name, tmp_path)
+    assert type(loaded.kind) is Levels and loaded.kind.shape == (3, 32, 32)
+    assert loaded.kind.levels == 256
+    stored = FakeCIFAR10(tmp_path, train=False, download=True)
+    assert torch.equal(loaded.test, torch.from_numpy(stored.data).permute(0, 3, 1, 2))
+    assert loaded.test_labels.tolist() == stored.targets
+    assert len(loaded.train) + len(loaded.validation) == 40
 
 
 @pytest.mark.skipif(MNIST is None, reason="MNIST is not here")

@@ -184,7 +184,7 @@ def test_the_path_and_the_names_do_not_matter(tmp_path: Path) -> None:
         ({"a.gif": "text"}, r"no pictures in .* for each class \(\.jpg, .*\.png, .* are read\)"),
         (
             {**flat(grey), "a.png": "no picture"},
-            r"/a\.png cannot be read \(cannot identify image file\): mend or remove it",
+            r"/a\.png cannot be read \(cannot identify image file\): repair or remove it",
         ),
         (
             {"0.png": grey[0].astype(np.uint16), "1.png": colour[0]},

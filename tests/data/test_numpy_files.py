@@ -99,7 +99,7 @@ def test_labels_of_other_types(tmp_path: Path) -> None:
     assert named.train_labels is not None and torch.equal(named.train_labels, whole.train_labels)
     for no_labels, reason in [
         (draw.normal(size=100), "not whole"),
-        (np.arange(100), "100 different numbers are no classes"),
+        (np.arange(100), "100 different numbers are not classes"),
         (draw.integers(0, 2, (100, 4)), "several for each example"),
         (np.array([f"name {i}" for i in range(100)]), "100 different ones"),
     ]:

@@ -62,7 +62,10 @@ def test_a_first_column_without_a_name_is_an_index(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    (table([f"{x} cm" for x in reals], counts), "no number, such as '.* cm'.*write plain numbers"),
+    (
+        table([f"{x} cm" for x in reals], counts),
+        "not a number, such as '.* cm'.*write plain numbers",
+    ),
     (table([f"({x})" if i % 2 else x for i, x in enumerate(reals)], counts), "write plain numbers"),
     (table([f"\u2212{x}" for x in reals], counts), "write plain numbers"),
     (table([f"{1000 + i}\u00a0{i + 100}" for i in range(N)], counts), "write plain numbers"),
@@ -70,7 +73,7 @@ REFUSED = [
     (table([10**20 + i for i in range(N)], reals), "too many digits, such as '10+': convert them"),
     ("The title\n\n" + table(reals, counts), "remove the lines before the table"),
     (table([f"r{i}" for i in range(N)], reals, counts), "as R writes names of rows: give it one"),
-    ("a,b\n1.5,2\n", "has one row, which tells nothing of others"),
+    ("a,b\n1.5,2\n", "has one row, which says nothing about others"),
 ]
 
 

@@ -254,9 +254,9 @@ ODD: list[tuple[list[Any], str, str | None]] = [
     ([f"{i % 12 + 1}/{i % 28 + 1}/21" for i in range(N)], "holds dates or times", None),
     ([f"{i % 28 + 1} March 2021" for i in range(N)], "holds dates or times", None),
     ([f"{i % 24:02}:30" for i in range(N)], "holds dates or times", None),
-    (["?" if i % 9 == 0 else i * i for i in range(N)], "no number, such as '\\?'", None),
-    ([f'"{i},234.5"' for i in range(1, N + 1)], "no number, such as '1,234.5'", None),
-    ([f"{i}%" for i in range(N)], "no number, such as '0%'", None),
+    (["?" if i % 9 == 0 else i * i for i in range(N)], "not a number, such as '\\?'", None),
+    ([f'"{i},234.5"' for i in range(1, N + 1)], "not a number, such as '1,234.5'", None),
+    ([f"{i}%" for i in range(N)], "not a number, such as '0%'", None),
     (
         ["inf" if i % 9 == 0 else i * 1.5 for i in range(N)],
         r"infinite values in 1 of 2.*x \(7\)",

@@ -39,7 +39,7 @@ def test_checks_tell_what_is_wrong() -> None:
         (components.data.var(ddof=1) / 300 + components.model.var(ddof=1) / 300) ** 0.5
     )
     assert f"{components.difference:+.3g}" in str(checks)
-    assert str(checks).count("\n") == len(checks.by_statistic)
+    assert str(checks).partition("\n\n")[0].count("\n") == len(checks.by_statistic)
     written = json.loads(json.dumps(checks.to_dict(), allow_nan=False))
     assert list(written) == list(checks.by_statistic)
     assert written["components"] == {
@@ -62,3 +62,27 @@ def test_p_values_are_uniform_where_nothing_is_wrong() -> None:
         error = (level * (1 - level) / 300) ** 0.5
         # For 50 and 60 values the statistic takes few distinct values, and so does the p-value.
         assert abs((p <= level).mean() - level) < 4.5 * error
+
+
+def test_binary_images_have_no_stroke_mass_beside_their_mean() -> None:
+    generator = np.random.default_rng(0)
+    grey = torch.from_numpy(generator.uniform(size=(20, 4, 5)))
+    names = {
+        name: list(predictive.compare_images(images, images).by_statistic)
+        for name, images in (("grey", grey), ("binary", grey.round()))
+    }
+    assert names["grey"] == ["mean intensity", "stroke mass", "components"]
+    assert names["binary"] == ["mean intensity", "components"]
+    mixed = predictive.compare_images(grey.round(), grey)
+    assert [*mixed.by_statistic] == names["grey"]
+
+
+def test_checks_say_which_statistics_the_model_does_not_reproduce() -> None:
+    data = np.linspace(0, 1, 400)
+    same, other = (predictive.PredictiveCheck(data, data + shift) for shift in (0.0, 0.5))
+    text = str(predictive.PredictiveChecks({"same": same, "other": other}))
+    assert "The model does not reproduce the distribution of other (p below 0.001)." in text
+    assert " < 0.0001\n" in text and "e-" not in text
+    assert "does not reproduce" not in str(predictive.PredictiveChecks({"same": same}))
+    many = {f"c{i}": other for i in range(10)}
+    assert "c7 and 2 more (p" in str(predictive.PredictiveChecks(many))

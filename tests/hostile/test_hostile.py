@@ -130,7 +130,7 @@ def test_what_it_is_not_is_refused(
 def test_numbers_in_files_are_decimal(number: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(f"latent_dim: {number}\n")
-    with pytest.raises(InputError, match=f"has the number {number}, which YAML reads to another"):
+    with pytest.raises(InputError, match=f"has the number {number}, which YAML reads in another"):
         config.parse([f"--config={path}"])
     path.write_text(f"drop: '{number}'\nlr: 0.5\nseed: 0\nepochs: 1_000\n")
     parsed = config.parse([f"--config={path}"])
@@ -170,7 +170,7 @@ def test_only_numbers_that_are_used_have_to_be_decimal(tmp_path: Path) -> None:
     assert (parsed.data, parsed.latent_dim) == ("2:00", 5)
     parsed = config.parse(["--drop", "1:30", "--latent_dim", "90", "--lr=010"])
     assert (parsed.drop, parsed.latent_dim, parsed.lr) == ("1:30", 90, 10.0)
-    with pytest.raises(InputError, match=r"--ais\.chains: 1:30 is no decimal number"):
+    with pytest.raises(InputError, match=r"--ais\.chains: 1:30 is not a decimal number"):
         command_line.parse_evaluation(["run", "--ais.chains", "1:30"])
 
 
@@ -181,11 +181,13 @@ def test_settings_that_would_be_ignored_are_refused() -> None:
     options = command_line.parse_evaluation(["run", "--ais.chains", "8", "--method", "ais"])
     assert command_line.make_plan(options).ais.chains == 8
     assert Plan().ais.chains == 16
-    with pytest.raises(InputError, match="chains have to be at most 100000, and 1000000000 is"):
+    with pytest.raises(
+        InputError, match="chains have to be at most 100000, but 1000000000 was given"
+    ):
         command_line.make_plan(
             command_line.parse_evaluation(["r", "--method=ais", "--ais.chains=1000000000"])
         )
-    with pytest.raises(InputError, match="checks has to be at most 1000000, and 1000000000 is"):
+    with pytest.raises(InputError, match="checks has to be at most 1000000, but is 1000000000"):
         Plan(checks=10**9)
 
 

@@ -171,7 +171,7 @@ def test_levels_are_shown_as_they_are() -> None:
         InputError, match=r"the value 17, and levels data are whole numbers from 0 to 16"
     ):
         Levels(levels=17).check(torch.arange(21))
-    with pytest.raises(InputError, match="between 2 and 65,536, and 1 is not"):
+    with pytest.raises(InputError, match="between 2 and 65,536, but is 1"):
         Levels(levels=1)
 
 

@@ -173,9 +173,9 @@ def test_state_dicts_have_the_keys_of_old_checkpoints() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(InputError, match="no activation"):
+    with pytest.raises(InputError, match="not an activation"):
         MLP([4], [2], activation="Linear")
-    with pytest.raises(InputError, match="no activation"):
+    with pytest.raises(InputError, match="not an activation"):
         MLP([4], [2], activation="nothing")
     with pytest.raises(InputError, match="positive"):
         MLP([4], [2], widths=[3, 0])
@@ -196,5 +196,5 @@ def test_refusals() -> None:
         with pytest.raises(InputError, match=f"a {decoder.__name__} needs the channels"):
             decoder([2], [4, 4], channels=[])
     for residual in (ResidualEncoder, ResidualDecoder):
-        with pytest.raises(InputError, match="blocks have to be positive, and 0 is not"):
+        with pytest.raises(InputError, match="blocks have to be positive, but 0 was given"):
             residual([4, 4], [4, 4], blocks=0)

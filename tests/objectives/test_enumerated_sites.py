@@ -249,7 +249,7 @@ def test_local_samples_of_a_model_are_refused() -> None:
             pyro.sample("x", dist.Normal(LOCS[c], 0.8), obs=x)
 
     for objective in (ELBO(), IWAE(2)):
-        with pytest.raises(InputError, match="num_samples, which is no exact sum"):
+        with pytest.raises(InputError, match="num_samples, which is not an exact sum"):
             objective.loss(marked, empty, X)
 
 

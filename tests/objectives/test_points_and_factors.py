@@ -77,7 +77,7 @@ def test_factors_of_a_guide() -> None:
     assert math.isfinite(ELBO().loss_and_grads(model, partial(guide, False)))
     with pytest.raises(InputError, match="missing specification of has_rsample"):
         ELBO().loss(model, partial(guide, None))
-    with pytest.raises(InputError, match="factor 'f' is no density"):
+    with pytest.raises(InputError, match="factor 'f' is not a density"):
         IWAE(2).loss(model, guide)
 
 

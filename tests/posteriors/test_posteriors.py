@@ -97,14 +97,17 @@ def test_lower_layer_depends_on_the_upper_one() -> None:
 def test_refusals() -> None:
     refused: list[tuple[Callable[[], object], str]] = [
         (lambda: posteriors.IAF([3], 1), "two latent dimensions"),
-        (lambda: posteriors.IAF([3], 2, layers=0), "layers has to be at least 1, and 0 is not"),
+        (lambda: posteriors.IAF([3], 2, layers=0), "layers has to be at least 1, but is 0"),
         (lambda: posteriors.IAF([3], 2, context=-1), "context has to be at least 1"),
         (lambda: posteriors.SplineFlow([3], 2, bins=1), "two bins"),
         (lambda: posteriors.LowRankNormal([3], 2, rank=0), "rank"),
         (lambda: posteriors.PowerSpherical([3], 1), "two latent dimensions"),
         (lambda: posteriors.Bernoulli([3], 2, temperature=-1), "temperature"),
         (lambda: posteriors.Bernoulli([3], 2, temperature=float("nan")), "temperature"),
-        (lambda: posteriors.Categorical([3], 5, categories=2), "no whole number"),
+        (
+            lambda: posteriors.Categorical([3], 5, categories=2),
+            "cannot be divided into one-hot variables",
+        ),
         (lambda: posteriors.Hierarchical([3], 2, top_dim=0), "top_dim have to be positive"),
         (lambda: posteriors.Hierarchical([3], 2, features=0), "features has to be at least 1"),
         (lambda: posteriors.Hierarchical([3], 2, top=posteriors.Hierarchical), "uppermost layer"),

@@ -369,7 +369,7 @@ def test_what_is_refused() -> None:
         (lambda: priors.LARS(2, truncation=0), "at least 1"),
         (lambda: priors.UniformSphere(1), "two latent dimensions"),
         (lambda: priors.StudentT(2, df=0), r"in \[1e-3"),
-        (lambda: priors.Categorical(3, categories=2), "no whole number"),
+        (lambda: priors.Categorical(3, categories=2), "cannot be divided into one-hot variables"),
         (lambda: priors.Bernoulli(3, temperature=0), "temperature"),
         (lambda: Exemplar(2).build(posteriors.IAF([3], 2)), "none in closed form"),
         (

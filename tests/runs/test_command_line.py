@@ -15,7 +15,7 @@ from pyro import poutine
 
 from pyro_vae import InputError
 from pyro_vae.errors import DivergenceError
-from pyro_vae.runs import command_line, commands, config, parser, training_help, trust
+from pyro_vae.runs import command_line, commands, config, parser, part_names, training_help, trust
 from pyro_vae.runs.command_line import one_line_errors
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parser import explain
@@ -33,7 +33,7 @@ OWN = "or give the import path of your own class"
         (
             ["--batch_size", "x"],
             "Parser key \"batch_size\":\n  Expected a <class 'int'>. Got value: x",
-            ["--batch_size: Expected a int. Got value: x"],
+            ["--batch_size: expected a whole number, but got x"],
         ),
         # The same, of an option that may have no value.
         (
@@ -42,7 +42,7 @@ OWN = "or give the import path of your own class"
             "  Subtypes: [<class 'int'>, <class 'NoneType'>]\n  Errors:\n"
             "    - Expected a <class 'int'>\n    - Expected a <class 'NoneType'>\n"
             "  Given value type: <class 'str'>\n  Given value: x",
-            ["--epochs: Expected a int. Got value: x"],
+            ["--epochs: expected a whole number, but got x"],
         ),
         # An option of a part that may be left out, and was.
         (
@@ -60,7 +60,7 @@ OWN = "or give the import path of your own class"
             ["--binarization", "random"],
             'Parser key "binarization":\n'
             "  Expected a typing.Literal['dynamic', 'static', 'threshold']. Got value: random",
-            ["--binarization: Expected a ['dynamic', 'static', 'threshold']. Got value: random"],
+            ["--binarization: choose dynamic, static or threshold, not random"],
         ),
         # A file that does not exist.
         (
@@ -127,8 +127,8 @@ OWN = "or give the import path of your own class"
         # A value of a wrong type, from the parser of a component.
         (
             ["--prior", "Vamp", "--prior.components", "x"],
-            'Parser key "prior":\n  --components: Expected a int. Got value: x',
-            ["--prior.components: Expected a int. Got value: x"],
+            'Parser key "prior":\n  --components: expected a whole number, but got x',
+            ["--prior.components: expected a whole number, but got x"],
         ),
         # No class of this name, from the parser of a component.
         (
@@ -199,7 +199,7 @@ def test_errors_inside_programs_are_printed_without_shapes(
     ("error", "code", "printed"),
     [
         (DivergenceError("the loss\nbecame nan"), 2, "error: the loss became nan\n"),
-        (MemoryError(), 2, "error: there is not enough memory for these options\n"),
+        (MemoryError(), 2, "error: there is not enough memory for these options: "),
         (RuntimeError("CUDA out of memory"), 2, "error: there is not enough memory"),
         (KeyboardInterrupt(), 130, "\ninterrupted - try again\n"),
     ],
@@ -243,6 +243,23 @@ print([name for name in ("torch", "pyro", "numpy", "scipy") if name in sys.modul
     assert out.splitlines()[-1] == "[]"
 
 
+def test_what_is_missing_is_named() -> None:
+    said = explain("the following arguments are required: run, out, count")
+    assert said == "run, --out, --count are missing: see --help"
+
+
+def test_help_of_a_part_without_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """It lists the classes; if the class is typed beside it, it describes that one."""
+    asked = config.parser()
+    with pytest.raises(SystemExit) as stop:
+        asked.parse_args(["--prior.help"])
+    assert stop.value.code == 0
+    assert "--prior takes AR1, " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        asked.parse_args(["--prior", "Vamp", "--prior.help"])
+    assert "--prior.components" in capsys.readouterr().out
+
+
 def test_help_of_training_is_that_of_its_options() -> None:
     """The page is read from the source; what is said there is what the parser takes."""
     real, options = Options(), training_help.options()
@@ -250,12 +267,12 @@ def test_help_of_training_is_that_of_its_options() -> None:
     for option in options:
         default = getattr(real, option.name)
         assert option.default == getattr(default, "__name__", str(default))
-    assert set(training_help.PARTS) == set(trust.COMPONENTS)
-    for name in training_help.PARTS:
+    assert set(part_names.PARTS) == {*trust.COMPONENTS, "network"}
+    for name in trust.COMPONENTS:
         base = resolve_name(parser.COMPONENTS[name])
         classes = [each for each in map(resolve_name, trust.classes()) if issubclass(each, base)]
         names = sorted(each.__name__ for each in classes if each is not base)
-        assert training_help.part_names(name) == names
+        assert part_names.part_names(name) == names
     page = training_help.page()
     typed = re.findall(r"^  (?:-h, )?(--\w+)", config.parser().format_help(), re.MULTILINE)
     assert set(re.findall(r"^  (?:-h, )?(--\w+)", page, re.MULTILINE)) == set(typed)

@@ -215,7 +215,7 @@ def test_what_cannot_be_exported_is_refused(
     for folder, said in (("run", "exists: .* overwrite it"), ("no/out", "there is no folder")):
         with pytest.raises(InputError, match=said):
             applying.export(model, tmp_path / folder, overwrite=False)
-    with pytest.raises(InputError, match="is no folder of an export"):
+    with pytest.raises(InputError, match="is not the folder of an export"):
         applying.export(model, tmp_path / "run")
     with pytest.raises(SystemExit) as stop, contextlib.chdir(tmp_path):
         commands.main(["export", "run", "--out", "run"])

@@ -119,7 +119,7 @@ def test_what_cannot_be_read_or_written_is_refused(model: applying.Trained, tmp_
         (str(tmp_path / "none.csv"), "out.csv", "there is no file"),
         (str(tmp_path / "a.npy"), "out.csv", r"x has the shape \[3, 8\]"),
         (str(tmp_path), "out.csv", "holds pictures, and the model was trained on others"),
-        ("nothing", "out.csv", "no data 'nothing': choose digits"),
+        ("nothing", "out.csv", "there is no data set 'nothing': choose digits"),
     ):
         with pytest.raises(InputError, match=said):
             applying.score_file(model, source, tmp_path / out)

@@ -81,7 +81,10 @@ def test_bounds_of_programs_hold(folder: Path) -> None:
     [
         (["--programs", "mine.py:make", "--data", "x.npy"], "add --trust_code"),
         (["--programs", "no.py:make", "--data", "x.npy", "--trust_code"], "no such file"),
-        (["--programs", "mine.py", "--data", "x.npy", "--trust_code"], "no FILE.py:FUNCTION"),
+        (
+            ["--programs", "mine.py", "--data", "x.npy", "--trust_code"],
+            "has to be FILE.py:FUNCTION",
+        ),
         (["--programs", "mine.py:no", "--data", "x.npy", "--trust_code"], "no function no"),
         (["--programs", "mine.py:one", "--data", "x.npy", "--trust_code"], "a model and a guide"),
         (["--programs", "mine.py:make", "--data", "no.npy", "--trust_code"], "no file no.npy"),

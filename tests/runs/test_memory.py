@@ -36,7 +36,7 @@ TOO_LARGE = {  # options, with what the message says
         r"50000 draws .* 1\d\.\d GiB .*batch_size",
     ),
     "groups": (["--objective=MIWAE", "--objective.groups=1000000"], "5000000 draws"),
-    "lr": (["--lr=1e300"], r"lr has to be at most 1000000, and 1e\+300 is not"),
+    "lr": (["--lr=1e300"], r"lr has to be at most 1000000, but is 1e\+300"),
     "a picture": (["--image_size=1000000"], "image_size has to be at most 10000"),
     "epochs": (["--epochs=12345678901234567890"], "epochs has to be at most"),
 }

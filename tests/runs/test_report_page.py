@@ -150,7 +150,7 @@ def test_an_old_run_has_a_page(tmp_path: Path) -> None:
 
 
 def test_files_that_are_damaged(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no run"):
+    with pytest.raises(InputError, match="is not the folder of a run"):
         run_page.write(tmp_path)
     folder = tmp_path / "run"
     for text, sentence in (("{", "is damaged"), ('{"num_samples": 3}', "cannot be read")):

@@ -375,7 +375,7 @@ REFUSED = [
     (["--prior", "Flow", "--latent_dim", 1], ["two latent dimensions"]),
     (
         ["--prior", "Categorical", "--posterior", "Categorical", "--prior.categories", 3],
-        ["no whole number"],
+        ["cannot be divided into one-hot variables"],
     ),
     (
         ["--prior", "Categorical", "--posterior", "Categorical", "--prior.categories", 2],
@@ -404,7 +404,7 @@ REFUSED = [
         ["--prior", "Hierarchical", "--prior.top", "Vamp", "--prior.top.comp", 3],
         ["'comp'", "see --prior.help NAME"],
     ),
-    (["--likelihood.decoder.activation", "Softmax2d"], ["'Softmax2d' is no activation"]),
+    (["--likelihood.decoder.activation", "Softmax2d"], ["'Softmax2d' is not an activation"]),
     (["--objective", "VAE"], [" ELBO, ", "AnalyticELBO, ", "IWAE, ", "MIWAE, ", "PIWAE, "]),
     (
         ["--likelihood.decoder", "CNN"],
@@ -437,7 +437,7 @@ REFUSED = [
     (["--objective.beta", -1], ["beta"]),
     (["--objective.free_bits", 1, "--prior", "Vamp"], ["group 0"]),
     (["--objective", "TVO", "--objective.terms", 0], ["terms"]),
-    (["--aggressive", -1], ["aggressive has to be at least 0, and -1 is not", "--aggressive"]),
+    (["--aggressive", -1], ["aggressive has to be at least 0, but is -1", "--aggressive"]),
     (["--aggressive", 2, "--objective", "TargetKL"], ["TargetKL learns in each step"]),
     (["--num_examples", 1], ["num_examples has to be at least 2", "(option --num_examples)"]),
     (["--diagnose_every", -2], ["diagnose_every has to be at least 0", "--diagnose_every"]),
@@ -468,8 +468,8 @@ REFUSED = [
     ),
     (["--config", "none.yaml"], ["none.yaml"]),
     (["--out", "folder"], ["folder exists already", "--resume folder", "(option --out)"]),
-    (["--resume", "none"], ["none is no run"]),
-    (["--resume", "folder"], ["folder is no run"]),
+    (["--resume", "none"], ["none is not the folder of a run"]),
+    (["--resume", "folder"], ["folder is not the folder of a run"]),
 ]
 
 
@@ -489,7 +489,7 @@ def test_no_gpu(script: Script) -> None:
 
 
 def test_runs_that_cannot_be_evaluated(script: Script, tmp_path: Path) -> None:
-    assert_refused(script("evaluate", "none"), "none is no run")
+    assert_refused(script("evaluate", "none"), "none is not the folder of a run")
     assert_refused(script("evaluate"), "run")
     script("svi_train", "--out", "run", *SMALL, *WIDTHS)
     assert_refused(script("evaluate", "run", "--num_samples", 0), "--num_samples")

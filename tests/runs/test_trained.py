@@ -397,11 +397,11 @@ def test_runs_without_the_file_or_with_kinds_of_their_own_are_refused(
     digits: tuple[Run, Trained], tmp_path: Path
 ) -> None:
     run, model = digits
-    with pytest.raises(InputError, match="is no run"):
+    with pytest.raises(InputError, match="is not the folder of a run"):
         pyro_vae.load(tmp_path)
     text = (model.folder / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(text.replace("pyro_vae.priors.Standard", "os.Standard"))
-    with pytest.raises(InputError, match=r"names os.StandardNormal, which is no public class"):
+    with pytest.raises(InputError, match=r"names os.StandardNormal, which is not a public class"):
         pyro_vae.load(tmp_path)
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError, match="made by an older version: resume it once"):

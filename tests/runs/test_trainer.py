@@ -31,6 +31,8 @@ EVERYTHING = [
     *("--posterior.encoder.dropout", "0.3", "--posterior.encoder.noise", "0.2"),
 ]
 
+LOG = ("--log", "tensorboard")
+
 
 def test_the_default_is_one_schedule_validation_and_a_checkpoint(tmp_path: Path) -> None:
     run = build(tmp_path)
@@ -42,10 +44,11 @@ def test_the_default_is_one_schedule_validation_and_a_checkpoint(tmp_path: Path)
 
 
 def test_options_reach_engine_and_callbacks(tmp_path: Path) -> None:
-    run = build(tmp_path, *EVERYTHING, "--aggressive", "2", "--diagnose_every", "4")
+    run = build(tmp_path, *EVERYTHING, "--aggressive", "2", "--diagnose_every", "4", *LOG)
     names = ["Budget", "Stages", "BatchDoubling", "EMA", "Validate", "GuideFirst", "Diagnose"]
     callbacks = {type(each).__name__: each for each in run.callbacks()}
-    assert [*callbacks] == [*names, "EarlyStopping", "Checkpoint"]
+    assert [*callbacks] == [*names, "EarlyStopping", "TensorBoard", "Checkpoint"]
+    assert callbacks["TensorBoard"].folder == tmp_path
     assert callbacks["Budget"].seconds == 3600
     stages = callbacks["Stages"]
     assert (stages.lr, stages.warmup, len(stages.ends)) == (0.02, 3, 3)

@@ -76,7 +76,7 @@ def test_a_module_beside_a_run_is_not_executed(folder: Path, arguments: list[str
     result = run(*script)
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith(
-        "error: run/config.yaml names own.Own, which is no public class"
+        "error: run/config.yaml names own.Own, which is not a public class"
     )
     assert "--trust_code" in result.stderr and result.stderr.count("\n") == 1
     assert sorted(folder.rglob("*")) == before
@@ -141,13 +141,13 @@ LIMITS = {
     "an anchor of itself": ("prior: &a [*a]", "aliases"),
     "aliases in a text": (json.dumps({"lr": "{" + ", ".join(ALIASES) + "}"}), "aliases"),
     "a huge file": ("x" * 2_000_000, "more than 1000000 bytes"),
-    "a long list": ("drop: [" + "1," * 400_000 + "]", "is no file of options"),
-    "many keys": ("".join(f"a{i}: 1\n" for i in range(50_000)), "is no file of options"),
+    "a long list": ("drop: [" + "1," * 400_000 + "]", "is not a file of options"),
+    "many keys": ("".join(f"a{i}: 1\n" for i in range(50_000)), "is not a file of options"),
     "flow levels": ("prior: " + "[" * 400_000, "no YAML file|no file of options"),
     "block levels": ("\n".join(" " * i + "a:" for i in range(1_300)), "no file of options"),
     "nested parts": ("prior: " + NESTED * 14 + "Vamp" + "}}" * 14, "no file of options"),
     "a long number": ("seed: " + "1" * 90_000, "too large"),
-    "base 60": ("seed: 1" + ":1" * 49_000, "to another base"),
+    "base 60": ("seed: 1" + ":1" * 49_000, "in another base"),
     "base 60 in a text": ('seed: "1' + ":1" * 49_000 + '"', "too large"),
     "a long text": ("data: " + "x" * 200_000, "more than 100000 characters"),
     "a tag": ("prior: !!python/object/apply:os.system ['touch executed']", "YAML tag"),

@@ -150,7 +150,7 @@ def test_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "drawn.csv"), model.sample(5))
     with pytest.raises(SystemExit), contextlib.chdir(tmp_path):
         commands.main("sample run --count 5 --out drawn.png".split())
-    assert "are no pictures" in capsys.readouterr().err
+    assert "are not pictures" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_mixed_tables_with_holes(table: Path) -> None:
         ("score run --data new.csv --out run/figures/a.csv", "of a run: .*option --out"),
         ("score run --data none.csv --out a.csv", "there is no file none.csv"),
         ("score run --data bad.csv --out a.csv", "unknown categories Bern"),
-        ("score nowhere --data new.csv --out a.csv", "nowhere is no run"),
+        ("score nowhere --data new.csv --out a.csv", "nowhere is not the folder of a run"),
         ("score run --data new.csv --out a.csv --num_samples 0", "option --num_samples"),
         ("score run --out a.csv", "required: data"),
         ("sample run --count 0 --out a.csv --condition sex=f age=3", "option --count"),
@@ -210,7 +210,7 @@ def test_mixed_tables_with_holes(table: Path) -> None:
         ("sample run --count 3 --out a.csv --condition sex=f", "value of age is missing"),
         ("sample run --count 3 --out a.csv --condition f", "f is not understood: .*sex, age"),
         ("sample run --count 3 --out a.csv --condition sex=f age=old", "age is a number"),
-        ("sample run --count 3 --out a.csv --condition sex=f size=3", "size is no condition"),
+        ("sample run --count 3 --out a.csv --condition sex=f size=3", "size is not a condition"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

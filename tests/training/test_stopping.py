@@ -204,7 +204,7 @@ def test_times() -> None:
     ):
         assert stopping.seconds_of(text) == seconds
     for text in ("", "s", "-3s", "0s", "1e3s", "10m", "1.2.3s", "infs", "1h 30min"):
-        with pytest.raises(InputError, match="a budget is a time such as") as error:
+        with pytest.raises(InputError, match="a budget has to be a time such as") as error:
             stopping.seconds_of(text)
         assert error.value.parameter == "budget"
     with pytest.raises(InputError, match="a budget has to be positive"):

@@ -79,6 +79,6 @@ def open_picture(path: Path, size: int | None) -> tuple[np.ndarray, bool]:
             return np.asarray(picture), is_transparent
     except Exception as error:  # Pillow's readers raise many types of errors
         raise InputError(
-            f"the picture {path} cannot be read ({first_line(error, path)}): mend or remove it",
+            f"the picture {path} cannot be read ({first_line(error, path)}): repair or remove it",
             "name",
         ) from error

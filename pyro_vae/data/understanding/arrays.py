@@ -92,7 +92,7 @@ def _numbers(array: np.ndarray, where: str) -> np.ndarray:
         )
     if array.dtype.kind not in "biuf":
         dates = (
-            ": dates are no numbers; give days since the first" if array.dtype.kind in "mM" else ""
+            ": dates are not numbers: give days since the first" if array.dtype.kind in "mM" else ""
         )
         raise InputError(
             f"{where} holds {array.dtype}: expected bool, whole numbers or floats{dates}", "name"

@@ -321,7 +321,7 @@ def _refuse_odd_words(name: str, column: Words, where: str) -> None:
                 "columns",
             )
         raise InputError(
-            f"column {name} of {where} holds numbers, and text that is no number, such as "
+            f"column {name} of {where} holds numbers, and text that is not a number, such as "
             f"{listed(odd, 3)}: write plain numbers (1234.5), and leave the cells of missing "
             "values empty; or call the column categories",
             "columns",

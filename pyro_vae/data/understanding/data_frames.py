@@ -44,7 +44,9 @@ def understand_table(frame: Any, options: ReadOptions, where: str, missing: str 
     if not columns:
         raise InputError(f"{where} has no columns left: drop fewer", "drop")
     if len(frame) == 1:
-        raise InputError(f"{where} has one row, which tells nothing of others: give more", "name")
+        raise InputError(
+            f"{where} has one row, which says nothing about others: give two or more", "name"
+        )
     holes = {
         name: column.codes < 0 if isinstance(column, Words) else np.isnan(column)
         for name, column in columns.items()

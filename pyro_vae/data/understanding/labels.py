@@ -54,7 +54,7 @@ def read_labels(
             return (
                 None,
                 (),
-                f"{name}: not used, because the numbers are not whole, so they are no classes",
+                f"{name}: not used, because the numbers are not whole, so they are not classes",
             )
     if labels.dtype.kind in "biuf":
         distinct = len(np.unique(labels))
@@ -62,12 +62,12 @@ def read_labels(
             return (
                 None,
                 (),
-                f"{name}: not used, because {distinct:,} different numbers are no classes",
+                f"{name}: not used, because {distinct:,} different numbers are not classes",
             )
         return torch.from_numpy(labels.astype(np.int64)), (), None
     if labels.dtype.kind in "OSUT":
         return _from_strings(labels, name)
-    return None, (), f"{name}: not used, because they are {labels.dtype}, which are no classes"
+    return None, (), f"{name}: not used, because they are {labels.dtype}, which are not classes"
 
 
 def _from_strings(

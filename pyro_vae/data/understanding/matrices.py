@@ -49,7 +49,9 @@ def understand_matrix(
     if matrix.shape[1] == 0:
         raise InputError(f"{where} has no columns left: drop fewer", "drop")
     if matrix.shape[0] == 1:
-        raise InputError(f"{where} has one row, which tells nothing of others: give more", "name")
+        raise InputError(
+            f"{where} has one row, which says nothing about others: give two or more", "name"
+        )
     summary = summarise(matrix, by_column=True)
     refuse_infinite(summary.num_infinite, shown, where)
     has_missing = bool(summary.num_missing.any())

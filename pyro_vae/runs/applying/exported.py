@@ -180,7 +180,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     files = {f"{name}.{suffix}" for name in PROGRAMS for suffix in SUFFIXES.values()}
     files.add("model.json")
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - files:
-        raise InputError(f"{folder} is no folder of an export: choose another name", "out")
+        raise InputError(f"{folder} is not the folder of an export: choose another name", "out")
 
 
 def describe(model: Trained, format: Format = "torch") -> dict[str, Any]:

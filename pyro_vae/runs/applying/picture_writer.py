@@ -42,7 +42,7 @@ class PictureWriter(OutputFile):
         super().__init__(path, overwrite)
         if len(kind.shape) not in (2, 3):
             raise InputError(
-                f"{path} cannot be written, since the data of this run are no pictures: choose a "
+                f"{path} cannot be written, since the data of this run are not pictures: choose a "
                 f"name that ends with {', '.join(SUFFIXES)}",
                 "out",
             )

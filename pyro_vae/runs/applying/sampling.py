@@ -54,11 +54,11 @@ def conditions(form: DataForm, n: int, y: Any, temperature: float, seed: int, si
         InputError: if the conditions do not fit, or an option is out of range.
     """
     if not isinstance(n, int | np.integer) or not 0 < n < 2**63:
-        raise InputError(f"n has to be a whole number from 1 to 2**63 - 1, and {n} is not", "n")
+        raise InputError(f"n has to be a whole number from 1 to 2**63 - 1, but is {n}", "n")
     if size < n and (size < BATCH or size % BATCH):
-        raise InputError(f"size has to be a multiple of {BATCH}, and {size} is not", "size")
+        raise InputError(f"size has to be a multiple of {BATCH}, but is {size}", "size")
     if not 0 < temperature < float("inf"):
-        raise InputError(f"temperature has to be positive, and {temperature} is not", "temperature")
+        raise InputError(f"temperature has to be positive, but is {temperature}", "temperature")
     check_seed(seed, "seed")
     if getattr(form.of_x, "total_is_known", False):
         raise InputError(

@@ -61,4 +61,4 @@ def check_seed(seed: int, name: str) -> None:
         InputError: with the name of the argument.
     """
     if not 0 <= seed < 2**64:
-        raise InputError(f"{name} has to be between 0 and 2**64 - 1, and {seed} is not", name)
+        raise InputError(f"{name} has to be between 0 and 2**64 - 1, but is {seed}", name)

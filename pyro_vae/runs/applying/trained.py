@@ -127,7 +127,7 @@ class Trained:
             InputError: if the rows do not fit, or an option is out of range.
         """
         if method not in ("importance", "ais"):
-            raise InputError(f"method has to be importance or ais, and {method} is not", "method")
+            raise InputError(f"method has to be importance or ais, but is {method}", "method")
         if settings is not None and method != "ais":
             raise InputError("settings are those of annealing: use the method ais", "settings")
         shown = self.observe(x, y, noise_seed)
@@ -219,7 +219,7 @@ class Trained:
             InputError: if the rows do not fit.
         """
         if draws < 0:
-            raise InputError(f"draws has to be 0 or more, and {draws} is not", "draws")
+            raise InputError(f"draws has to be 0 or more, but is {draws}", "draws")
         shown = self.observe(x, y, noise_seed)
         found = in_batches(lambda part: self._encode(part, draws), shown, seed)
         mean, scale, drawn, exact = zip(*found, strict=True)

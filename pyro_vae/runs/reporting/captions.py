@@ -77,7 +77,8 @@ CAPTIONS = {
         "seen",
         "Traversals",
         "One test example, decoded while one unit of its code moves from -2 to 2 standard "
-        "deviations. A row for each active unit, the most active one first.",
+        "deviations. A row for each active unit, the most active one first. Units are counted from "
+        "0: z[2] is mean_2 of pyro-vae encode.",
         "Rows of decoded pictures, one for each active unit of the code.",
         is_chart=False,
     ),
@@ -99,7 +100,7 @@ CAPTIONS = {
         "code",
         "What each unit carries",
         "The KL of each unit of the code, the largest first. A unit is active if its posterior "
-        "mean depends on x.",
+        "mean depends on x. Units are counted from 0.",
         "Bars for the units of the code, by their KL in nats, from the largest to the smallest.",
     ),
     "extremes": Caption(

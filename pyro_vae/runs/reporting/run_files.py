@@ -74,7 +74,7 @@ class RunFiles:
         """
         path = folder / "config.yaml"
         if not path.exists():
-            raise InputError(f"{folder} is no run: there is no {path.name} in it")
+            raise InputError(f"{folder} is not the folder of a run: there is no {path.name} in it")
         results = results or folder
         text = bounded_yaml.read(path)
         first = text.partition("\n")[0]
@@ -119,7 +119,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file))
         except csv.Error as error:
             raise InputError(
-                f"{path} is damaged ({error}): replace it with a whole copy"
+                f"{path} is damaged ({error}): replace it with a complete copy"
             ) from error
     return [
         {str(key): value or "" for key, value in row.items() if isinstance(value, str | None)}

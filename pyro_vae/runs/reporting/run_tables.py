@@ -47,13 +47,16 @@ def other_results(bounds: dict[str, Any]) -> Iterable[Table]:
 
 
 def units(diagnostics: dict[str, Any]) -> Table | None:
-    """Return the table of the units of the code: KL and share of variance, the largest first."""
+    """Return the table of the units of the code: KL and share of variance, the largest first.
+
+    Units are counted from 0, as in the columns of `pyro-vae encode`.
+    """
     rows = []
     sites = diagnostics.get("sites", {})
     for site, content in sites.items():
         kls = content["kl"] or [None] * len(content["share_of_means"])
         rows += [
-            (f"{site}{place + 1}", kl, share)
+            (f"{site}[{place}]", kl, share)
             for place, (kl, share) in enumerate(zip(kls, content["share_of_means"], strict=True))
         ]
     if not rows:
