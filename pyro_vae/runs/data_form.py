@@ -156,7 +156,7 @@ def _plain(column: ColumnSpec) -> dict[str, Any]:
 
 
 def _specs(states: list[dict[str, Any]]) -> tuple[ColumnSpec, ...]:
-    if not all(state["kind"] in KIND_NAMES for state in states):
+    if not all(checkpoint.typed(state, "kind", str) in KIND_NAMES for state in states):
         raise ValueError("there is a column of an unknown kind")
     return tuple(
         ColumnSpec(

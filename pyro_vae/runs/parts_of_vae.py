@@ -100,6 +100,8 @@ def load_best(vae: VAE, path: Path) -> dict[str, Any]:
             checkpoint.typed(state, name, float, None, default=None)
         vae.model.load_state_dict(state["model"])
         vae.guide.load_state_dict(state["guide"])
+        if any(parameter.isnan().any() for parameter in vae.parameters()):
+            raise TypeError("a parameter is NaN")
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"{path} does not fit the model that config.yaml describes") from error
     # Of several processes, one may have read a file that was replaced since then.

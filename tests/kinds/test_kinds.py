@@ -305,7 +305,8 @@ def test_a_kind_of_ones_own_trains_is_evaluated_and_drawn(
         parsed = config.parse([*given, "--latent_dim", "2", "--batch_size", "50"])
         return Run.build(tmp_path / "run", parsed)
 
-    ours = run("--prior", "Exemplar", "--prior.components", "20")
+    exemplars = ["--prior", "Exemplar", "--prior.components", "20"]
+    ours = run(*exemplars, "--objective.warmup_share", "0")
     assert ours.vae.prior.exemplars.min() < -1  # training examples, unchanged
     expected = torch.from_numpy(angles)
     centre = ours.vae.likelihood.decoder_bias[0]
