@@ -125,6 +125,8 @@ def _check(state: dict[str, Any]) -> None:
         _all(str, names)
     if type(state.get("levels", 2)) not in (int, type(None)):
         raise TypeError("the number of levels")
+    if ("loc" in state) != ("scale" in state):
+        raise KeyError("loc without scale, or scale without loc")
     for name in ("loc", "scale"):
         value = state.get(name, torch.ones(()))
         if not value.is_floating_point() or value.shape not in ((), tuple(shape)):
