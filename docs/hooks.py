@@ -1,6 +1,7 @@
 """What the site has beside the pages in docs/: notebooks, their pictures, and files at the root."""
 
 import json
+import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -25,7 +26,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """List the notebooks on their page."""
+    """List the notebooks on their page, show the last screen, and link to pages of the site.
+
+    In the repository, the links are those to the files.
+    """
+    _, screen, _ = re.split("<!-- .* of the screen -->", (ROOT / "README.md").read_text())
+    markdown = markdown.replace("<!-- screen -->", screen)
+    for name, of_site in AT_ROOT.items():
+        markdown = markdown.replace(f"](../{name}.md", f"]({of_site}")
+    markdown = markdown.replace("](../notebooks/", "](notebooks/")
     return markdown.replace("<!-- notebooks -->", "\n".join(map(_entry, NOTEBOOKS)))
 
 

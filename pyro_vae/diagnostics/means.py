@@ -23,5 +23,8 @@ def mean_as_text(values: Tensor) -> str:
 
 
 def amount_as_text(values: Tensor) -> str:
-    """Return the same of a quantity that is zero or more, of which estimates may be below it."""
-    return f"{max(0.0, values.mean().item()):.2f} ± {standard_error(values):.2f}"
+    """Return the same of a quantity that is zero or more, of which estimates may be below it.
+
+    An unknown mean stays NaN.
+    """
+    return f"{max(values.mean().item(), 0.0):.2f} ± {standard_error(values):.2f}"

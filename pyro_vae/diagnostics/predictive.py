@@ -16,7 +16,7 @@ from pyro_vae.bounds.estimates import finite
 from pyro_vae.kinds import Kind, column_names
 
 FEWEST = 2  # known values of a column that is compared
-SIGNIFICANT, SMALLEST = 1e-3, 1e-4  # p-values: below the first the two differ; the least printed
+SIGNIFICANT, SMALLEST = 1e-2, 1e-4  # p-values: of differences, divided by their number; printed
 MOST_NAMED = 8  # statistics in a sentence
 
 
@@ -94,13 +94,14 @@ class PredictiveChecks:
                 f"{name:{width}} {np.nanmean(check.data):8.4g} {np.nanmean(check.model):8.4g} "
                 f"{check.difference:+11.3g} {check.se:8.2g} {_p_value(check.p_value):>8}"
             )
-        differ = [name for name, each in self.by_statistic.items() if each.p_value < SIGNIFICANT]
+        limit = SIGNIFICANT / len(self.by_statistic)  # by Bonferroni
+        differ = [name for name, each in self.by_statistic.items() if each.p_value < limit]
         if differ:
             more = f" and {len(differ) - MOST_NAMED} more" if len(differ) > MOST_NAMED else ""
             lines += [
                 "",
                 "The model does not reproduce the distribution of "
-                f"{', '.join(differ[:MOST_NAMED])}{more} (p below {SIGNIFICANT}).",
+                f"{', '.join(differ[:MOST_NAMED])}{more} (p below {limit:.2g}).",
             ]
         holes = [name for name, each in self.by_statistic.items() if np.isnan(each.data).any()]
         if holes:

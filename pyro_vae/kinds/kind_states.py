@@ -146,5 +146,5 @@ def _names(state: dict[str, Any], count: int | None) -> list[str] | None:
 def _all(of: type, values: Any) -> list[Any]:
     """Return a list, all of whose values have a type."""
     if not isinstance(values, list) or any(type(value) is not of for value in values):
-        raise TypeError(f"{values!r:.50} is no list of {of.__name__}")
+        raise TypeError(f"{values!r:.50} is not a list of {of.__name__}")
     return values

@@ -134,10 +134,17 @@ class DataForm:
                 raise InputError(f"{path} is of a newer version of pyro_vae: install that one")
             if checkpoint.typed(state, "dtype", str) not in TYPES:
                 raise ValueError(state["dtype"])
+            kind = kinds.from_state(state["kind"])
+            columns, conditions = _specs(state["columns"]), _specs(state["conditions"])
+            of = kind.of if isinstance(kind, Conditional) else kind
+            if len(columns) != (of.shape[0] if columns and columns[0].name else 1):
+                raise ValueError(f"{len(columns)} columns")
+            if len(conditions) != (kind.given.shape[0] if isinstance(kind, Conditional) else 0):
+                raise ValueError(f"{len(conditions)} conditions")
             return cls(
-                kinds.from_state(state["kind"]),
-                _specs(state["columns"]),
-                _specs(state["conditions"]),
+                kind,
+                columns,
+                conditions,
                 checkpoint.typed(state, "labels_are_given", bool),
                 _texts(state, "label_names"),
                 _texts(state, "ignored"),

@@ -81,8 +81,8 @@ class Parser(ArgumentParser):
                     f"--{option}: {text} is not a decimal number: YAML reads it as {number}, in "
                     "another base. Write it in decimals"
                 )
-        if "quiet" in namespace:
-            speaking.be_quiet(namespace.quiet)
+        if namespace.get("quiet"):  # files of options, which are parsed too, do not turn it off
+            speaking.be_quiet(True)
         return namespace
 
 

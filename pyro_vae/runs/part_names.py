@@ -34,7 +34,7 @@ PARTS = {
     "schedule": Parts("pyro_vae.training.schedules", "Schedule", frozenset({"BatchDoubling"})),
     "optimizer": Parts("pyro_vae.training.optimizers", "Optimizer"),
     "average": Parts("pyro_vae.training.averaging", "Averaging"),
-    "network": Parts("pyro_vae.networks", "Network"),
+    "network": Parts("pyro_vae.networks", "Network", frozenset({"GatedPixelCNN", "LocalFeatures"})),
 }
 
 

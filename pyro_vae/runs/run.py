@@ -114,8 +114,7 @@ class Run:
         kind = vae.likelihood.kind
         train, validation, test, measured = show(dataset, kind, options)
         hidden = None if whole is None else hidden_values(kind, whole, test, options)
-        is_new = not (same_data or namespace.get("resume"))
-        warmup_notes = trainer.choose_warmup(options, namespace, len(train)) if is_new else []
+        warmup = [] if same_data else trainer.choose_warmup(options, namespace, len(train), vae)
         vae.initialize(kind.stored_features(sample(train)))
         vae.to(device)
         engine_name = trainer.choose_engine(options, len(train), device)
@@ -141,7 +140,7 @@ class Run:
             validation=validation.to(device),
             test=test.to(device),
             labels=(dataset.validation_labels, dataset.test_labels),
-            notes=(*dataset.notes, *warmup_notes),
+            notes=(*dataset.notes, *warmup),
             hidden=hidden,
             measured=measured,
             base_measure=kind.base_measure(),
@@ -171,6 +170,7 @@ class Run:
         for name, value in changes.items():
             if value is not None:
                 namespace[name] = value
+        namespace.log = None  # it is not trained
         run = cls.build(Path(folder), namespace, same_data=True)
         run.load_best()
         return run

@@ -25,8 +25,10 @@ EngineName = Literal["compiled", "eager"]
 COMPILING_PAYS = 7000
 COMPILING_PAYS_SECONDS = 60
 
-# The least number of steps of a training that has a warm-up by default, and the share of them.
+# The least number of steps, and of seconds, of a training that has a warm-up by default, and the
+# share of it.
 WARMUP_PAYS = 500
+WARMUP_PAYS_SECONDS = 30
 WARMUP_SHARE = 0.25
 
 
@@ -59,33 +61,47 @@ def choose_precision(
     return "bfloat16" if faster else "float32"
 
 
-def choose_warmup(options: Options, namespace: Namespace, num_examples: int) -> list[str]:
-    """Choose the warm-up of the KL for a new run, unless the user has chosen one.
-
-    A training of few steps has none: there would be no time to recover from it.
+def choose_warmup(options: Options, namespace: Namespace, num_examples: int, vae: VAE) -> list[str]:
+    """Choose the warm-up of the KL for a new run, unless the user has chosen its weight.
 
     At full weight from the start, training switches units and layers off before the decoder uses
-    them (Bowman et al. 2016; Sonderby et al. 2016).
+    them (Bowman et al. 2016; Sonderby et al. 2016). A short training of a code in one layer has no
+    warm-up: there would be no time to recover from it.
+
+    A number of epochs is chosen if it is known: a share would begin again if training is resumed
+    with more epochs.
 
     Args:
         options: the options of the run; the objective is replaced.
-        namespace: the same, as they are saved; `warmup_share` of the objective is replaced.
+        namespace: the same, as they are saved; `warmup` and `warmup_share` of the objective are
+            replaced.
         num_examples: the number of training examples.
+        vae: the VAE.
 
     Returns:
         What the user is told of it.
     """
     arguments = namespace.objective.get("init_args", {})
-    chosen = [arguments.get(name, 0) for name in ("warmup", "warmup_share")]
-    is_short = _num_steps(options, num_examples) < WARMUP_PAYS
-    # The parameters of `init_from` have been trained.
-    if is_short or options.init_from or chosen != [None, None]:
+    is_chosen = any(arguments.get(name, 0) is not None for name in ("warmup", "warmup_share"))
+    if is_chosen or namespace.get("resume"):
         return []
-    arguments.warmup_share = WARMUP_SHARE
+    seconds = seconds_of(options.budget) if options.budget is not None else math.inf
+    is_short = (
+        _num_steps(options, num_examples) < WARMUP_PAYS or seconds < WARMUP_PAYS_SECONDS
+    ) and not vae.posterior.upper_dims
+    has_its_own = arguments.get("start") or arguments.get("cycles") != 1 or options.aggressive
+    # The parameters of `init_from` have been trained.
+    if is_short or has_its_own or not arguments.get("beta") or options.init_from:
+        arguments.warmup_share = 0.0  # also if the options are those of another, longer run
+        return []
+    if options.budget is None and options.last_epoch is not None:
+        arguments.warmup = WARMUP_SHARE * options.last_epoch
+    else:
+        arguments.warmup_share = WARMUP_SHARE
     options.objective = config.instantiate(namespace).objective
     return [
         f"The KL's weight rises over the first {WARMUP_SHARE:.0%} of training: "
-        "--objective.warmup_share 0 turns that off."
+        "--objective.warmup 0 turns that off."
     ]
 
 

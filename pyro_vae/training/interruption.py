@@ -53,7 +53,7 @@ class Place:
                 torch.Generator().set_state(random_state[0])  # raises an error unless it fits
         sizes = {name: checkpoint.typed(state, name, int) for name in SIZES}
         if not all(0 <= size < 2**40 for size in sizes.values()) or sizes["batch_size"] == 0:
-            raise ValueError(f"the sizes {sizes} are no place in an epoch")
+            raise ValueError(f"the sizes {sizes} are not those of a place in an epoch")
         loss = checkpoint.typed(state, "loss", float)
         return cls(**sizes, order=state["order"], noise=state["noise"], loss=loss)
 

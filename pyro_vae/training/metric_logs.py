@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pyro_vae import checkpoint
 from pyro_vae.errors import InputError
 from pyro_vae.programs import ranks
 from pyro_vae.training.callbacks import Callback, Training
@@ -57,7 +58,9 @@ class MetricLog(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.sent = state["sent"]
+        self.sent = checkpoint.typed(state, "sent", int)
+        if self.sent < 0:
+            raise ValueError(f"{self.sent} epochs were sent")
 
 
 class TensorBoard(MetricLog):
@@ -110,13 +113,15 @@ class WandB(MetricLog):
         self._run: Any = None
 
     def start(self, training: Training) -> None:
-        """Open the run there.
+        """Open the run there, unless training is over.
 
         Raises:
             InputError: if Weights & Biases refuses, because nobody has logged in for instance.
         """
-        if not ranks.is_first() or training.is_over:
-            return
+        if ranks.is_first() and not training.is_over:
+            self._open()
+
+    def _open(self) -> None:
         import wandb
 
         try:
@@ -135,10 +140,13 @@ class WandB(MetricLog):
 
     def write(self, training: Training, rows: Sequence[dict[str, Any]]) -> None:
         """Log the numbers at the number of their epoch. Epochs that are there are left alone."""
+        if self._run is None:  # an epoch that was begun is finished, be training over or not
+            self._open()
         for row in rows:
             self._run.log(numbers(row), step=row["epoch"])
         if training.is_over:
             self._run.finish()
+            self._run = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of the last epoch that was sent, and the run's name there."""
@@ -147,7 +155,7 @@ class WandB(MetricLog):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self.id = state["id"]
+        self.id = checkpoint.typed(state, "id", str)
 
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:

@@ -227,10 +227,10 @@ def _rows(history: Any) -> History:
     """
     numbers = ("epoch", "train_loss", "validation_bound")
     if not isinstance(history, list):
-        raise TypeError("the history is no list")
+        raise TypeError("the history is not a list")
     for epoch, row in enumerate(history, start=1):
         if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
-            raise TypeError("a row of the history is no mapping")
+            raise TypeError("a row of the history is not a mapping")
         if not all(isinstance(row[name], int | float) for name in numbers if name in row):
             raise TypeError("a row of the history has something else than numbers")
         if not all(isinstance(value, int | float | str | None) for value in row.values()):

@@ -67,6 +67,7 @@ for arguments in ([], ["--quiet"]):
     parser = Parser()
     speaking.add_quiet(parser)
     parser.parse_args(arguments)
+    parser.parse_args([])  # as a file of options is parsed after the command line
     speaking.note("a note")
     print(speaking.is_quiet(), speaking.shows_progress())
 """

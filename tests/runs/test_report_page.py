@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from pyro_vae import InputError
+from pyro_vae.diagnostics import predictive
 from pyro_vae.runs import commands, config, files
 from pyro_vae.runs.draw_figure import draw_figure
 from pyro_vae.runs.reporting import answer, next_steps, rounding, run_page
@@ -280,3 +281,7 @@ def test_results_of_new_estimators_are_shown(digits: Path, tmp_path: Path) -> No
     row = [cell.replace(MINUS, "-") for cell in page.row("lower")]
     assert row == ["lower", "-31.25", "0.50", "-32.00 to -30.50", "unknown"]
     assert "telescoping" in page.text
+
+
+def test_the_page_and_the_tables_have_one_rule_for_differences() -> None:
+    assert answer.RARE == predictive.SIGNIFICANT

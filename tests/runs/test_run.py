@@ -64,30 +64,47 @@ def test_options_reach_the_parts() -> None:
 
 def test_a_new_run_has_a_warmup(tmp_path: Path) -> None:
     """A quarter of training, unless the user says otherwise; the run keeps it."""
-    run = build("--budget", "10s")
-    assert run.engine.objective.warmup_share == 0.25 and run.engine.objective.kl_weight == 0
+    run = build("--epochs", "100")
+    assert run.engine.objective.warmup == 25 and run.engine.objective.kl_weight == 0
     assert "first 25% of training" in str(run)
     run.folder = tmp_path / "run"
     run.create()
     config_file = run.folder / "config.yaml"
-    again = Run.build(run.folder, config.parse([f"--config={config_file}", "--epochs=40"]))
-    assert again.engine.objective.warmup_share == 0.25 and "25%" not in str(again)
+    again = Run.build(run.folder, config.parse([f"--config={config_file}", "--epochs=400"]))
+    assert again.engine.objective.warmup == 25 and "25%" not in str(again)
+    layers = ("--prior", "Hierarchical", "--posterior", "Ladder", "--posterior.top_dim=[3, 2]")
     for given, epochs, share in (
+        ((), 50, 0),
+        (("--budget", "2min"), 0, 0.25),
+        (("--budget", "29s"), 0, 0),
+        (("--epochs", "33"), 0, 0),  # 495 steps
+        (("--epochs", "34"), 8.5, 0),
+        ((*layers, "--epochs", "4"), 1, 0),
         (("--objective.warmup", "0"), 0, 0),
         (("--objective.warmup", "7"), 7, 0),
         (("--objective.warmup_share", "0"), 0, 0),
         (("--objective.warmup_share", "0.1"), 0, 0.1),
-        (("--objective", "AnalyticELBO"), 0, 0.25),
+        (("--objective", "AnalyticELBO"), 50, 0),
         (("--objective", "IWAE"), None, None),
+        (("--objective.beta", "0"), 0, 0),
+        (("--aggressive", "3"), 0, 0),
         (("--init_from", "other"), 0, 0),  # its parameters have been trained
-        (("--epochs", "33"), 0, 0),  # 495 steps
-        (("--epochs", "34"), 0, 0.25),
     ):
         run = build(*given)
         objective = run.engine.objective
-        assert getattr(objective, "warmup", None) == epochs
-        assert getattr(objective, "warmup_share", None) == share
-        assert ("25%" in str(run)) == (share == 0.25)
+        assert getattr(objective, "warmup", None) == epochs, given
+        assert getattr(objective, "warmup_share", None) == share, given
+        was_chosen = not any("warmup" in each for each in given) and bool(epochs or share)
+        assert ("25%" in str(run)) == was_chosen, given
+
+
+def test_a_short_run_is_repeated_without_a_warmup(tmp_path: Path) -> None:
+    run = build("--epochs", "2")
+    run.folder = tmp_path / "run"
+    run.create()
+    options = [f"--config={run.folder / 'config.yaml'}", "--epochs=200"]
+    again = Run.build(run.folder, config.parse(options))
+    assert again.engine.objective.warmup == again.engine.objective.warmup_share == 0
 
 
 def test_an_older_run_without_a_warmup_is_resumed_without_one(tmp_path: Path) -> None:
