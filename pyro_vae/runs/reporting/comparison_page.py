@@ -1,6 +1,7 @@
 """The page of a comparison of runs."""
 
 import io
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,6 +139,8 @@ def finding(name: str, first: str, difference: Difference) -> Finding:
         "bad": f"Worse than {first}",
         "unknown": f"No difference to {first} was found",
     }[status]
+    if math.isnan(low) or math.isnan(high):
+        word = f"Unknown whether it differs from {first}"
     reach = rounding.interval((low, high), difference.se)
     by = rounding.with_error(difference.mean, difference.se)
     words = f"The difference is {by} nats per example; its 95 % interval is {reach}."

@@ -99,7 +99,7 @@ def _means(comparison: GroupComparison, bound: str) -> Table:
         errors = [error_cell(each) for each in (mean.run_se, mean.example_se)]
         value, both = mean_and_se(mean.mean, mean.se)
         rows.append([Cell(name), str(len(comparison.run_means[name])), value, *errors, both])
-    head = ("nats", "runs", "mean", "se over runs", "se over examples", "se over both")
+    head = ("nats", "runs", "mean", "se, runs", "se, examples", "se, both")
     return Table(f"{bound} of the groups", head, rows)
 
 
@@ -111,7 +111,7 @@ def _differences(comparison: GroupComparison, bound: str, first: str) -> Table:
         reach = rounding.interval(difference.ci95, difference.se)
         ends = Cell(reach, finite(difference.ci95[0]))
         rows.append([Cell(name), value, *errors, both, ends, difference.verdict])
-    head = ("nats", "difference", "se over runs", "se over examples", "se over both")
+    head = ("nats", "difference", "se, runs", "se, examples", "se, both")
     return Table(
         f"{bound}, with differences to {first}",
         (*head, "95 % interval", "verdict"),
