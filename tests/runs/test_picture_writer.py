@@ -56,7 +56,7 @@ def test_other_kinds_are_shown_as_in_figures(tmp_path: Path) -> None:
 
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"no pictures: .*\.npy"):
+    with pytest.raises(InputError, match=r"not pictures: .*\.npy"):
         PictureWriter(tmp_path / "a.png", kinds.Real([3]))
     monkeypatch.setattr(picture_writer, "MOST", 3)
     with pytest.raises(InputError, match="room for 3 pictures"):

@@ -154,7 +154,7 @@ def test_a_fuller_evaluation_is_kept(script: Script, tmp_path: Path) -> None:
     assert lesser["num_examples"] == 11 and "11-examples" not in (run / "report.html").read_text()
 
     # A fuller one takes its place, and what was there is kept, too.
-    assert "All results are in run" in script(*quick, "--num_examples", 40)[1]
+    assert "open run/report.html" in script(*quick, "--num_examples", 40)[1]
     assert json.loads((run / "bounds.json").read_text())["num_examples"] == 40
     assert (others / "30-examples-20-draws/bounds.json").read_text() == first
     assert (others / "30-examples-20-draws/figures/bounds.png").exists()
