@@ -81,7 +81,7 @@ def test_checks_say_which_statistics_the_model_does_not_reproduce() -> None:
     data = np.linspace(0, 1, 400)
     same, other = (predictive.PredictiveCheck(data, data + shift) for shift in (0.0, 0.5))
     text = str(predictive.PredictiveChecks({"same": same, "other": other}))
-    assert "The model does not reproduce the distribution of other (p below 0.001)." in text
+    assert "The model does not reproduce the distribution of other (p below 0.005)." in text
     assert " < 0.0001\n" in text and "e-" not in text
     assert "does not reproduce" not in str(predictive.PredictiveChecks({"same": same}))
     many = {f"c{i}": other for i in range(10)}

@@ -172,7 +172,7 @@ def test_the_pixels_of_a_row_depend_on_the_row_alone(digits: tuple[Run, Trained]
     error = np.hypot(scores.mc_se[order], mixed.mc_se)
     distance = np.abs(scores.log_p[order] - mixed.log_p)
     known = ~np.isnan(error)
-    assert (distance[known] < 5 * error[known] + 1e-4).all() and (distance < 1).all()
+    assert known.mean() > 0.5 and (distance[known] < 5 * error[known] + 1e-4).all()
 
 
 def test_noise_scores_below_digits(digits: tuple[Run, Trained]) -> None:
