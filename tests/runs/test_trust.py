@@ -143,9 +143,9 @@ LIMITS = {
     "a huge file": ("x" * 2_000_000, "more than 1000000 bytes"),
     "a long list": ("drop: [" + "1," * 400_000 + "]", "is not a file of options"),
     "many keys": ("".join(f"a{i}: 1\n" for i in range(50_000)), "is not a file of options"),
-    "flow levels": ("prior: " + "[" * 400_000, "no YAML file|no file of options"),
-    "block levels": ("\n".join(" " * i + "a:" for i in range(1_300)), "no file of options"),
-    "nested parts": ("prior: " + NESTED * 14 + "Vamp" + "}}" * 14, "no file of options"),
+    "flow levels": ("prior: " + "[" * 400_000, "not a YAML file|not a file of options"),
+    "block levels": ("\n".join(" " * i + "a:" for i in range(1_300)), "not a file of options"),
+    "nested parts": ("prior: " + NESTED * 14 + "Vamp" + "}}" * 14, "not a file of options"),
     "a long number": ("seed: " + "1" * 90_000, "too large"),
     "base 60": ("seed: 1" + ":1" * 49_000, "in another base"),
     "base 60 in a text": ('seed: "1' + ":1" * 49_000 + '"', "too large"),
@@ -166,13 +166,13 @@ def test_what_is_too_much_is_refused_at_once(name: str, tmp_path: Path) -> None:
     started = time.process_time()
     with pytest.raises(InputError, match=said) as error:
         config.parse(["--config", str(path)])
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 5  # quadratic work would take minutes
     assert len(str(error.value)) < 1500
 
 
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")
-    with pytest.raises(InputError, match=r"no file|no run"):
+    with pytest.raises(InputError, match=r"is not a file|is not the folder of a run"):
         config.read(tmp_path / "config.yaml")
 
 
