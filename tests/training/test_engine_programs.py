@@ -203,7 +203,7 @@ def test_parameters_out_of_sight_are_refused(x: Tensor) -> None:
             pyro.sample("z", dist.Normal(net(x), 1.0).to_event(1))
 
     for engine in (EagerEngine, CompiledEngine):
-        with pytest.raises(InputError, match=r"shape \[3(, 3)?\].*register its module"):
+        with pytest.raises(InputError, match=r"shape \[3(, 3)?\].*Register its module"):
             engine(model, hidden, ELBO()).step(x)
     EagerEngine(model, lambda x: (pyro.module("net", net), hidden(x)), ELBO()).step(x)
 
