@@ -190,7 +190,7 @@ def test_columns_are_dropped_and_used_as_labels(
             city_of[size] for (size,) in rows.tolist()
         ]
     loaded = load(tmp_path, write(columns), labels="size")
-    assert loaded.train_labels is None and "no classes" in loaded.notes[0]
+    assert loaded.train_labels is None and "not classes" in loaded.notes[0]
 
 
 def test_kinds_are_overridden(tmp_path: Path, columns: dict[str, list[Any]]) -> None:

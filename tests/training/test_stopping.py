@@ -117,7 +117,7 @@ def test_large_numbers_of_draws_are_made_in_batches(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["", "iwae_5", "IWAE", "IWAE_0", "IWAE_5x", "ELBO_2"])
 def test_bounds_that_there_are_not(name: str) -> None:
-    with pytest.raises(InputError, match="no bound to validate by") as error:
+    with pytest.raises(InputError, match="is not a bound to validate by") as error:
         Validate(VALIDATION, by=name)
     assert error.value.parameter == "validate_by"
     with pytest.raises(InputError, match="every has to be between 1"):
