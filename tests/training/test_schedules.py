@@ -80,7 +80,7 @@ def test_settings_that_are_refused() -> None:
         ("growth has to be between", lambda: Stages(1.0, growth=0.0)),
         ("last has to be between 0 and 1", lambda: Stages(1.0, last=-1.0)),
         ("can be doubled 1 to 30 times, but 0", lambda: BatchDoubling(0)),
-        ("can be doubled 1 to 30 times, and not 31", lambda: BatchDoubling(31)),
+        ("can be doubled 1 to 30 times, but 31", lambda: BatchDoubling(31)),
     ):
         with pytest.raises(InputError, match=said):
             make()
