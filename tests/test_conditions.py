@@ -395,7 +395,7 @@ def test_examples_are_drawn_under_given_conditions() -> None:
         with pytest.raises(InputError, match=r"needs their conditions y, of shape \[4000, 1\]"):
             vae.model(size=4000, y=wrong)
     for impossible in (3.0, 0.5, -1.0, math.nan):
-        with pytest.raises(InputError, match="no codes of categories"):
+        with pytest.raises(InputError, match="not codes of categories"):
             vae.model(size=1, y=torch.full((1, 1), impossible))
     with pytest.raises(InputError, match="needs conditions"):
         vae.draw_codes(5)
