@@ -19,6 +19,7 @@ from typing import Any
 from pyro_vae.errors import InputError
 
 PREVIOUS = "previous"  # the folder, beside a file, that holds the file from before
+_NONE = object()  # there is no default; None may be one
 _MARK = b"sha256 "
 _COMMENT = len(_MARK) + 64  # bytes
 _NO_COMMENT, _HAS_COMMENT = bytes(2), _COMMENT.to_bytes(2, "little")
@@ -155,7 +156,7 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the error for a broken file depends on where it is broken
         raise InputError(
-            f"{path} cannot be read: it is not a checkpoint of pyro_vae: replace it with a "
+            f"{path} cannot be read, since it is not a checkpoint of pyro_vae: replace it with a "
             "complete copy, or train again in a new folder"
         ) from error
     if not isinstance(state, dict):
@@ -163,20 +164,20 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def typed(state: dict[str, Any], name: str, *types: type | None, **default: Any) -> Any:
+def typed(state: dict[str, Any], name: str, *types: type | None, default: Any = _NONE) -> Any:
     """Return a value in the content of a checkpoint, which may come from anybody.
 
     Args:
         state: the content, or a part of it.
         name: the name of the value.
         types: the types that it may have; None stands for itself, and a float may be an integer.
-        default: the keyword `default`: the value if older versions have not saved one.
+        default: the value if older versions have not saved one; without it there has to be one.
 
     Raises:
         TypeError: if it has another type.
         KeyError: if it is not there, and no default is given.
     """
-    value = state.get(name, default["default"]) if default else state[name]
+    value = state[name] if default is _NONE else state.get(name, default)
     allowed = {type(None) if each is None else each for each in types}
     if float in allowed:
         allowed.add(int)

@@ -230,12 +230,19 @@ class GroupComparison:
         for name, difference in self.differences.items():
             line = f"{name:{width}} {'':5} {difference.mean:+10.3f} {_errors(difference)}"
             lines.append(f"{line}  {difference.verdict}")
+        return "\n\n".join(["\n".join(lines), *self.notes])
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about runs that are paired, and about errors that are unknown."""
+        notes = []
         if self.paired:
-            lines += ["", f"Paired by seed with the runs of {first}: {', '.join(self.paired)}."]
+            first = next(iter(self.bounds))
+            notes.append(f"Paired by seed with the runs of {first}: {', '.join(self.paired)}.")
         single = [name for name, means in self.run_means.items() if len(means) == 1]
         if single:
-            lines += ["", f"The error over runs is unknown: one run only in {', '.join(single)}."]
-        return "\n".join(lines)
+            notes.append(f"The error over runs is unknown: one run only in {', '.join(single)}.")
+        return notes
 
 
 def _errors(bound: OverRuns) -> str:

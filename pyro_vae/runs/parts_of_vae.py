@@ -102,13 +102,14 @@ def load_best(vae: VAE, path: Path) -> dict[str, Any]:
         vae.guide.load_state_dict(state["guide"])
         if any(parameter.isnan().any() for parameter in vae.parameters()):
             raise TypeError("a parameter is NaN")
+        vae.eval()  # in training mode, some priors draw, and batch norms change
         if not isinstance(vae.likelihood.kind, Conditional):
-            vae.prior()  # refuses scales that are not positive
+            with torch.no_grad():
+                vae.prior()  # refuses scales that are not positive
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path} does not fit the model that config.yaml describes") from error
     # Of several processes, one may have read a file that was replaced since then.
     ranks.copy_from_first([*vae.model.state_dict().values(), *vae.guide.state_dict().values()])
-    vae.eval()
     return state
 
 

@@ -24,10 +24,12 @@ class RunGroupComparison:
         by_bound: the comparison by each bound that all runs have, by the name of the bound, from
             the tightest to the loosest.
         base_measure: the name of the measure that the probabilities refer to.
+        folders: the folders of the runs of each group; see `find_groups`.
     """
 
     by_bound: dict[str, GroupComparison]
     base_measure: str
+    folders: dict[str, list[str]]
 
     def __str__(self) -> str:
         return "\n\n".join(
@@ -79,6 +81,7 @@ def compare_run_groups(groups: Sequence[str]) -> RunGroupComparison:
             for name in names
         },
         first.base_measure,
+        folders,
     )
 
 

@@ -92,7 +92,7 @@ def choose_warmup(options: Options, namespace: Namespace, num_examples: int, vae
     has_its_own = arguments.get("start") or arguments.get("cycles") != 1 or options.aggressive
     # The parameters of `init_from` have been trained.
     if is_short or has_its_own or not arguments.get("beta") or options.init_from:
-        arguments.warmup_share = 0.0  # also if the options are those of another, longer run
+        arguments.warmup_share = 0.0  # what `--config` of this run repeats, however long it is
         return []
     if options.budget is None and options.last_epoch is not None:
         arguments.warmup = WARMUP_SHARE * options.last_epoch

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from pyro_vae import VAE, InputError, data
+from pyro_vae import VAE, InputError, checkpoint, data
 from pyro_vae.kinds import Binary
 from pyro_vae.runs import command_line, config, options
 from pyro_vae.runs.run import Run
@@ -206,3 +206,19 @@ def test_training_starts_from_another_run(tmp_path: Path) -> None:
     narrow = [*other, "--latent_dim", "3"]
     with pytest.raises(InputError, match="the same parts"):
         Run.build(tmp_path / "x", config.parse(narrow)).create()
+
+
+def test_parameters_are_tried_when_they_are_loaded(tmp_path: Path) -> None:
+    """Nothing is drawn for it; a scale of zero is refused in one line."""
+    run = build("--prior", "LARS", "--latent_dim", "2")
+    state = {"model": run.vae.model.state_dict(), "guide": run.vae.guide.state_dict()}
+    checkpoint.save(tmp_path / "best.pt", state)
+    run.folder = tmp_path
+    before = torch.get_rng_state()
+    run.load_best()
+    assert torch.equal(torch.get_rng_state(), before) and not run.vae.training
+    [name] = [name for name in state["model"] if name.endswith("proposal.scale")]
+    state["model"][name] = torch.zeros(2)
+    checkpoint.save(tmp_path / "best.pt", state)
+    with pytest.raises(InputError, match="does not fit the model"):
+        run.load_best()

@@ -6,11 +6,11 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pyro_vae import checkpoint
 from pyro_vae.bounds import Comparison
-from pyro_vae.bounds.estimates import finite
+from pyro_vae.bounds.estimates import Summary, finite
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
 from pyro_vae.runs.comparison import RunComparison, read_codes
@@ -23,22 +23,6 @@ from pyro_vae.runs.reporting.terms import TERMS
 PLACES = ("data_root", "data", "fingerprint")  # options that say where the data are
 MOST_FINDINGS = 6  # runs that the answer is about one by one
 LOOSER = "A looser bound also depends on how well q(z|x) fits, not on the model alone."
-
-
-class Difference(Protocol):
-    """A difference of mean bounds in nats, with its errors; those that are unknown are NaN."""
-
-    @property
-    def mean(self) -> float:
-        """The difference."""
-
-    @property
-    def se(self) -> float:
-        """Its standard error."""
-
-    @property
-    def ci95(self) -> tuple[float, float]:
-        """Its 95 % interval."""
 
 
 def write(path: Path, folders: Sequence[str], comparison: RunComparison) -> None:
@@ -112,7 +96,7 @@ def need_folder(path: Path) -> None:
         raise InputError(f"{path} cannot be written: there is no folder {path.parent}", "report")
 
 
-def headline(first: str, differences: Mapping[str, Difference], what: str) -> str:
+def headline(first: str, differences: Mapping[str, Summary], what: str) -> str:
     """Say in a sentence which are better than the first.
 
     Args:
@@ -130,7 +114,7 @@ def headline(first: str, differences: Mapping[str, Difference], what: str) -> st
     return f"{best} is better than {first}, by {by} nats per example.{more}"
 
 
-def finding(name: str, first: str, difference: Difference) -> Finding:
+def finding(name: str, first: str, difference: Summary) -> Finding:
     """Say whether one is better than the first, or worse."""
     low, high = difference.ci95
     status: Status = "good" if low > 0 else "bad" if high < 0 else "unknown"

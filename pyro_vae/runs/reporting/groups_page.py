@@ -12,7 +12,7 @@ from pyro_vae.runs.reporting.comparison_page import LOOSER, MOST_FINDINGS, error
 from pyro_vae.runs.reporting.page_parts import Cell, Section, ShownFigure, Table, render
 from pyro_vae.runs.reporting.run_files import RunFiles
 from pyro_vae.runs.reporting.terms import TERMS
-from pyro_vae.runs.run_groups import RunGroupComparison, find_groups
+from pyro_vae.runs.run_groups import RunGroupComparison
 
 
 def write(path: Path, groups: Sequence[str], comparison: RunGroupComparison) -> None:
@@ -29,13 +29,13 @@ def write(path: Path, groups: Sequence[str], comparison: RunGroupComparison) -> 
     comparison_page.need_folder(path)
     (bound, tightest), *others = comparison.by_bound.items()
     first, *names = tightest.bounds
-    folders = find_groups(groups)
-    runs = [RunFiles.read(Path(folder)) for each in folders.values() for folder in each]
+    folders = [folder for each in comparison.folders.values() for folder in each]
+    runs = [RunFiles.read(Path(folder)) for folder in folders]
     sections = [
         Section(
             "differences",
             f"Differences to {first}",
-            _about_pairs(tightest, first),
+            tightest.notes,
             parts=[
                 ShownFigure(
                     comparison_page.drawn(comparison.draw),
@@ -55,7 +55,7 @@ def write(path: Path, groups: Sequence[str], comparison: RunGroupComparison) -> 
             [LOOSER] if others else [],
             parts=[_differences(other, name, first) for name, other in others],
         ),
-        Section("runs", "The runs", parts=[_runs(tightest, folders, bound)]),
+        Section("runs", "The runs", parts=[_runs(tightest, comparison.folders, bound)]),
     ]
     command = ["pyro-vae", "compare"]
     for group in groups:
@@ -79,18 +79,6 @@ def write(path: Path, groups: Sequence[str], comparison: RunGroupComparison) -> 
         terms=TERMS,
     )
     checkpoint.write(path, page.encode())
-
-
-def _about_pairs(comparison: GroupComparison, first: str) -> list[str]:
-    """Say which runs are paired, and what is unknown."""
-    sentences = []
-    if comparison.paired:
-        paired = ", ".join(comparison.paired)
-        sentences.append(f"Runs with the same seeds are paired with those of {first}: {paired}.")
-    single = [name for name, means in comparison.run_means.items() if len(means) == 1]
-    if single:
-        sentences.append(f"The error over runs is unknown: one run only in {', '.join(single)}.")
-    return sentences
 
 
 def _means(comparison: GroupComparison, bound: str) -> Table:
