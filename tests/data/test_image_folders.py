@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from pyro_vae import InputError, data
+from pyro_vae.data import free_memory
 
 draw = np.random.default_rng(4)
 grey = draw.integers(0, 256, (30, 7, 9)).astype(np.uint8)
@@ -207,3 +208,17 @@ def test_columns_are_for_tables(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pictures has no column a: it holds images") as caught:
         load(tmp_path, flat(grey), drop=["a"])
     assert caught.value.parameter == "drop"
+
+
+def test_a_size_that_does_not_fit_is_refused_before_a_picture_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    monkeypatch.setattr(free_memory, "free_memory", lambda *_: 2.0**31)
+    with pytest.raises(
+        InputError, match=r"10000 x 10000 pixels need .*: choose a smaller size"
+    ) as error:
+        data.load(str(tmp_path), image_size=10_000)
+    assert error.value.parameter == "image_size"
+    with pytest.raises(InputError, match="broken.png cannot be read"):
+        data.load(str(tmp_path), image_size=8)

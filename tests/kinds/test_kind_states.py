@@ -83,3 +83,26 @@ def test_all_kinds_of_the_package_can_be_saved() -> None:
     public = [getattr(kinds, name) for name in kinds.__all__]
     classes = {each for each in public if isinstance(each, type) and issubclass(each, Kind)}
     assert set(CLASSES.values()) == {each for each in classes if not inspect.isabstract(each)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [3, None]},
+        {"shape": [0]},
+        {"shape": torch.tensor([2])},
+        {"names": ["a"]},
+        {"names": [1, 2]},
+        {"loc": torch.zeros(3)},
+        {"loc": torch.zeros(2, dtype=torch.int64)},
+        {"scale": torch.tensor([1.0, 0.0])},
+        {"scale": torch.tensor([1.0, torch.nan])},
+        {"scale": None},
+    ],
+)
+def test_values_of_other_types_are_refused(change: dict[str, Any]) -> None:
+    state = {**kinds.to_state(kinds.Real([2], ["a", "b"])), "loc": torch.zeros(2)}
+    state["scale"] = torch.ones(2)
+    assert kinds.from_state(state).names == ("a", "b")
+    with pytest.raises(InputError, match="cannot be read from their description"):
+        kinds.from_state({**state, **change})

@@ -116,7 +116,7 @@ def test_an_older_run_without_a_warmup_is_resumed_without_one(tmp_path: Path) ->
     assert "warmup_share: 0" in text
     config_file.write_text(re.sub("warmup_share: 0.*", "warmup_share: null", text))
     resumed = Run.build(run.folder, command_line.parse_training(["--resume", str(run.folder)]))
-    assert resumed.engine.objective.warmup_share == 0
+    assert resumed.engine.objective.warmup == resumed.engine.objective.warmup_share == 0
 
 
 def test_folder_is_made_once_and_whole(tmp_path: Path) -> None:
