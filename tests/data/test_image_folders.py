@@ -220,5 +220,5 @@ def test_a_size_that_does_not_fit_is_refused_before_a_picture_is_read(
     ) as error:
         data.load(str(tmp_path), image_size=10_000)
     assert error.value.parameter == "image_size"
-    with pytest.raises(InputError, match="broken.png cannot be read"):
+    with pytest.raises(InputError, match=r"broken\.png cannot be read"):
         data.load(str(tmp_path), image_size=8)
