@@ -13,7 +13,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: a verb and its own arguments; by default those of this process.
     """
-    before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _end) for number in signals}
     from pyro_vae.runs.commands import main as run
 
     for number, handler in before.items():

@@ -235,26 +235,49 @@ def one_line_errors(
         sys.exit(143 if isinstance(error, Terminated) else 130)
 
 
+class _Stop:
+    """The handler of SIGINT and SIGTERM; it knows the first signal that came."""
+
+    came: int | None = None
+
+    def __call__(self, number: int, frame: Any) -> None:
+        self.came = self.came or number
+        raise _interruption(number)
+
+
+def _interruption(number: int) -> KeyboardInterrupt:
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+
+
 def _text(text: Callable[[], str] | str) -> str:
     return text if isinstance(text, str) else text()
 
 
 @contextlib.contextmanager
 def _stopped_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, with another exit code."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
+    """Let SIGTERM end the work as Ctrl-C does, with another exit code.
 
-    def stop(number: int, frame: Any) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
+    A library that is being imported may swallow an interruption, half of it missing. The error that
+    follows is one of the interruption.
+    """
+    stop = signal.getsignal(signal.SIGTERM)
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread() and stop == signal.SIG_DFL:
+        stop = _Stop()
+        before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a shell's background job ignores it
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
         yield
+    except (InputError, DivergenceError, OSError):
+        raise
+    except Exception as error:
+        if isinstance(stop, _Stop) and stop.came is not None:
+            raise _interruption(stop.came) from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _without_shapes(error: BaseException) -> BaseException:

@@ -1,5 +1,6 @@
 """Commands that are stopped by signals, in processes of their own: one line, and the exit code."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from pyro_vae import checkpoint
+from pyro_vae.runs import command_line
 
 OPTIONS = [
     *("--likelihood.decoder.widths=[16]", "--posterior.encoder.widths=[16]", "--device", "cpu"),
@@ -59,6 +61,30 @@ def test_in_the_first_seconds(tmp_path: Path, number: int, code: int, after: flo
     ended, said = stop(process, number)
     assert ended == code and said.startswith("interrupted")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_swallowed_interruption(
+    capsys: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    """Half a library is imported: the error that follows is one of the interruption."""
+    before = [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
+    with (
+        pytest.raises(SystemExit) as raised,
+        command_line.one_line_errors(),
+        command_line.one_line_errors(None, "- nothing was written"),
+    ):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        raise AttributeError("module 'numpy._core' has no attribute '_multiarray_umath'")
+    assert raised.value.code == code
+    assert capsys.readouterr().err == "\ninterrupted - nothing was written\n"
+    assert [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)] == before
+
+
+def test_an_error_without_an_interruption_is_not_hidden() -> None:
+    with pytest.raises(AttributeError), command_line.one_line_errors():
+        raise AttributeError("a fault of this project")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
