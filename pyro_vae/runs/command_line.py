@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -124,7 +124,7 @@ def _evaluation_parser() -> Parser:
 def add_device(parser: Parser) -> None:
     """Add the option `--device` to a parser."""
     parser.add_argument(
-        "--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute."
+        "--device", default="auto", help="Where to compute: auto, cpu, cuda, or cuda:1 and so on."
     )
 
 

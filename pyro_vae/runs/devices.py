@@ -1,5 +1,6 @@
 """The device that a user names, and what a processor can do."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -11,12 +12,22 @@ def find_device(name: str) -> torch.device:
     """Return a device by its name; `auto` is a GPU if there is one.
 
     Raises:
-        InputError: if a GPU is named, and there is none.
+        InputError: if a GPU is named that is not there, or the name is another.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if name == "mps" or name.startswith("mps:"):
+        raise InputError("mps has no float64, which the bounds need: choose cpu or auto", "device")
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    if not match:
+        raise InputError(
+            f"there is no device {name}: choose auto, cpu, cuda, or cuda:1 for the second GPU",
+            "device",
+        )
+    if name != "cpu" and not torch.cuda.is_available():
         raise InputError("there is no GPU that torch can use: choose cpu or auto", "device")
+    if match[1] and int(match[1]) >= (count := torch.cuda.device_count()):
+        raise InputError(f"there is no {name}: torch can use {count} GPUs, from cuda:0", "device")
     return torch.device(name)
 
 

@@ -84,7 +84,8 @@ class Options:
             installed.
         aggressive: The largest number of steps of the guide alone before each step of the model, as
             long as the mutual information of x and z grows (He et al. 2019); 0 turns it off.
-        device: Where to compute. auto chooses a GPU if there is one.
+        device: Where to compute: cpu, cuda, or cuda:1 for the second GPU. auto chooses a GPU if
+            there is one.
         init_from: The folder of a trained run, with the same parts and shapes, from whose
             parameters training starts: to go on with other data.
         num_samples: K, the number of draws of z for each test example, to bound log p(x).
@@ -129,7 +130,7 @@ class Options:
     diagnose_every: int = at_least(0, 5)
     log: Literal["tensorboard", "wandb"] | None = None
     aggressive: int = at_least(0, 0)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"
     init_from: str | None = None
     num_samples: int = positive(5000)
     num_examples: int = at_least(2, 1000)  # a single one has no standard error

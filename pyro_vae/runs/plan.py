@@ -37,7 +37,7 @@ class Plan:
     method: Literal["importance", "ais"] = "importance"
     ais: Settings = field(default_factory=Settings)
     subset: int | None = at_least(2, None)
-    simulated: int = at_least(0, 100, most=MOST_DRAWS)
+    simulated: int = at_least(0, 20, most=MOST_DRAWS)
     refine: int = at_least(0, 0)
     checks: int = at_least(0, 1000, most=MOST_DRAWS)
     classify: int = at_least(0, 100, most=MOST_DRAWS)

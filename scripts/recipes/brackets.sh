@@ -6,7 +6,8 @@ set -euo pipefail
 run() { # NAME OPTIONS...
     python scripts/svi_train.py --epochs 20 --num_samples 500 --num_examples 100 \
         --out "runs/brackets/$1" "${@:2}"
-    python scripts/evaluate.py "runs/brackets/$1" --method ais --ais.temperatures 100 --checks 0
+    python scripts/evaluate.py "runs/brackets/$1" --method ais --ais.temperatures 100 --simulated 100 \
+        --checks 0
 }
 
 for prior in StandardNormal LearnedNormal StudentT Laplace Mixture Vamp Exemplar Flow LARS AR1; do

@@ -40,7 +40,7 @@ def load(folder: str | Path, device: str = "cpu", *, trust_code: bool = False) -
 
     Args:
         folder: the folder of the run.
-        device: where to compute: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+        device: where to compute: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU if there is one.
         trust_code: whether `config.yaml` may name classes that are not in pyro_vae. They are
             imported, which executes their code.
 
