@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,8 @@ class Guard:
         assert name.partition(".")[0] not in ("pyro_vae", "pyro"), name
 
 sys.meta_path.insert(0, Guard())
-folder = pathlib.Path(sys.argv[1])
-about = json.loads((folder / "out/model.json").read_text())
-given = torch.load(folder / "given.pt", weights_only=True)
 
-def program(name):
-    path = folder / "out" / about[name]["program"]
+def program(path):
     if path.suffix == ".pt2":
         return torch.export.load(path).module()
     import onnxruntime
@@ -61,24 +58,51 @@ def program(name):
 def tensors(found):
     return [found] if isinstance(found, torch.Tensor) else list(found)
 
-features = program("features")(given["x"])
-(features,) = tensors(features)
-assert list(features.shape[1:]) == about["features"]["shape"]
-assert list(given["x"].shape[1:]) == about["x"]["shape"]
-found = [features]
-for name in ("top_encoder", "encoder"):
-    if name in about:
-        outputs = tensors(program(name)(features, *given[name]))
-        assert len(outputs) == len(about[name]["outputs"])
-        assert len(about[name]["inputs"]) == 1 + len(given[name])
-        found += outputs
-decoder = program("decoder")
-found += tensors(decoder(given["z"], *given["y"]))
-assert list(found[-1].shape[1:]) == about["x"]["shape_without_conditions"]
-found += tensors(decoder(given["z"][:1], *(y[:1] for y in given["y"])))
-torch.save(found, folder / "found.pt")
-assert not {"pyro_vae", "pyro"} & set(sys.modules)
+def check(folder):
+    about = json.loads((folder / "out/model.json").read_text())
+    given = torch.load(folder / "given.pt", weights_only=True)
+    programs = {
+        name: program(folder / "out" / part["program"])
+        for name, part in about.items()
+        if isinstance(part, dict) and "program" in part
+    }
+    (features,) = tensors(programs["features"](given["x"]))
+    assert list(features.shape[1:]) == about["features"]["shape"]
+    assert list(given["x"].shape[1:]) == about["x"]["shape"]
+    found = [features]
+    for name in ("top_encoder", "encoder"):
+        if name in about:
+            outputs = tensors(programs[name](features, *given[name]))
+            assert len(outputs) == len(about[name]["outputs"])
+            assert len(about[name]["inputs"]) == 1 + len(given[name])
+            found += outputs
+    decoder = programs["decoder"]
+    found += tensors(decoder(given["z"], *given["y"]))
+    assert list(found[-1].shape[1:]) == about["x"]["shape_without_conditions"]
+    found += tensors(decoder(given["z"][:1], *(y[:1] for y in given["y"])))
+    torch.save(found, folder / "found.pt")
+    assert not {"pyro_vae", "pyro"} & set(sys.modules)
+
+for line in sys.stdin:
+    check(pathlib.Path(line.rstrip()))
+    print("checked", flush=True)
 """
+Elsewhere = subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Elsewhere]:
+    """Start a process without this package, which reads names of folders and runs what is there."""
+    here = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", ALONE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=here,
+        cwd="/",
+        text=True,
+    ) as process:
+        yield process
 
 
 def table() -> pd.DataFrame:
@@ -145,7 +169,7 @@ def parameters(q: Any, u: Tensor) -> list[Tensor]:
     return [q.mean, q.stddev]
 
 
-def check(tmp_path: Path, model: applying.Trained, *options: str) -> None:
+def check(tmp_path: Path, elsewhere: Elsewhere, model: applying.Trained, *options: str) -> None:
     """Export a model, run the programs elsewhere, and compare what they give with the model."""
     with contextlib.chdir(tmp_path):
         commands.main(["export", "run", "--out", "out", *options])
@@ -166,28 +190,29 @@ def check(tmp_path: Path, model: applying.Trained, *options: str) -> None:
         decoded = typical(vae, vae.prior.code(given["z"]), x)
     own = kind.parted(decoded)[0] if isinstance(kind, Conditional) else decoded
     torch.save(given, tmp_path / "given.pt")
-    here = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run(
-        [sys.executable, "-I", "-c", ALONE, tmp_path], check=True, env=here, cwd=tmp_path
-    )
+    assert elsewhere.stdin is not None and elsewhere.stdout is not None
+    print(tmp_path, file=elsewhere.stdin, flush=True)
+    assert elsewhere.stdout.readline() == "checked\n"
     found = torch.load(tmp_path / "found.pt")
     for ours, theirs in zip([*expected, own, own[:1]], found, strict=True):
         torch.testing.assert_close(theirs, ours.view(theirs.shape), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_programs_run_without_the_package(case: str, tmp_path: Path) -> None:
+def test_programs_run_without_the_package(case: str, tmp_path: Path, elsewhere: Elsewhere) -> None:
     model = train(tmp_path, *CASES[case])
-    check(tmp_path, model)
+    check(tmp_path, elsewhere, model)
     text = (tmp_path / "out/model.json").read_text()
     assert json.loads(text) == applying.exported.describe(model)
 
 
 @pytest.mark.parametrize("case", ["holes", "low rank", "flow"])
-def test_programs_of_onnx_run_without_the_package(case: str, tmp_path: Path) -> None:
+def test_programs_of_onnx_run_without_the_package(
+    case: str, tmp_path: Path, elsewhere: Elsewhere
+) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    check(tmp_path, train(tmp_path, *CASES[case]), "--format", "onnx")
+    check(tmp_path, elsewhere, train(tmp_path, *CASES[case]), "--format", "onnx")
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".onnx", ".json"}
 
 
