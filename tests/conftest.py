@@ -12,10 +12,16 @@ import torch
 from torch import Tensor
 
 from pyro_vae import VAE, likelihoods, networks, objectives, posteriors, priors, training
+from pyro_vae.runs import draw_figure
 from pyro_vae.testing import LinearGaussian, integration
 
 torch.set_num_threads(1)  # tests run side by side, and their tensors are small
 ROOT = Path(__file__).parent.parent
+FULL_STYLE = dict(draw_figure.STYLE)
+# Margins that fit take two more drawings of each figure: half of the time of a small run.
+draw_figure.STYLE.update(
+    {"figure.constrained_layout.use": False, "savefig.bbox": None, "savefig.dpi": 40}
+)
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +29,15 @@ def _fresh() -> Iterator[None]:
     pyro.clear_param_store()
     torch.manual_seed(0)
     yield
+
+
+@pytest.fixture(scope="module")
+def full_style() -> Iterator[None]:
+    """Draw figures as users see them."""
+    quick = dict(draw_figure.STYLE)
+    draw_figure.STYLE.update(FULL_STYLE)
+    yield
+    draw_figure.STYLE.update(quick)
 
 
 @pytest.fixture

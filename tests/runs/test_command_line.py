@@ -278,7 +278,7 @@ def test_help_of_training_is_that_of_its_options() -> None:
     assert set(re.findall(r"^  (?:-h, )?(--\w+)", page, re.MULTILINE)) == set(typed)
     at = [page.index(f"--{name} ") for name in ("data", "prior", "epochs", "lr")]
     assert at == sorted(at)
-    assert "--device {auto,cpu,cuda}" in page and "(default: StandardNormal)" in page
+    assert "--engine {auto,compiled,eager}" in page and "(default: StandardNormal)" in page
 
 
 def test_help_of_training_with_other_options_is_quick() -> None:

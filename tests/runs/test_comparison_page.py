@@ -18,7 +18,7 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, full_style: None) -> Path:
     """A folder of runs with different priors; the name of one of them is hostile."""
     folder = tmp_path_factory.mktemp("pages")
     for name, prior in (("plain", "StandardNormal"), ("<b>&amp", "LearnedNormal")):

@@ -45,7 +45,7 @@ addEventListener("load", () => {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, full_style: None) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     for name in ("one", "two"):
         commands.train([*SMALL, f"--out={folder / name}", f"--seed={len(name) + ord(name[0])}"])

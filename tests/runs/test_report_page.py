@@ -29,7 +29,7 @@ MINUS, SPACE = rounding.MINUS, rounding.SPACE
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits(tmp_path_factory: pytest.TempPathFactory, full_style: None) -> Path:
     """A run of digits, whose page was written by training."""
     folder = tmp_path_factory.mktemp("pages") / "digits"
     commands.train([*SMALL, f"--out={folder}"])
@@ -37,7 +37,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def table(tmp_path_factory: pytest.TempPathFactory, full_style: None) -> Path:
     """A run of a table with hostile names and missing values, evaluated with predictive checks."""
     folder = tmp_path_factory.mktemp("pages")
     draw = np.random.default_rng(0)
