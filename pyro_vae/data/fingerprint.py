@@ -20,6 +20,8 @@ from pyro_vae.data.rows import RowReader, Rows
 from pyro_vae.data.rows.row_chunks import row_chunks
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
+STEPS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))  # shifts and factors
+MASK = 2**64 - 1
 CHUNK = 2**17  # bytes; it and its copies stay in the processor's cache
 
 
@@ -82,13 +84,17 @@ def fingerprint(examples: Any, hashes: np.ndarray | None = None, about: str = ""
     hashes = row_hashes(examples) if hashes is None else hashes
     dtype = str(examples.dtype).removeprefix("torch.")
     start = [*dtype.encode(), 0, *examples.shape[1:], *about.encode()]
-    words = np.array([*start, np.add.reduce(hashes, dtype=np.uint64)], np.uint64)
-    total = words[:1] * GAMMA
-    for word in words[1:]:
-        mix(total, np.empty_like(total))
-        total += word
-    mix(total, np.empty_like(total))
-    return f"{total[0]:016x}{len(hashes):08x}"
+    total = start[0] * int(GAMMA) & MASK
+    for word in (*start[1:], int(np.add.reduce(hashes, dtype=np.uint64))):
+        total = (_mixed(total) + word) & MASK
+    return f"{_mixed(total):016x}{len(hashes):08x}"
+
+
+def _mixed(word: int) -> int:
+    """Return what `mix` makes of one word. For one word Python's numbers are four times as fast."""
+    for shift, factor in STEPS:
+        word = (word ^ word >> shift) * factor & MASK
+    return word
 
 
 def _words(chunk: np.ndarray, num_bytes: int, width: int) -> np.ndarray:
@@ -105,8 +111,8 @@ def _words(chunk: np.ndarray, num_bytes: int, width: int) -> np.ndarray:
 
 def mix(words: np.ndarray, work: np.ndarray) -> None:
     """Replace words by SplitMix64's finaliser of them. `work` is memory of the same shape."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, None)):
+    for shift, factor in STEPS:
         np.right_shift(words, np.uint64(shift), out=work)
         np.bitwise_xor(words, work, out=words)
-        if factor is not None:
+        if factor != 1:
             np.multiply(words, np.uint64(factor), out=words)

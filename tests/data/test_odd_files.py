@@ -207,6 +207,23 @@ def test_options_that_would_do_nothing(tmp_path: Path) -> None:
     assert load(tmp_path, text, columns={"all": "real"}, drop=["b"]).names == ("a",)
 
 
+def test_long_texts(tmp_path: Path) -> None:
+    """They were no categories that a page could show, and took minutes to read."""
+    words = ["x" * 5_000_000, *("ab" * (N // 2))]
+    with pytest.raises(InputError, match=r"column b of .* text of 5,000,000 .*'xxxxx") as caught:
+        load(tmp_path, table([*reals, 1.0], words))
+    assert caught.value.parameter == "drop" and len(str(caught.value)) < 300
+    words[0] = "x" * 1000
+    assert load(tmp_path, table([*reals, 1.0], words)).columns[1].kind == "categories"
+    with pytest.raises(
+        InputError, match=r"a column of .* has a name of 1,001 characters"
+    ) as caught:
+        load(tmp_path, table(reals, counts).replace("b", "b" * 1001, 1))
+    labelled = load(tmp_path, table([*reals, 1.0], ["y" * 1001, *words[1:]]), labels="b")
+    assert labelled.train_labels is None
+    assert any("is a text of 1,001 characters" in note for note in labelled.notes)
+
+
 def test_text_alone_without_names(tmp_path: Path) -> None:
     """As the mushrooms of the UCI repository are written."""
     rows = [[["p", "e"][i % 2], ["x", "b", "s"][i % 3], "nt"[i % 7 > 3]] for i in range(N)]

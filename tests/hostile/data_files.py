@@ -110,7 +110,8 @@ def npz(rng: Random, path: Path) -> None:
         for name, each in arrays.items():
             inner = io.BytesIO()
             np.save(inner, each, allow_pickle=True)
-            archive.writestr(f"{name}.npy" if rng.random() < 0.97 else name, inner.getvalue())
+            inside = f"{name}.npy" if rng.random() < 0.97 else name or "without a name"
+            archive.writestr(inside, inner.getvalue())
         if rng.random() < 0.05:  # a bomb: gigabytes of zeros in megabytes
             size = rng.choice([10**8, 3 * 10**9, 10**12])
             header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({size // 10}, 10), }}"

@@ -52,6 +52,7 @@ ONE_VALUE = ("binary", "levels", "counts")  # kinds that a constant column can b
 EARLIEST, LATEST = 1900_01_01, 2100_12_31  # dates that are written as whole numbers
 LARGEST_WHOLE = 2**53  # up to which double precision has all whole numbers
 MOSTLY = 0.8  # the share of distinct strings by which a column is known
+LONGEST_TEXT = 1000  # characters of a category, and of the name of a column
 SHORTEST = 20  # rows of a table in which row numbers and identifiers are looked for
 
 
@@ -138,6 +139,12 @@ def understand_columns(
     facts = None if matrix is None or summary is None else _Facts.of(matrix, summary)
     for j, (name, column) in enumerate(columns.items()):
         given = kinds.get(name, kinds.get(ALL))
+        if len(name) > LONGEST_TEXT:
+            raise InputError(
+                f"a column of {where} has a name of {len(name):,} characters, which begins with "
+                f"{name[:20]!r}: give it a name of at most {LONGEST_TEXT:,}",
+                "name",
+            )
         if isinstance(column, Words):
             if len(column.categories) == 1:
                 constant.append(name)
@@ -224,6 +231,13 @@ def _understand_words(
     name: str, column: Words, given: str | None, where: str
 ) -> tuple[ColumnSpec, np.ndarray]:
     """Return what a column of strings is, and its codes."""
+    longest = max(column.categories, key=len, default="")
+    if len(longest) > LONGEST_TEXT:
+        raise InputError(
+            f"column {name} of {where} has a text of {len(longest):,} characters, which begins "
+            f"with {longest[:20]!r}: a category has at most {LONGEST_TEXT:,}: drop the column",
+            "drop",
+        )
     if given is None:
         _refuse_odd_words(name, column, where)
         kind: KindName = "ordered" if column.is_ordered else "categories"

@@ -11,6 +11,7 @@ from pyro_vae.errors import InputError
 MOST_CLASSES = 1000
 FEW_CLASSES = 20  # of more than these, each has to occur 5 times on average
 OFTEN = 5
+LONGEST_NAME = 1000  # characters of the name of a class
 
 
 def read_labels(
@@ -81,6 +82,9 @@ def _from_strings(
             f"{name}: {missing:,} are missing: remove these rows, or leave the labels out",
             "labels",
         )
+    longest = max((len(str(value)) for value in labels.tolist()), default=0)
+    if longest > LONGEST_NAME:
+        return None, (), f"{name}: not used, because one is a text of {longest:,} characters"
     names, codes = np.unique(labels.astype(str), return_inverse=True)
     if len(names) > MOST_CLASSES or (len(names) > FEW_CLASSES and OFTEN * len(names) > len(labels)):
         return None, (), f"{name}: not used, because there are {len(names):,} different ones"
