@@ -117,9 +117,11 @@ def test_a_mask_beside_the_data(tmp_path: Path) -> None:
     masked_labels = np.ma.masked_array(np.arange(N) % 3, np.arange(N) == 5)
     with pytest.raises(InputError, match="1 labels are masked"):
         data.from_object(IMAGES, masked_labels)
-    np.savez(tmp_path / "a.npz", x=IMAGES, missing=missing[:, 0])
-    with pytest.raises(InputError, match="missing has to hold 0 and 1 in the shape"):
-        data.load(str(tmp_path / "a.npz"))
+    no_mask = (missing[:, 0], missing.astype("V1"), missing.astype("U1"), missing.astype("M8[s]"))
+    for odd in no_mask:
+        np.savez(tmp_path / "a.npz", x=IMAGES, missing=odd)
+        with pytest.raises(InputError, match="missing has to hold 0 and 1 in the shape"):
+            data.load(str(tmp_path / "a.npz"))
 
 
 def test_all_missing_values_are_alike_to_a_fingerprint() -> None:

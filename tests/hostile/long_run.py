@@ -6,6 +6,8 @@ were left behind. `--only data --first 7 --inputs 1` repeats one of them.
 """
 
 import argparse
+import ctypes
+import gc
 import multiprocessing
 import os
 import resource
@@ -45,17 +47,25 @@ def _work(pipe: Connection, folder: str) -> None:
     from pyro_vae.runs import memory
 
     workshop = attempts.Workshop(Path(folder))
-    # What is to be refused is refused at 2 GiB. The limit of the process protects the machine:
-    # threads and mapped files need addresses, too.
+    # What is to be refused is refused before it takes 1.5 GiB; what is there besides takes some
+    # more. The limit of the process protects the machine: threads and mapped files need addresses.
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 4 * MEMORY, resource.RLIM_INFINITY))
-    free_memory.free_memory = memory.free_memory = lambda *_: float(MEMORY)
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    base = 0
+
+    def free(*_: object) -> float:
+        return 0.75 * MEMORY - _bytes_of("VmRSS") + base
+
+    free_memory.free_memory = memory.free_memory = free
     signal.signal(signal.SIGPROF, _stop)
     pipe.send("ready")
     while True:
         name, number = pipe.recv()
         begin = time.monotonic()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
+        base = _bytes_of("VmRSS")
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             what, ended = attempts.ATTEMPTS[name](number, workshop)
@@ -65,10 +75,16 @@ def _work(pipe: Connection, folder: str) -> None:
             what, ended = name, f"failure: of the attempt itself {error!r:.300}"
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - base
+        peak = _bytes_of("VmHWM") - base
         if peak > MEMORY:
             ended = f"failure: too much memory, died with {peak / 2**30:.1f} GiB"
         pipe.send((what, ended, time.monotonic() - begin, peak))
+
+
+def _bytes_of(name: str) -> int:
+    """Return the memory of this process: what it has now (`VmRSS`), or its peak (`VmHWM`)."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.split(f"{name}:")[1].split()[0]) * 1024
 
 
 class _Worker:

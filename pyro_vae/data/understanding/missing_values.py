@@ -60,7 +60,8 @@ def hide(array: np.ndarray, mask: np.ndarray, name: str, where: str) -> np.ndarr
     """
     if array.dtype.kind not in "biuf":
         raise InputError(f"{where} holds {array.dtype}: expected numbers beside {name}", "name")
-    if mask.shape != array.shape or not np.isin(mask, (0, 1)).all():
+    is_mask = mask.dtype.kind in "biuf" and mask.shape == array.shape
+    if not is_mask or not np.isin(mask, (0, 1)).all():
         raise InputError(
             f"{where}: {name} has to hold 0 and 1 in the shape of the examples, "
             f"{list(array.shape)}; its shape is {list(mask.shape)}",
