@@ -1,6 +1,7 @@
 """What all tests share: a clean Pyro, a fixed seed, and two models whose log p(x) is known."""
 
 import math
+import os
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +16,9 @@ from pyro_vae import VAE, likelihoods, networks, objectives, posteriors, priors,
 from pyro_vae.runs import draw_figure
 from pyro_vae.testing import LinearGaussian, integration
 
-torch.set_num_threads(1)  # tests run side by side, and their tensors are small
+# Tests run side by side, and their tensors are small: one thread each, in their processes, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 FULL_STYLE = dict(draw_figure.STYLE)
 # Margins that fit take two more drawings of each figure: half of the time of a small run.
