@@ -165,29 +165,32 @@ def compare(arguments: Sequence[str] | None = None) -> None:
 
     from pyro_vae.runs import results_folder
     from pyro_vae.runs.comparison import compare_codes, compare_runs
+    from pyro_vae.runs.reporting import comparison_page
     from pyro_vae.runs.run_groups import compare_run_groups
 
     with command_line.one_line_errors(options):
         if options.group:
             groups = compare_run_groups(options.group)
-            print(groups)
+            tightest = next(iter(groups.by_bound.values()))
+            print(f"{groups}\n\n{comparison_page.verdict(tightest, 'group')}")
             if options.figure:
                 groups.draw(Path(options.figure))
             if options.report:
                 from pyro_vae.runs.reporting import groups_page
 
                 groups_page.write(Path(options.report), options.group, groups)
+                print(f"Where to look: open {options.report} in a browser")
             return
         for folder in options.runs:
             results_folder.settle(Path(folder))
         comparison = compare_runs(options.runs)
-        print(f"{comparison}\n\n{compare_codes(options.runs)}")
+        verdict = comparison_page.verdict(comparison.comparison, "run")
+        print(f"{comparison}\n\n{compare_codes(options.runs)}\n\n{verdict}")
         if options.figure:
             comparison.draw(Path(options.figure))
         if options.report:
-            from pyro_vae.runs.reporting import comparison_page
-
             comparison_page.write(Path(options.report), options.runs, comparison)
+            print(f"Where to look: open {options.report} in a browser")
 
 
 def report(arguments: Sequence[str] | None = None) -> None:

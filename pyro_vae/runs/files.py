@@ -18,7 +18,7 @@ from pyro_vae.bounds import Estimate
 from pyro_vae.bounds.estimates import finite
 from pyro_vae.bounds.for_arviz import save
 from pyro_vae.kinds import has_holes
-from pyro_vae.runs import hard_examples, results_folder
+from pyro_vae.runs import hard_examples, results_folder, trainer
 from pyro_vae.runs.draw_figure import draw_figure
 from pyro_vae.runs.evaluation import Evaluation
 from pyro_vae.runs.model_diagnostics import UNFINISHED, has_classes, unfinished_file
@@ -270,6 +270,8 @@ def _bounds_content(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         "base_measure": run.base_measure.name,
         "dims": run.kind.dims,
     }
+    if math.isfinite(steps := trainer.num_steps(run.options, len(run.train))):
+        content["training_steps"] = steps
     if run.warning:
         content["warning"] = run.warning
     if has_holes(run.kind):

@@ -388,9 +388,5 @@ class Run:
             InputError: if there is no such file, or its parameters do not fit.
         """
         state = load_best(self.vae, self.folder / "best.pt")
-        bound, before = state.get("bound"), state.get("bound_before")
-        if bound is not None and before is not None and bound < before:
-            self.warning = (
-                f"Training went wild: the best validation bound, {bound:.6g} nats, is worse than "
-                f"before training, {before:.6g} nats. Train again with a smaller learning rate."
-            )
+        steps = trainer.num_steps(self.options, len(self.train))
+        self.warning = trainer.warning_of(state.get("bound"), state.get("bound_before"), steps)

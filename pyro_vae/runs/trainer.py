@@ -30,6 +30,7 @@ COMPILING_PAYS_SECONDS = 60
 WARMUP_PAYS = 500
 WARMUP_PAYS_SECONDS = 30
 WARMUP_SHARE = 0.25
+CHANGED = 0.05  # the share of a bound by which it is worse after few steps that went wild
 
 
 def choose_engine(options: Options, num_examples: int, device: torch.device) -> EngineName:
@@ -42,7 +43,7 @@ def choose_engine(options: Options, num_examples: int, device: torch.device) -> 
     """
     if options.engine != "auto":
         return options.engine
-    steps = _num_steps(options, num_examples)
+    steps = num_steps(options, num_examples)
     seconds = seconds_of(options.budget) if options.budget is not None else math.inf
     is_long = steps >= COMPILING_PAYS and seconds >= COMPILING_PAYS_SECONDS
     return "compiled" if device.type == "cpu" and is_long else "eager"
@@ -87,7 +88,7 @@ def choose_warmup(options: Options, namespace: Namespace, num_examples: int, vae
         return []
     seconds = seconds_of(options.budget) if options.budget is not None else math.inf
     is_short = (
-        _num_steps(options, num_examples) < WARMUP_PAYS or seconds < WARMUP_PAYS_SECONDS
+        num_steps(options, num_examples) < WARMUP_PAYS or seconds < WARMUP_PAYS_SECONDS
     ) and not vae.posterior.upper_dims
     has_its_own = arguments.get("start") or arguments.get("cycles") != 1 or options.aggressive
     # The parameters of `init_from` have been trained.
@@ -157,11 +158,35 @@ def make_callbacks(
 
 def describe_length(options: Options, num_examples: int) -> str:
     """Return in words how long training may be."""
-    limits = [] if options.last_epoch is None else [f"{_num_steps(options, num_examples)} steps"]
+    limits = [] if options.last_epoch is None else [f"{num_steps(options, num_examples)} steps"]
     return ", at most ".join([*limits, *([] if options.budget is None else [options.budget])])
 
 
-def _num_steps(options: Options, num_examples: int) -> float:
+def warning_of(bound: float | None, before: float | None, steps: float) -> str:
+    """Return the warning of a training that ends with a worse model than it began with.
+
+    A few steps may change nothing that can be told: then the model has to be worse by a share.
+
+    Args:
+        bound: the best validation bound, in nats; None if it is unknown.
+        before: that before training.
+        steps: the number of steps that were planned.
+
+    Returns:
+        What to do about it; "" if the model is better.
+    """
+    if bound is None or before is None:
+        return ""
+    margin = CHANGED * abs(before) if steps < WARMUP_PAYS else 0.0
+    if bound >= before - margin:
+        return ""
+    return (
+        f"Training went wild: the best validation bound, {bound:.6g} nats, is worse than "
+        f"before training, {before:.6g} nats. Train again with a smaller learning rate."
+    )
+
+
+def num_steps(options: Options, num_examples: int) -> float:
     """Return the number of steps up to the last epoch, as if no other limit ended training."""
     epochs, first = options.last_epoch, options.batch_size
     if epochs is None:

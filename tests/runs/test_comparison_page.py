@@ -47,7 +47,9 @@ def test_a_comparison_has_a_page(runs: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert command in page.text
 
 
-def test_the_answer_says_which_run_is_better(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answer_says_which_run_is_better(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A run is compared with a copy of itself, with other values of the bounds."""
     monkeypatch.chdir(runs)
     for name, shift, word in (("up", 1, "Better than"), ("down", -1, "Worse than")):
@@ -63,12 +65,11 @@ def test_the_answer_says_which_run_is_better(runs: Path, monkeypatch: pytest.Mon
         commands.compare(["plain", name, "--report", f"{name}.html"])
         page = pages.check(Path(f"{name}.html").read_text())
         assert f"{word} plain" in page.text
-        better = (
-            "up is better than plain"
-            if name == "up"
-            else "No run was found to be better than plain."
-        )
+        better = "up is better than plain" if name == "up" else "plain is better than down"
         assert better in page.text
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-2].startswith(f"{better}, by ")
+        assert lines[-1] == f"Where to look: open {name}.html in a browser"
     shutil.rmtree("down")
     shutil.rmtree("up")
 

@@ -226,6 +226,8 @@ def test_what_is_believed(digits: Path, changes: dict[str, Any], status: str, wo
 def test_proposed_commands_are_understood(digits: Path) -> None:
     """Whatever was found, the next step and the repetition can be pasted into a shell."""
     run = RunFiles.read(digits)
+    assert run.bounds["training_steps"] == 30
+    run.bounds["training_steps"] = 3000
     seen = set()
     for bound in ("good", "care"):
         for found in ("good", "care", "bad"):
@@ -259,6 +261,7 @@ def test_proposed_commands_are_understood(digits: Path) -> None:
 def test_a_warmup_is_proposed_once(digits: Path, objective: dict[str, Any], proposed: bool) -> None:
     """Also for a run that has a budget, and no number of epochs."""
     run = RunFiles.read(digits)
+    run.bounds["training_steps"] = 3000
     run.options["epochs"] = None
     run.options["objective"] = {"class_path": "pyro_vae.objectives.ELBO", "init_args": objective}
     for found in ("care", "bad"):
@@ -268,6 +271,39 @@ def test_a_warmup_is_proposed_once(digits: Path, objective: dict[str, Any], prop
         }
         step = next_steps.next_step(run, findings)
         assert ("--objective.warmup_share=0.25" in step.command) == proposed
+
+
+def test_few_steps_are_said_to_be_few(digits: Path) -> None:
+    """A code that a short training does not use has not collapsed for good."""
+    run = RunFiles.read(digits)
+    for found, is_few in (("good", False), ("care", True), ("bad", True)):
+        findings = {
+            "bound": answer.Finding("", "good", "", [], ""),
+            "code": answer.Finding("", found, "", [], ""),  # type: ignore[arg-type]
+        }
+        step = next_steps.next_step(run, findings)
+        assert ("30 steps are few" in step.why and "--epochs=200" in step.command) == is_few
+
+
+def test_two_runs_are_compared_next(digits: Path, tmp_path: Path) -> None:
+    """After a run that another one proposed, and where the proposed run is there already."""
+    findings = {name: answer.Finding("", "good", "", [], "") for name in ("bound", "code")}
+    first, second = tmp_path / "a-run", tmp_path / "a-run-vamp"
+    shutil.copytree(digits, first)
+    step = next_steps.next_step(RunFiles.read(first), findings)
+    assert "--prior=Vamp" in step.command and f"--out={second}" in step.command
+    shutil.copytree(digits, second)
+    for folder in (first, second):
+        step = next_steps.next_step(RunFiles.read(folder), findings)
+        words = shlex.split(step.command.replace("\\\n", " "))
+        assert words[:4] == ["pyro-vae", "compare", str(first), str(second)]
+    config_file = first / "config.yaml"
+    text = config_file.read_text()
+    config_file.write_text(text.replace("data_seed: 0", "data_seed: 1"))
+    assert "pyro-vae train" in next_steps.next_step(RunFiles.read(second), findings).command
+    config_file.write_text(text)
+    (first / "bounds.json").unlink()
+    assert "pyro-vae train" in next_steps.next_step(RunFiles.read(second), findings).command
 
 
 def test_results_of_new_estimators_are_shown(digits: Path, tmp_path: Path) -> None:

@@ -142,3 +142,20 @@ def test_what_processors_say(monkeypatch: pytest.MonkeyPatch) -> None:
         assert devices.multiplies_bfloat16() == expected
     monkeypatch.setattr(devices.Path, "exists", lambda _: False)
     assert not devices.multiplies_bfloat16()
+
+
+def test_a_model_that_is_worse_than_before_training() -> None:
+    """After few steps a little worse is not wild; after many it is."""
+    warns = {
+        (bound, steps): bool(trainer.warning_of(bound, -26.7485, steps))
+        for bound in (-26.7, -26.7723, -29.0)
+        for steps in (30, 3000, float("inf"))
+    }
+    assert [key for key, each in warns.items() if each] == [
+        (-26.7723, 3000),
+        (-26.7723, float("inf")),
+        (-29.0, 30),
+        (-29.0, 3000),
+        (-29.0, float("inf")),
+    ]
+    assert trainer.warning_of(None, -1.0, 30) == trainer.warning_of(-2.0, None, 3000) == ""

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyro_vae.errors import InputError
-from pyro_vae.runs.reporting import answer, next_steps
+from pyro_vae.runs.reporting import answer, next_steps, rounding
 from pyro_vae.runs.reporting.answer import Finding, Headline
 from pyro_vae.runs.reporting.next_steps import Step
-from pyro_vae.runs.reporting.rounding import MINUS, SPACE
 from pyro_vae.runs.reporting.run_files import RunFiles
 
 WIDTH = 96  # characters in a line of text
@@ -82,7 +81,7 @@ class Answer:
         lines += ["", f"Where to look: {where}"]
         lines += ["", f"What to do next: {self.step.why}"]
         lines += textwrap.indent(self.step.command, INDENT).splitlines()
-        return "\n".join(lines).replace(MINUS, "-").replace(SPACE, " ")
+        return rounding.plain("\n".join(lines))
 
 
 def _wrapped(sentences: list[str]) -> list[str]:

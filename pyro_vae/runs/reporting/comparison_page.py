@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae import checkpoint
-from pyro_vae.bounds import Comparison
+from pyro_vae.bounds import Comparison, GroupComparison
 from pyro_vae.bounds.estimates import Summary, finite
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import bits_per_dim
@@ -97,7 +97,7 @@ def need_folder(path: Path) -> None:
 
 
 def headline(first: str, differences: Mapping[str, Summary], what: str) -> str:
-    """Say in a sentence which are better than the first.
+    """Say in a sentence which is the best, if that can be told.
 
     Args:
         first: the name of the first.
@@ -106,12 +106,28 @@ def headline(first: str, differences: Mapping[str, Summary], what: str) -> str:
     """
     better = {name: each for name, each in differences.items() if each.ci95[0] > 0}
     if not better:
-        return f"No {what} was found to be better than {first}."
+        if any(not each.ci95[1] < 0 for each in differences.values()):
+            return f"No {what} was found to be better than {first}."
+        nearest = max(differences, key=lambda name: differences[name].mean)
+        by = rounding.with_error(-differences[nearest].mean, differences[nearest].se)
+        others = len(differences) - 1
+        more = f" {rounding.count(others, f'other {what}')} are worse still." if others else ""
+        return f"{first} is better than {nearest}, by {by} nats per example.{more}"
     best = max(better, key=lambda name: better[name].mean)
     by = rounding.with_error(better[best].mean, better[best].se)
     others = len(better) - 1
     more = f" {rounding.count(others, f'other {what}')} beat it too." if others else ""
     return f"{best} is better than {first}, by {by} nats per example.{more}"
+
+
+def verdict(comparison: Comparison | GroupComparison, what: str) -> str:
+    """Return the same sentence for a terminal.
+
+    Args:
+        comparison: of runs or of groups.
+        what: what is compared: "run" or "group".
+    """
+    return rounding.plain(headline(next(iter(comparison.bounds)), comparison.differences, what))
 
 
 def finding(name: str, first: str, difference: Summary) -> Finding:

@@ -1,15 +1,19 @@
 """Commands that are worth trying next, after what was found in a run."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from pyro_vae.errors import InputError
 from pyro_vae.runs import trust
 from pyro_vae.runs.reporting.answer import Finding
 from pyro_vae.runs.reporting.run_files import RunFiles
 
 MOST_CHARACTERS = 80  # in a line
+FEW_STEPS, ENOUGH_STEPS = 500, 3000  # of training
 WARMUP = 0.25  # the share of training in which the KL's weight rises
 
 
@@ -46,6 +50,14 @@ def next_step(run: RunFiles, findings: dict[str, Finding]) -> Step:
             "Train again with a smaller learning rate.", _train(run, "slower", f"--lr={lr:g}")
         )
     bound, code = findings["bound"], findings.get("code")
+    steps, epochs = run.bounds.get("training_steps", math.inf), run.options.get("epochs")
+    if steps < FEW_STEPS and epochs and code is not None and code.status != "good":
+        longer = math.ceil(ENOUGH_STEPS / steps * epochs)
+        return Step(
+            f"Train longer: {steps} steps are few.", _train(run, "longer", f"--epochs={longer}")
+        )
+    if (first := _made_from(run)) is not None:
+        return _compare(first, run.folder)
     if bound.status != "good":
         return _tighter(run)
     if code is not None and code.status != "good" and _could_warm_up(run):
@@ -60,6 +72,9 @@ def next_step(run: RunFiles, findings: dict[str, Finding]) -> Step:
             _train(run, f"latent{active}", f"--latent_dim={active}"),
         )
     if run.part("prior") == "StandardNormal":
+        other = _beside(run, "vamp")
+        if _is_comparable(run, other):
+            return _compare(run.folder, other)
         return Step(
             "Train with a prior that is learned, to compare the two runs.",
             _train(run, "vamp", "--prior=Vamp"),
@@ -72,6 +87,33 @@ def next_step(run: RunFiles, findings: dict[str, Finding]) -> Step:
         "Compare the run with others, on the same test examples.",
         f"{_command('compare', run)} OTHER_RUN --report comparison.html",
     )
+
+
+def _made_from(run: RunFiles) -> Path | None:
+    """Return the folder of the run whose options, some of them changed, a run was trained with."""
+    name = run.folder.resolve().name
+    while "-" in name:
+        name = name.rpartition("-")[0]
+        if _is_comparable(run, other := run.folder.with_name(name)):
+            return other
+    return None
+
+
+def _is_comparable(run: RunFiles, other: Path) -> bool:
+    """Return whether a folder is that of a run of the same data that was evaluated."""
+    if not ((other / "config.yaml").is_file() and (other / "bounds.json").is_file()):
+        return False
+    try:
+        options = RunFiles.read(other).options
+    except InputError:
+        return False
+    same = ("fingerprint", "data_seed", "num_samples", "num_examples")
+    return all(options.get(name) == run.options.get(name) for name in same)
+
+
+def _compare(first: Path, second: Path) -> Step:
+    words = ["pyro-vae compare", str(first), str(second), "--report=comparison.html"]
+    return Step("Compare the two runs, on the same test examples.", _joined(words))
 
 
 def _tighter(run: RunFiles) -> Step:
@@ -100,9 +142,14 @@ def _could_warm_up(run: RunFiles) -> bool:
 
 def _train(run: RunFiles, suffix: str, *options: str) -> str:
     """Return a command that trains with the options of a run, some of them changed."""
-    out = run.folder.with_name(f"{run.folder.resolve().name}-{suffix}")
+    out = _beside(run, suffix)
     config = f"--config={run.folder / 'config.yaml'}"
     return _joined(["pyro-vae train", config, *options, f"--out={out}", *_trust(run)])
+
+
+def _beside(run: RunFiles, suffix: str) -> Path:
+    """Return the folder of a run that is made from another one."""
+    return run.folder.with_name(f"{run.folder.resolve().name}-{suffix}")
 
 
 def _command(verb: str, run: RunFiles, *options: str) -> str:

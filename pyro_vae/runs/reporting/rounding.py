@@ -12,6 +12,11 @@ SPACE = "\N{NO-BREAK SPACE}"
 MOST_DECIMALS = 6
 
 
+def plain(text: str) -> str:
+    """Return a text for a terminal, with signs of a keyboard for minus and space."""
+    return text.replace(MINUS, "-").replace(SPACE, " ")
+
+
 def value(number: float | None, error: float | None = None) -> str:
     """Return a number as text, with as many decimals as two digits of its error have.
 
