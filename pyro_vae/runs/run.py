@@ -140,7 +140,7 @@ class Run:
             validation=validation.to(device),
             test=test.to(device),
             labels=(dataset.validation_labels, dataset.test_labels),
-            notes=(*dataset.notes, *warmup),
+            notes=(*dataset.notes, *warmup, *trainer.slow_precision(precision, device)),
             hidden=hidden,
             measured=measured,
             base_measure=kind.base_measure(),

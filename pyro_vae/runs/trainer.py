@@ -62,6 +62,16 @@ def choose_precision(
     return "bfloat16" if faster else "float32"
 
 
+def slow_precision(precision: training.Precision, device: torch.device) -> list[str]:
+    """Return what the user is told if a processor has no instructions for the precision."""
+    if precision == "float32" or device.type != "cpu" or multiplies_bfloat16():
+        return []
+    return [
+        "This processor has no instructions for bfloat16: --precision float32 may be ten times as "
+        "fast."
+    ]
+
+
 def choose_warmup(options: Options, namespace: Namespace, num_examples: int, vae: VAE) -> list[str]:
     """Choose the warm-up of the KL for a new run, unless the user has chosen its weight.
 

@@ -125,6 +125,8 @@ def test_precision_auto(multiplies: bool, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert eager.engine.precision == eager.namespace.precision == "float32"
     cuda = torch.device("cuda")
     assert trainer.choose_precision(Options(precision="auto"), "compiled", cuda) == "float32"
+    told = "no instructions for bfloat16" in str(build(tmp_path, "--precision", "bfloat16"))
+    assert told != multiplies and "no instructions" not in str(eager)
     for asked in ("float32", "bfloat16"):
         assert trainer.choose_precision(Options(precision=asked), "compiled", CPU) == asked
     assert build(tmp_path).namespace.precision == "float32"  # the default
