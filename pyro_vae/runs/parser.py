@@ -68,8 +68,8 @@ class Parser(ArgumentParser):
     def _with_suggestion(self, message: str) -> str:
         """Return a message; if an option is unknown, with the name that is most like it."""
         if message.startswith("unrecognized arguments: ") and not self._part:
-            typed = re.findall(r" --([^\s=]+)", message)
-            found = [f"--{each}" for each in map(self._similar, typed) if each]
+            names = re.findall(r" --([^\s=]+)", message)
+            found = [f"--{each}" for each in map(self._similar, names) if each]
             return message + did_you_mean(" and ".join(found))
         unknown = re.fullmatch(r"Option '(.+)' is not accepted", message)
         unknown = unknown or re.match(r"unrecognized arguments: --([^\s=]+)", message)
@@ -109,7 +109,7 @@ class Parser(ArgumentParser):
         jsonargparse reads 1:30 as 90 where it expects a number, to base 60, as YAML 1.1 says.
         """
         args = sys.argv[1:] if args is None else args
-        self._given = (*_typed(args),)
+        self._given = (*typed_options(args),)
         namespace = super().parse_args(_with_names(args), *others, **kwargs)
         values = {key.replace(".init_args", ""): value for key, value in namespace.items()}
         for option, text in self._given:
@@ -125,7 +125,7 @@ class Parser(ArgumentParser):
         return namespace
 
 
-def _typed(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+def typed_options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Return the options of a command line with what is typed for them."""
     for argument, following in pairwise([*arguments, ""]):
         if argument.startswith("--"):
@@ -139,11 +139,11 @@ def _with_names(arguments: Sequence[str]) -> list[str]:
 
     If none is typed, the classes are listed, and the process ends.
     """
-    typed, result = dict(_typed(arguments)), []
+    values, result = dict(typed_options(arguments)), []
     for argument, following in pairwise([*arguments, "--"]):
         about = re.fullmatch(r"--([\w.]+)\.help", argument)
         if about and following.startswith("--") and about[1] in COMPONENTS:
-            name = typed.get(about[1], "")
+            name = values.get(about[1], "")
             if not re.fullmatch(r"\w[\w.]*", name):
                 names = ", ".join(part_names(COMPONENTS[about[1]]))
                 print(f"--{about[1]} takes {names}. {argument} NAME describes the options of one.")

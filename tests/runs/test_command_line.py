@@ -14,7 +14,7 @@ from conftest import ROOT
 from jsonargparse import Namespace
 from pyro import poutine
 
-from pyro_vae import InputError
+from pyro_vae import InputError, data
 from pyro_vae.errors import DivergenceError
 from pyro_vae.runs import command_line, commands, config, parser, part_names, training_help, trust
 from pyro_vae.runs.command_line import one_line_errors
@@ -366,3 +366,66 @@ print([name for name in slow if name in sys.modules])
 """
     out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
     assert "--prior" in out and out.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--epohcs", "2"], "error: unrecognized arguments: --epohcs 2: did you mean --epochs?"),
+        (["--resmue=r"], "error: unrecognized arguments: --resmue=r: did you mean --resume?"),
+        (
+            ["--data", "tabel.csv"],
+            "error: there is no file tabel.csv (option --data): did you mean table.csv?",
+        ),
+        (["--data=folder/x.NPZ"], "error: there is no file folder/x.NPZ (option --data)"),
+    ],
+)
+def test_what_is_misspelt_in_training_needs_no_torch(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "table.csv").touch()
+    assert train_without_torch(arguments, tmp_path) == said
+
+
+@pytest.mark.parametrize("option", ["--prior", "--prior.help"])
+def test_misspelt_classes_of_training_need_no_torch(option: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        config.parse([option, "vmp"])
+    assert train_without_torch([option, "vmp"], tmp_path) == f"error: {error.value}"
+
+
+def train_without_torch(arguments: list[str], folder: Path) -> str:
+    """Return the line that training ends with, before it imports PyTorch."""
+    code = f"""
+import sys
+from pyro_vae.runs import commands
+try:
+    commands.main(["train", *{arguments}])
+except SystemExit as stop:
+    assert stop.code == 2 and "torch" not in sys.modules
+"""
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    return ran.stderr.rstrip("\n")
+
+
+def test_what_exists_is_not_misspelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training's parser and its readers look at what passes."""
+    monkeypatch.delitem(sys.modules, "torch")  # as when training begins
+    with pytest.raises(InputError, match="there is no 'Own': choose Bernoulli"):
+        training_help.refuse_misspelt(["--posterior", "Own"])
+    table = tmp_path / "table.csv"
+    table.touch()
+    for arguments in (
+        [],
+        ["--resume", "r", "--config=c.yaml", "--quiet", "--trust_code", "--out", "o", "--help"],
+        [f"--data={table}", "--likelihood.decoder.widths+=3", "--columns.mass", "real"],
+        ["--prior", "Prior", "--likelihood", "Given", "--average", "null", "--log", "wandb"],
+        ["--prior", "own.Prior", "--posterior", "Own", "--print_config"],
+        ["--data", "tabel", "--data_root", "none"],
+    ):
+        training_help.refuse_misspelt(arguments)
+
+
+def test_files_of_data_have_the_suffixes_that_are_read() -> None:
+    assert {name for name in data.SOURCES if name[0] == "."} == set(training_help.FILES)
