@@ -60,13 +60,16 @@ class PlainRows:
     def chunks(self, size: int, first: int = 0) -> Iterator[tuple[Any, np.ndarray | None]]:
         """Yield DataFrames or dense arrays of so many rows or fewer, and their labels.
 
+        The index of DataFrames of text and of .parquet counts the rows of the file, from 0.
+
         Args:
             size: the number of rows.
             first: the number of the first chunk, from 0.
         """
         values, labels = self.values, self.labels
         if isinstance(values, TextChunks | ParquetChunks):
-            for frame in islice(values.frames(size), first, None):
+            for number, frame in enumerate(islice(values.frames(size), first, None), first):
+                frame.index = range(number * size, number * size + len(frame))
                 yield frame, None if labels is None else frame[labels].to_numpy()
             return
         pages = find_pages(values)

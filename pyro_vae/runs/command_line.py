@@ -39,9 +39,13 @@ def parse_training(arguments: Sequence[str] | None = None) -> Namespace:
     Raises:
         InputError: if the command line is not understood.
     """
-    from pyro_vae.runs import config  # it imports PyTorch, which takes seconds
+    from pyro_vae.runs import training_help
 
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    training_help.refuse_misspelt(arguments)
+
+    from pyro_vae.runs import config  # it imports PyTorch, which takes seconds
+
     find_own_modules(arguments)
     now = config.parse(arguments)
     if now.resume is None:

@@ -14,6 +14,7 @@ from pyro_vae.programs.random_streams import stream_seed
 from pyro_vae.runs.checked_fields import at_least, check_fields, positive, random_seed, share
 
 EPOCHS = 200  # of runs whose length is not given
+BATCH_SIZE = 100  # of runs whose batch size is not given, if there are so many training examples
 HIDING = 1  # the random stream of the choice of hidden values
 
 
@@ -55,7 +56,8 @@ class Options:
             the budget allows.
         budget: The time that training may take, such as 90s, 10min or 1.5h. Schedules stretch to
             it. A run with a budget cannot be repeated bit for bit.
-        batch_size: The number of examples in a step.
+        batch_size: The number of examples in a step; by default 100, or all training examples if
+            there are fewer.
         batch_doublings: How often the batch size is doubled, after equal parts of training.
         lr: The learning rate.
         schedule: How the learning rate changes in the course of training.
@@ -113,7 +115,7 @@ class Options:
     objective: Callable[[], Objective] = objectives.ELBO
     epochs: int | None = positive(None)
     budget: str | None = None
-    batch_size: int = positive(100)
+    batch_size: int | None = positive(None)
     batch_doublings: int = at_least(0, 0, most=30)
     lr: float = positive(1e-3, most=1e6)
     schedule: Callable[[float], training.Schedule] = training.Constant
@@ -145,6 +147,11 @@ class Options:
         if self.epochs is None and self.budget is None:
             return EPOCHS
         return self.epochs
+
+    @property
+    def examples_in_step(self) -> int:
+        """The number of examples in the first step, if there are so many."""
+        return BATCH_SIZE if self.batch_size is None else self.batch_size
 
     @property
     def noise_seeds(self) -> tuple[int, int, int]:

@@ -51,8 +51,8 @@ class Run:
     Attributes:
         folder: the run's folder.
         namespace: the options in the form that `config.yaml` is written from. Engine and precision
-            are never `auto` there, and the default number of epochs is a number, so that a resumed
-            run continues with the same ones.
+            are never `auto` there, and the number of epochs and the batch size are never left out,
+            so that a resumed run continues with the same ones.
         options: the options, as they were given.
         device: where the model and the data are.
         data_kind: what the data are.
@@ -114,11 +114,13 @@ class Run:
         kind = vae.likelihood.kind
         train, validation, test, measured = show(dataset, kind, options)
         hidden = None if whole is None else hidden_values(kind, whole, test, options)
+        batch = trainer.choose_batch_size(options, namespace, len(train))
         warmup = [] if same_data else trainer.choose_warmup(options, namespace, len(train), vae)
         vae.initialize(kind.stored_features(sample(train)))
         vae.to(device)
         engine_name = trainer.choose_engine(options, len(train), device)
         precision = trainer.choose_precision(options, engine_name, device)
+        slow = trainer.slow_precision(precision, device)
         namespace.engine, namespace.precision = engine_name, precision
         namespace.epochs = options.last_epoch
         # If a resumed run cannot be compiled, it was not compiled before either.
@@ -140,7 +142,7 @@ class Run:
             validation=validation.to(device),
             test=test.to(device),
             labels=(dataset.validation_labels, dataset.test_labels),
-            notes=(*dataset.notes, *warmup, *trainer.slow_precision(precision, device)),
+            notes=(*dataset.notes, *batch, *warmup, *slow),
             hidden=hidden,
             measured=measured,
             base_measure=kind.base_measure(),
@@ -249,7 +251,7 @@ class Run:
         Raises:
             InputError: if they do not.
         """
-        if self.options.batch_size > len(self.train):
+        if self.options.examples_in_step > len(self.train):
             raise InputError(
                 f"batch_size {self.options.batch_size} is more than the {len(self.train)} training "
                 "examples: choose a smaller one",
@@ -260,7 +262,7 @@ class Run:
             self.engine.check,
             self.validation,
             self.vae,
-            self.options.batch_size * 2**self.options.batch_doublings,
+            self.options.examples_in_step * 2**self.options.batch_doublings,
             objective.num_draws,
             fused=self.namespace.engine == "compiled",
         )
@@ -289,7 +291,7 @@ class Run:
             self.train,
             self.observe,
             epochs=self.options.last_epoch,
-            batch_size=self.options.batch_size,
+            batch_size=self.options.examples_in_step,
             seed=self.options.seed,
             callbacks=self.callbacks(),
             progress=False if speaking.is_quiet() else None,

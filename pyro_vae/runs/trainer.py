@@ -33,6 +33,23 @@ WARMUP_SHARE = 0.25
 CHANGED = 0.05  # the share of a bound by which it is worse after few steps that went wild
 
 
+def choose_batch_size(options: Options, namespace: Namespace, num_examples: int) -> list[str]:
+    """Choose the batch size, unless the user has: all training examples, if there are few.
+
+    Args:
+        options: the options of the run; their batch size is replaced.
+        namespace: the same, as they are saved.
+        num_examples: the number of training examples.
+
+    Returns:
+        What the user is told of it.
+    """
+    is_few = options.batch_size is None and options.examples_in_step > num_examples
+    options.batch_size = num_examples if is_few else options.examples_in_step
+    namespace.batch_size = options.batch_size
+    return [f"Each step takes all {num_examples} training examples (batch_size)."] * is_few
+
+
 def choose_engine(options: Options, num_examples: int, device: torch.device) -> EngineName:
     """Return the engine to train with: for `auto`, the one that is expected to be faster.
 
@@ -198,7 +215,7 @@ def warning_of(bound: float | None, before: float | None, steps: float) -> str:
 
 def num_steps(options: Options, num_examples: int) -> float:
     """Return the number of steps up to the last epoch, as if no other limit ended training."""
-    epochs, first = options.last_epoch, options.batch_size
+    epochs, first = options.last_epoch, options.examples_in_step
     if epochs is None:
         return math.inf
     if not options.batch_doublings:

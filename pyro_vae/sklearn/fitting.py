@@ -88,7 +88,7 @@ def fit_vae(source: Source, options: Options, validation_fraction: float) -> tup
             train,
             kind.observe,
             epochs=options.epochs,
-            batch_size=min(options.batch_size, len(train)),
+            batch_size=min(options.examples_in_step, len(train)),
             seed=seed,
             callbacks=callbacks,
             progress=False,

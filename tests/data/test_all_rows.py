@@ -58,6 +58,11 @@ def test_row_numbers_in_any_order_are_refused(first: int, width: int) -> None:
         with pytest.raises(InputError, match=rf"counts the rows from {first} to") as caught:
             data.from_object(x)
         assert caught.value.parameter == "drop"
+        if width > 2:  # a matrix of counts, and a table
+            twice = np.column_stack([x, numbers])
+            for each in (twice, pd.DataFrame(twice)):
+                with pytest.raises(InputError, match=rf"2 columns .*: drop {width - 1},{width}$"):
+                    data.from_object(each)
         given = data.from_object(x, columns={"all": "counts"})
         assert {column.kind for column in given.columns} == {"counts"}
     numbers[0] = numbers[1]  # one repeats, so they do not count the rows

@@ -9,6 +9,7 @@ import torch
 
 from pyro_vae import InputError, data
 from pyro_vae.data.sources.text_format import sniff
+from pyro_vae.runs.run_data import split_names
 
 N = 60
 
@@ -281,6 +282,41 @@ def test_columns_that_are_refused(
     if allowed is not None:
         loaded = load(tmp_path, text, columns={"x": allowed})
         assert kinds(loaded) == {"size": "real", "x": allowed}
+
+
+def test_odd_columns_are_refused_together(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
+    """The names at the end are what `--drop` takes."""
+    columns |= {
+        "id": list(range(1, N + 1)),
+        '"what, why"': [f"text {i}" for i in range(N)],
+        "day": [f"2020-01-{i % 28 + 1:02}" for i in range(N)],
+        "notes": ["long " * 201, *["short"] * (N - 1)],
+    }
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, write(columns))
+    assert str(caught.value) == (
+        "4 columns of t.csv cannot be used: id counts the rows from 1 to 60, so it tells nothing "
+        "about them; what, why has 60 different strings in 60 rows, so it identifies the rows; "
+        "day holds dates or times, such as '2020-01-01'; notes has a text of 1,004 characters, "
+        "which begins with 'long long long long ': drop id,\"what, why\",day,notes"
+    )
+    assert caught.value.parameter == "drop"
+    named = str(caught.value).rpartition("drop ")[2]
+    loaded = load(tmp_path, write(columns), drop=split_names(named))
+    assert loaded.names == ("size", "visits", "city")
+    with pytest.raises(InputError, match=r"2 columns .*: drop day,notes$"):
+        given = {"id": "counts", "what, why": "categories", "notes": "categories"}
+        load(tmp_path, write(columns), columns=given)
+
+
+def test_many_odd_columns_are_refused_in_a_short_line(tmp_path: Path) -> None:
+    columns = {f"c{j}": [f"text {i}" for i in range(N)] for j in range(2000)}
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, write(columns))
+    said = str(caught.value)
+    assert said.startswith("2,000 columns of t.csv cannot be used: c0 has 60 different")
+    assert "c19 has" in said and "c20" not in said and said.count("and 1,980 more") == 2
+    assert len(said) < 2500
 
 
 def test_half_of_the_strings_may_differ(tmp_path: Path, columns: dict[str, list[Any]]) -> None:

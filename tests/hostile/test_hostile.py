@@ -109,7 +109,10 @@ def commands_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> s
         ),
         (["--likelihood=Given"], "Given is added to the likelihood where the data need it"),
         (["--likelihood=ObservedEntries"], "ObservedEntries is added to the likelihood"),
-        (["--likelihood=Bernoulli", "--likelihood.features=null"], "'features' is not accepted"),
+        (
+            ["--likelihood=Bernoulli", "--likelihood.features=null"],
+            "Bernoulli has no option 'features'",
+        ),
         (["--latent_dim=1000000000000"], "PiB of memory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

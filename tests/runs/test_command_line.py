@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from pkgutil import resolve_name
 
 import pyro
@@ -13,7 +14,7 @@ from conftest import ROOT
 from jsonargparse import Namespace
 from pyro import poutine
 
-from pyro_vae import InputError
+from pyro_vae import InputError, data
 from pyro_vae.errors import DivergenceError
 from pyro_vae.runs import command_line, commands, config, parser, part_names, training_help, trust
 from pyro_vae.runs.command_line import one_line_errors
@@ -72,7 +73,7 @@ OWN = "or give the import path of your own class"
         (
             ["--prior", "Vam"],
             'Parser key "prior":\n  Expected a dot import path string: Vam',
-            ["--prior: there is no 'Vam': choose ", *PRIORS, OWN],
+            ["--prior: there is no 'Vam': choose ", *PRIORS, f"{OWN}: did you mean Vamp?"],
         ),
         # No module of this name.
         (
@@ -108,21 +109,44 @@ OWN = "or give the import path of your own class"
         # An option that the class does not have.
         (
             ["--prior", "Vamp", "--prior.component", "3"],
-            "Parser key \"prior\":\n  Option 'component' is not accepted",
-            ["--prior: Option 'component' is not accepted: see --prior.help NAME for its options"],
+            "Parser key \"prior\":\n  Vamp has no option 'component': did you mean components?",
+            [
+                "--prior: Vamp has no option 'component', see --prior.help Vamp for its options: "
+                "did you mean --prior.components?"
+            ],
         ),
         # The same, from the parser of a component.
         (
             ["--posterior.encoder.width", "3"],
             'Parser key "posterior":\n'
-            "  --encoder: Option 'width' is not accepted: see --encoder.help NAME for its options",
-            ["--posterior.encoder: Option 'width' is not", "see --posterior.encoder.help NAME"],
+            "  --encoder: MLP has no option 'width', see --encoder.help MLP for its options: did "
+            "you mean --encoder.widths?",
+            [
+                "--posterior.encoder: MLP has no option 'width', see --posterior.encoder.help MLP "
+                "for its options: did you mean --posterior.encoder.widths?"
+            ],
         ),
         # The same, for a component that has the class of an outer one.
         (
             ["--prior", "Hierarchical", "--prior.top", "Vamp", "--prior.top.comp", "3"],
-            "Parser key \"prior\":\n  --top: Option 'comp' is not accepted",
-            ["--prior.top: Option 'comp' is not accepted: see --prior.help NAME for its options"],
+            "Parser key \"prior\":\n  --top: Vamp has no option 'comp', see --top.help Vamp for "
+            "its options: did you mean --top.components?",
+            [
+                "--prior.top: Vamp has no option 'comp', see --prior.help Vamp for its options: "
+                "did you mean --prior.top.components?"
+            ],
+        ),
+        # One that is like no other.
+        (
+            ["--prior", "Vamp", "--prior.zzz", "3"],
+            "Parser key \"prior\":\n  Vamp has no option 'zzz'",
+            ["--prior: Vamp has no option 'zzz', see --prior.help Vamp for its options"],
+        ),
+        # The help of a class that does not exist.
+        (
+            ["--prior.help", "Vmp"],
+            "--prior.help: Expected a dot import path string: Vmp",
+            ["--prior: there is no 'Vmp': choose ", *PRIORS, f"{OWN}: did you mean Vamp?"],
         ),
         # A value of a wrong type, from the parser of a component.
         (
@@ -134,7 +158,7 @@ OWN = "or give the import path of your own class"
         (
             ["--prior", "Hierarchical", "--prior.top", "Vam"],
             'Parser key "prior":\n  --top: Expected a dot import path string: Vam',
-            ["--prior.top: there is no 'Vam': choose ", *PRIORS, OWN],
+            ["--prior.top: there is no 'Vam': choose ", *PRIORS, f"{OWN}: did you mean Vamp?"],
         ),
     ],
     ids=lambda value: None if not isinstance(value, list) else " ".join(value[:4]),
@@ -150,6 +174,52 @@ def test_sentences_of_jsonargparse(
     for part in parts:
         assert part in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epohcs", "2"], "unrecognized arguments: --epohcs 2: did you mean --epochs?"),
+        (["--epoch", "2"], "unrecognized arguments: --epoch 2: did you mean --epochs?"),
+        (["--latent-dim=2"], "unrecognized arguments: --latent-dim=2: did you mean --latent_dim?"),
+        (["--EPOCHS", "2"], "unrecognized arguments: --EPOCHS 2: did you mean --epochs?"),
+        (["--xyzzy", "2"], "unrecognized arguments: --xyzzy 2"),
+        (
+            ["--prioor.components", "2"],
+            "unrecognized arguments: --prioor.components 2: did you mean --prior.components?",
+        ),
+        (
+            ["--likelihood.decodr.widths=[3]"],
+            "--likelihood: ByKind has no option 'decodr.widths', see --likelihood.help ByKind for "
+            "its options: did you mean --likelihood.decoder.widths?",
+        ),
+        (["--config", "options.yaml"], "there is no option 'epohcs': did you mean epochs?"),
+    ],
+)
+def test_misspelt_options(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("options.yaml").write_text("epohcs: 3\n")
+    with pytest.raises(InputError) as error:
+        config.parse(arguments)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", ["vamp", "Vampp", "VAMP"])
+def test_misspelt_classes(name: str) -> None:
+    for option in ("--prior", "--prior.help"):
+        with pytest.raises(InputError) as error:
+            config.parse([option, name])
+        assert str(error.value).startswith(f"--prior: there is no '{name}': choose AR1, ")
+        assert str(error.value).endswith(": did you mean Vamp?")
+
+
+def test_options_of_other_verbs_are_not_abbreviated() -> None:
+    for typed, meant in (("--ais.chian", "--ais.chains"), ("--num_sam", "--num_samples")):
+        with pytest.raises(InputError) as error:
+            command_line.parse_evaluation(["run", typed, "3"])
+        assert str(error.value).endswith(f"{typed} 3: did you mean {meant}?")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +339,8 @@ def test_help_of_training_is_that_of_its_options() -> None:
         assert option.default == getattr(default, "__name__", str(default))
     assert set(part_names.PARTS) == {*trust.COMPONENTS, "network"}
     for name in trust.COMPONENTS:
-        base = resolve_name(parser.COMPONENTS[name])
+        parts = part_names.PARTS[parser.COMPONENTS[name]]
+        base = resolve_name(f"{parts.package}:{parts.base}")
         classes = [each for each in map(resolve_name, trust.classes()) if issubclass(each, base)]
         names = sorted(each.__name__ for each in classes if each is not base)
         assert part_names.part_names(name) == names
@@ -295,3 +366,66 @@ print([name for name in slow if name in sys.modules])
 """
     out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
     assert "--prior" in out and out.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--epohcs", "2"], "error: unrecognized arguments: --epohcs 2: did you mean --epochs?"),
+        (["--resmue=r"], "error: unrecognized arguments: --resmue=r: did you mean --resume?"),
+        (
+            ["--data", "tabel.csv"],
+            "error: there is no file tabel.csv (option --data): did you mean table.csv?",
+        ),
+        (["--data=folder/x.NPZ"], "error: there is no file folder/x.NPZ (option --data)"),
+    ],
+)
+def test_what_is_misspelt_in_training_needs_no_torch(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "table.csv").touch()
+    assert train_without_torch(arguments, tmp_path) == said
+
+
+@pytest.mark.parametrize("option", ["--prior", "--prior.help"])
+def test_misspelt_classes_of_training_need_no_torch(option: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        config.parse([option, "vmp"])
+    assert train_without_torch([option, "vmp"], tmp_path) == f"error: {error.value}"
+
+
+def train_without_torch(arguments: list[str], folder: Path) -> str:
+    """Return the line that training ends with, before it imports PyTorch."""
+    code = f"""
+import sys
+from pyro_vae.runs import commands
+try:
+    commands.main(["train", *{arguments}])
+except SystemExit as stop:
+    assert stop.code == 2 and "torch" not in sys.modules
+"""
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    return ran.stderr.rstrip("\n")
+
+
+def test_what_exists_is_not_misspelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training's parser and its readers look at what passes."""
+    monkeypatch.delitem(sys.modules, "torch")  # as when training begins
+    with pytest.raises(InputError, match="there is no 'Own': choose Bernoulli"):
+        training_help.refuse_misspelt(["--posterior", "Own"])
+    table = tmp_path / "table.csv"
+    table.touch()
+    for arguments in (
+        [],
+        ["--resume", "r", "--config=c.yaml", "--quiet", "--trust_code", "--out", "o", "--help"],
+        [f"--data={table}", "--likelihood.decoder.widths+=3", "--columns.mass", "real"],
+        ["--prior", "Prior", "--likelihood", "Given", "--average", "null", "--log", "wandb"],
+        ["--prior", "own.Prior", "--posterior", "Own", "--print_config"],
+        ["--data", "tabel", "--data_root", "none"],
+    ):
+        training_help.refuse_misspelt(arguments)
+
+
+def test_files_of_data_have_the_suffixes_that_are_read() -> None:
+    assert {name for name in data.SOURCES if name[0] == "."} == set(training_help.FILES)

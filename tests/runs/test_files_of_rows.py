@@ -126,6 +126,19 @@ def test_what_cannot_be_read_or_written_is_refused(model: applying.Trained, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "bad.csv", "new.csv"]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_text_among_numbers_is_named_with_its_row_in_the_file(
+    model: applying.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(files_of_rows, "rows_at_once", lambda shape: 7)
+    rows = table(30)
+    rows["height"] = [None] * 7 + ["170"] * 2 + ["tall"] + ["170"] * 20
+    path = tmp_path / f"new{suffix}"
+    rows.to_csv(path, index=False) if suffix == ".csv" else rows.to_parquet(path)
+    with pytest.raises(InputError, match=r"'height' holds text, such as 'tall' in row 9 \(from 0"):
+        applying.score_file(model, str(path), tmp_path / "out.csv", 2)
+
+
 def test_arrays_of_any_file_have_the_same_scores(tmp_path: Path) -> None:
     counts = draw.poisson(20, (150, 4))
     np.save(tmp_path / "a.npy", counts)

@@ -40,7 +40,7 @@ def test_an_old_run_is_opened_and_resumed(tmp_path: Path) -> None:
         run.train,
         run.observe,
         epochs=3,
-        batch_size=run.options.batch_size,
+        batch_size=run.options.examples_in_step,
         seed=run.options.seed,
         callbacks=run.callbacks(),
         progress=False,

@@ -119,6 +119,31 @@ def test_an_older_run_without_a_warmup_is_resumed_without_one(tmp_path: Path) ->
     assert resumed.engine.objective.warmup == resumed.engine.objective.warmup_share == 0
 
 
+def test_few_examples_are_one_batch_unless_its_size_is_given(tmp_path: Path) -> None:
+    table = tmp_path / "table.npy"
+    np.save(table, np.random.default_rng(0).normal(size=(61, 3)))
+    given = ["--data", str(table), "--epochs", "2"]
+    run = build(*given)
+    count = len(run.train)
+    assert count < 61 and run.options.batch_size == run.namespace.batch_size == count
+    note = f"Each step takes all {count} training examples"
+    assert note in str(run)
+    run.folder = tmp_path / "run"
+    run.create()
+    config_file = run.folder / "config.yaml"
+    assert f"batch_size: {count}\n" in config_file.read_text()
+    assert note not in str(build(f"--config={config_file}"))
+    resumed = command_line.parse_training(["--resume", str(run.folder)])
+    assert Run.build(run.folder, resumed).options.batch_size == count
+    config_file.write_text("batch_size: 100\n")
+    for too_large in (["--batch_size", "100"], [f"--config={config_file}"]):
+        with pytest.raises(InputError, match=f"100 is more than the {count} training examples"):
+            build(*too_large, *given)
+    fewer = build(*given, "--batch_size", "9")
+    assert fewer.options.batch_size == 9 and "Each step takes" not in str(fewer)
+    assert build().options.batch_size == 100 and "Each step takes" not in str(build())
+
+
 def test_folder_is_made_once_and_whole(tmp_path: Path) -> None:
     run = build()
     run.folder = tmp_path / "deep" / "run"

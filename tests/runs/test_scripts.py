@@ -399,10 +399,10 @@ REFUSED = [
     (["--likelihood", "StudentT", "--likelihood.df", 1e300], ["(1, 1e6]"]),
     (["--prior", "Mixture", "--prior.components", 10**23], ["ten million at most"]),
     (["--prior", "Exemplar", "--prior.components", 10**13], ["9.1 PiB of memory"]),
-    (["--posterior.encoder.width", 3], ["'width'", "see --posterior.encoder.help NAME"]),
+    (["--posterior.encoder.width", 3], ["'width'", "see --posterior.encoder.help MLP"]),
     (
         ["--prior", "Hierarchical", "--prior.top", "Vamp", "--prior.top.comp", 3],
-        ["'comp'", "see --prior.help NAME"],
+        ["'comp'", "see --prior.help Vamp"],
     ),
     (["--likelihood.decoder.activation", "Softmax2d"], ["'Softmax2d' is not an activation"]),
     (["--objective", "VAE"], [" ELBO, ", "AnalyticELBO, ", "IWAE, ", "MIWAE, ", "PIWAE, "]),

@@ -18,8 +18,7 @@ import yaml
 from conftest import ROOT
 
 from pyro_vae import InputError, likelihoods, networks, objectives, posteriors, priors
-from pyro_vae.runs import config, trust
-from pyro_vae.runs.parser import COMPONENTS
+from pyro_vae.runs import config, part_names, trust
 from pyro_vae.runs.run import Run
 
 OLD_RUN = ROOT / "tests/fixtures/old_run"
@@ -126,7 +125,8 @@ def test_which_names_are_typed(arguments: list[str], typed: bool) -> None:
 
 
 def test_every_public_part_may_be_named() -> None:
-    bases = tuple(map(resolve_name, COMPONENTS.values()))
+    parts = part_names.PARTS.values()
+    bases = tuple(resolve_name(f"{each.package}:{each.base}") for each in parts)
     for package in (priors, likelihoods, posteriors, networks, objectives):
         for name in package.__all__:
             found = getattr(package, name)

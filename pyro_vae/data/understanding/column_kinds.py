@@ -18,6 +18,7 @@ from pyro_vae.data.understanding.given_kinds import (
     number_texts,
     parse_kind,
 )
+from pyro_vae.data.understanding.odd_columns import OddColumn, refuse_odd
 from pyro_vae.data.understanding.parts import Understood
 from pyro_vae.data.understanding.rules import (
     LARGEST_COUNT,
@@ -53,6 +54,7 @@ EARLIEST, LATEST = 1900_01_01, 2100_12_31  # dates that are written as whole num
 LARGEST_WHOLE = 2**53  # up to which double precision has all whole numbers
 MOSTLY = 0.8  # the share of distinct strings by which a column is known
 LONGEST_TEXT = 1000  # characters of a category, and of the name of a column
+WITHOUT_DATES = "drop it, or replace it by numbers, such as the days since the first one"
 SHORTEST = 20  # rows of a table in which row numbers and identifiers are looked for
 
 
@@ -134,6 +136,7 @@ def understand_columns(
     values: list[np.ndarray] = []
     notes: list[str] = []
     constant: list[str] = []
+    odd: list[OddColumn] = []
     atoms: dict[str, Column] = {}
     numbers: dict[str, Column] = {}
     facts = None if matrix is None or summary is None else _Facts.of(matrix, summary)
@@ -149,7 +152,10 @@ def understand_columns(
             if len(column.categories) == 1:
                 constant.append(name)
                 continue
-            spec, codes = _understand_words(name, column, given, where)
+            if found := _odd_words(name, column, given, where):
+                odd.append(found)
+                continue
+            spec, codes = _understand_words(name, column, given)
         else:
             own, at = (_Facts.of(column[:, None]), 0) if facts is None else (facts, j)
             if np.isinf(own.summary.low[at]):  # others that are empty were left out before
@@ -162,13 +168,17 @@ def understand_columns(
             ):
                 constant.append(name)
                 continue
-            spec, codes = _understand_numbers(name, column, about, given, where)
+            if given is None and (found := _odd_numbers(name, column, about)):
+                odd.append(found)
+                continue
+            spec, codes = _understand_numbers(name, column, about, given)
             if given is None:
                 numbers[name] = about
             if has_atom(about, spec.kind):
                 atoms[name] = about
         specs.append(spec)
         values.append(codes)
+    refuse_odd(odd, where)
     named = [name for name in constant if name in kinds]
     if named:
         raise InputError(
@@ -200,17 +210,12 @@ def understand_columns(
 
 
 def _understand_numbers(
-    name: str,
-    column: np.ndarray,
-    about: Column,
-    given: str | None,
-    where: str,
+    name: str, column: np.ndarray, about: Column, given: str | None
 ) -> tuple[ColumnSpec, np.ndarray]:
     """Return what a column of numbers is, and its values or codes."""
     if given is not None:
         spec = given_numbers(name, given, about)
     else:
-        _refuse_odd_numbers(name, column, about, where)
         kind = infer_column(about)
         if kind == "ordered" and about.distinct is not None:
             spec = ColumnSpec(name, kind, tuple(number_texts(about.distinct)))
@@ -227,19 +232,9 @@ def _understand_numbers(
     return spec, _recoded(codes, places)
 
 
-def _understand_words(
-    name: str, column: Words, given: str | None, where: str
-) -> tuple[ColumnSpec, np.ndarray]:
+def _understand_words(name: str, column: Words, given: str | None) -> tuple[ColumnSpec, np.ndarray]:
     """Return what a column of strings is, and its codes."""
-    longest = max(column.categories, key=len, default="")
-    if len(longest) > LONGEST_TEXT:
-        raise InputError(
-            f"column {name} of {where} has a text of {len(longest):,} characters, which begins "
-            f"with {longest[:20]!r}: a category has at most {LONGEST_TEXT:,}: drop the column",
-            "drop",
-        )
     if given is None:
-        _refuse_odd_words(name, column, where)
         kind: KindName = "ordered" if column.is_ordered else "categories"
         spec = ColumnSpec(name, kind, tuple(column.categories))
         if column.is_binary:
@@ -255,51 +250,46 @@ def _recoded(codes: list[int], places: np.ndarray) -> np.ndarray:
     return np.where(places < 0, np.nan, np.array([*codes, -1], np.float64)[places])
 
 
-def _refuse_odd_numbers(name: str, column: np.ndarray, about: Column, where: str) -> None:
-    """Refuse a column that counts the rows, of dates, or of numbers that are too large."""
+def _odd_numbers(name: str, column: np.ndarray, about: Column) -> OddColumn | None:
+    """Return a column that counts the rows, of dates, or of numbers that are too large."""
     if not about.whole:
-        return
+        return None
     column = column[~np.isnan(column)]
     if column.dtype.kind in "iu" and max(-about.low, about.high) > LARGEST_WHOLE:
-        raise InputError(
-            f"column {name} of {where} has whole numbers up to {about.high:.0f}, of which double "
-            "precision does not keep all digits: drop the column if it identifies the rows, or "
-            "call it real",
-            "drop",
+        return OddColumn(
+            name,
+            f"has whole numbers up to {about.high:.0f}, of which double precision does not keep "
+            "all digits",
+            "drop the column if it identifies the rows, or call it real",
         )
     if EARLIEST <= about.low and about.high <= LATEST and _are_dates(column):
-        raise InputError(
-            f"column {name} of {where} holds dates, such as {about.low:.0f}: drop it, or replace "
-            "it by numbers, such as the days since the first one",
-            "drop",
-        )
-    refuse_row_numbers(name, column, about.low, about.high, where)
+        return OddColumn(name, f"holds dates, such as {about.low:.0f}", WITHOUT_DATES)
+    return row_numbers(name, column, about.low, about.high)
 
 
-def refuse_row_numbers(name: str, column: np.ndarray, low: float, high: float, where: str) -> None:
-    """Refuse a column of whole numbers that counts the rows, in any order.
+def row_numbers(name: str, column: np.ndarray, low: float, high: float) -> OddColumn | None:
+    """Return a column of whole numbers if it counts the rows, in any order, and None otherwise.
+
+    It does if each whole number from `low` to `high` occurs once.
 
     Args:
         name: the column's name.
         column: its values, shape [N].
         low: the least of them.
         high: the largest of them.
-        where: the name of the file or object, for the message.
-
-    Raises:
-        InputError: if each whole number from `low` to `high` occurs once.
     """
     column = column[~np.isnan(column)]
     num_rows = len(column)
     if num_rows < SHORTEST or high != low + num_rows - 1:
-        return
+        return None
     places = (column.astype(np.float64) - low).astype(np.int64)
-    if np.bincount(places, minlength=num_rows).max() == 1:
-        raise InputError(
-            f"column {name} of {where} counts the rows from {low:.0f} to {high:.0f}, so it tells "
-            "nothing about them: drop it, or give its kind",
-            "drop",
-        )
+    if np.bincount(places, minlength=num_rows).max() > 1:
+        return None
+    return OddColumn(
+        name,
+        f"counts the rows from {low:.0f} to {high:.0f}, so it tells nothing about them",
+        "drop it, or give its kind",
+    )
 
 
 def _may_be_positive(summary: Summary) -> np.ndarray:
@@ -314,15 +304,24 @@ def _are_dates(column: np.ndarray) -> bool:
     return bool(are_dates.all())
 
 
-def _refuse_odd_words(name: str, column: Words, where: str) -> None:
-    """Refuse dates, numbers that were not read as such, and identifiers."""
+def _odd_words(name: str, column: Words, given: str | None, where: str) -> OddColumn | None:
+    """Return a column of long texts, dates or identifiers; if its kind is given, of long texts.
+
+    Raises:
+        InputError: if they are numbers that were not read as such.
+    """
     words, num_rows = column.categories, int((column.codes >= 0).sum())
-    if _share(words, DATES) >= MOSTLY:
-        raise InputError(
-            f"column {name} of {where} holds dates or times, such as '{words[0]}': drop it, or "
-            "replace it by numbers, such as the days since the first one",
-            "drop",
+    longest = max(words, key=len, default="")
+    if len(longest) > LONGEST_TEXT:
+        return OddColumn(
+            name,
+            f"has a text of {len(longest):,} characters, which begins with {longest[:20]!r}",
+            f"a category has at most {LONGEST_TEXT:,}: drop the column",
         )
+    if given is not None:
+        return None
+    if _share(words, DATES) >= MOSTLY:
+        return OddColumn(name, f"holds dates or times, such as '{words[0]}'", WITHOUT_DATES)
     identify = len(words) == num_rows or (num_rows >= SHORTEST and 2 * len(words) > num_rows)
     pattern = MEASUREMENTS if identify else NUMBERS
     if _share(words, pattern) >= MOSTLY and len(words) > 2 and not _are_codes(words):
@@ -340,12 +339,13 @@ def _refuse_odd_words(name: str, column: Words, where: str) -> None:
             "values empty; or call the column categories",
             "columns",
         )
-    if identify:
-        raise InputError(
-            f"column {name} of {where} has {len(words):,} different strings in {num_rows:,} rows, "
-            "so it identifies the rows: drop it, or call it categories",
-            "drop",
-        )
+    if not identify:
+        return None
+    return OddColumn(
+        name,
+        f"has {len(words):,} different strings in {num_rows:,} rows, so it identifies the rows",
+        "drop it, or call it categories",
+    )
 
 
 def _share(words: list[str], pattern: re.Pattern[str]) -> float:

@@ -7,9 +7,10 @@ import numpy as np
 
 from pyro_vae.data.rows.row_reader import RowReader, SomeColumns
 from pyro_vae.data.source import ReadOptions, listed
-from pyro_vae.data.understanding.column_kinds import refuse_row_numbers, understand_columns
+from pyro_vae.data.understanding.column_kinds import row_numbers, understand_columns
 from pyro_vae.data.understanding.given_kinds import ALL, check_names, given_numbers, parse_kind
 from pyro_vae.data.understanding.missing_values import note_missing, refuse_infinite
+from pyro_vae.data.understanding.odd_columns import refuse_odd
 from pyro_vae.data.understanding.parts import Understood
 from pyro_vae.data.understanding.rules import infer_matrix
 from pyro_vae.data.understanding.storing import stored
@@ -143,10 +144,12 @@ def understand_whole(
     spec, notes = infer_matrix(summary, str(matrix.dtype), matrix.shape[1])
     if spec is None:
         return None
+    odd = []
     for j in np.flatnonzero(summary.high - summary.low == matrix.shape[0] - 1):
         column = matrix[:, j] if isinstance(matrix, np.ndarray) else matrix[:, [j]].toarray()[:, 0]
         ends = float(summary.low[j]), float(summary.high[j])
-        refuse_row_numbers(names[j] if names else str(j), column, *ends, where)
+        odd.append(row_numbers(names[j] if names else str(j), column, *ends))
+    refuse_odd([column for column in odd if column], where)
     constant = int((summary.low == summary.high).sum())
     if constant == matrix.shape[1]:
         raise InputError(

@@ -56,17 +56,22 @@ def read_frame(frame: Any, specs: Sequence[ColumnSpec], ignored: Sequence[str] =
         if all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in frame.dtypes):
             return np.array(frame.to_numpy(np.float64))
     matrix = np.empty((len(frame), len(specs)))
+    numbers = frame.index if hasattr(frame.index, "step") else range(len(frame))
     for place, spec in enumerate(specs):
-        matrix[:, place] = read_values(read_column(frame[spec.name], spec.name, "the table"), spec)
+        values = read_column(frame[spec.name], spec.name, "the table")
+        matrix[:, place] = read_values(values, spec, numbers)
     return matrix
 
 
-def read_values(values: np.ndarray | Words, spec: ColumnSpec) -> np.ndarray:
+def read_values(
+    values: np.ndarray | Words, spec: ColumnSpec, numbers: Sequence[int] | None = None
+) -> np.ndarray:
     """Return the values of a column as numbers, or as codes of its categories; NaN where missing.
 
     Args:
         values: numbers or strings, shape [N].
         spec: what the column is.
+        numbers: the numbers of the rows, for messages; by default from 0.
 
     Raises:
         InputError: if some are not among its categories, or are text where it has numbers.
@@ -84,9 +89,11 @@ def read_values(values: np.ndarray | Words, spec: ColumnSpec) -> np.ndarray:
     words = [" ".join(word.split()) for word in values.categories]
     if not spec.categories and words:
         example = next((word for word in words if not is_number(word)), words[0])
+        place = int((values.codes == words.index(example)).argmax())
+        row = place if numbers is None else numbers[place]
         raise InputError(
-            f"column '{spec.name}' holds text, such as '{example}', and had numbers in training: "
-            "give numbers",
+            f"column '{spec.name}' holds text, such as '{example}' in row {row} (from 0), and had "
+            "numbers in training: give numbers",
             "x",
         )
     own = {" ".join(name.split()): code for code, name in enumerate(spec.categories)}
