@@ -152,7 +152,7 @@ def test_classes_by_bayes_rule_are_exact(prior: str) -> None:
     assert found.accuracy == pytest.approx((right.mean().item(), right.std().item() / 60**0.5))
     assert found.accuracy[0] > 0.45  # a third by chance
     assert found.names == ("cat", "dog", "fox")
-    assert f"{found.accuracy[0]:.2%} of 60 examples" in str(found)
+    assert f"{100 * found.accuracy[0]:.2f} % of 60 examples" in str(found)
     assert set(found.to_dict()) == {"num_examples", "accuracy", "log_loss", "unsure", "unknown"}
 
 

@@ -1,6 +1,7 @@
 """Figures show the numbers that they are given, for images and for vectors."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -311,7 +312,7 @@ def test_khat_is_drawn(ax: Axes, linear_gaussian: LinearGaussian) -> None:
     result = bounds.evaluate(vae.model, vae.guide, x, 200)
     figures.pareto_k(ax, result)
     assert sum(patch.get_height() for patch in ax.patches) == 30
-    assert f"{result.heavy:.0%}" in ax.get_title()
+    assert f"{100 * result.heavy:.0f} % of" in ax.get_title()
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-9])
@@ -391,6 +392,44 @@ def test_units_show_what_each_carries(ax: Axes) -> None:
         {str(unit): kl for unit, kl in enumerate(expected.tolist())}
     )
     assert ax.get_xlabel() == "units of z, counted from 0"
+    assert ax.get_ylabel() == "KL, nats"
+
+
+def test_units_show_shares_of_variance_if_a_kl_is_not_known(ax: Axes) -> None:
+    found = diagnostics.Diagnosis(
+        diagnostics.Information(*torch.ones(5, 4)),
+        {"top": torch.tensor([0.2, 0.6]), "z": torch.tensor([0.9, -0.001])},
+        {"top": torch.tensor([2.0, 3.0]), "z": None},
+    )
+    figures.units(ax, found)
+    heights = [bar.get_height() for bar in ax.patches]
+    assert heights == pytest.approx([0.6, 0.2, 0.9, 0.0])  # all of one kind, the largest first
+    assert ax.get_ylabel() == "share of variance"
+
+
+@pytest.mark.parametrize("shift", [0.0, -100.0])
+def test_the_ladder_has_no_texts_upon_each_other(
+    linear_gaussian: LinearGaussian, shift: float
+) -> None:
+    vae, x = linear_gaussian.vae, linear_gaussian.marginal.sample((9,))
+    result = bounds.evaluate(vae.model, vae.guide, x, 5000)
+    annealed = bounds.anneal(vae.model, vae.guide, x, bounds.Settings(temperatures=20))
+    for estimate in (result.elbo, annealed.log_w, *(e.values for e in result.iwae.values())):
+        (estimate if isinstance(estimate, torch.Tensor) else estimate.values).add_(shift)
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    ax = figure.subplots(ncols=2)[0]
+    figures.ladder(ax, result, annealed)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert [label.get_text().split()[0] for label in ax.get_xticklabels()] == [
+        *("1", "5", "50", "500", "5000")
+    ]
+    assert f"{result.iwae[5000].mean:.2f}" in ax.get_xticklabels()[-1].get_text()
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    legend = ax.get_legend()
+    assert legend is not None
+    elbo = ax.transData.transform((1, result.elbo.mean))[1]
+    assert legend.get_window_extent().y1 < elbo
 
 
 def test_traversals_move_one_dimension_at_a_time(ax: Axes) -> None:
@@ -435,5 +474,5 @@ def test_hard_examples_are_in_two_rows(ax: Axes) -> None:
     np.testing.assert_array_equal(shown[4:7, :4], images[3])
     assert [text.get_text() for text in ax.get_yticklabels()] == [
         "lowest log p(x)",
-        "loosest bound",
+        "loosest ELBO",
     ]

@@ -14,7 +14,7 @@ from pyro_vae.bounds.estimates import (
     certified,
     finite,
     leave_one_out,
-    said,
+    with_error,
 )
 from pyro_vae.bounds.khat import good_k, pareto_k, tail_length
 from pyro_vae.bounds.known_errors import MANY, upper_spread, variance_limit
@@ -92,7 +92,7 @@ class Annealed:
         """What is wrong with the chains, in words; None if they move and agree."""
         chains = self.settings.chains
         if self.acceptance.mean() < 0.4 and self.settings.temperatures > 1:
-            return f"only {self.acceptance.mean():.0%} of moves are accepted"
+            return f"only {100 * self.acceptance.mean():.0f} % of moves are accepted"
         if self.ess.median() < chains / 4:
             return f"{self.ess.median():.1f} of {chains} chains have nearly all the weight"
         return None
@@ -122,8 +122,8 @@ class Annealed:
             f"chains of {self.settings.temperatures} temperatures from the {self.settings.start}.",
             f"With 95 % confidence {'it' if whole else 'the mean of these'} is above "
             f"{self.certified():.3f}, by Markov's inequality alone.",
-            f"The effective number of chains is {ess} of {chains}; {self.acceptance.mean():.0%} of "
-            "moves are accepted.",
+            f"The effective number of chains is {ess} of {chains}; "
+            f"{100 * self.acceptance.mean():.0f} % of moves are accepted.",
         ]
         flaw = self.upper_flaw or ("it is below IWAE" if self._is_upper_below_iwae() else None)
         if flaw:
@@ -205,9 +205,23 @@ class Bidirectional:
         whole = self.forward.evidence_of == "the data set"
         drawn = "a data set" if whole else f"{len(self.gap.values)} examples"
         return (
-            f"On {drawn} drawn from the model, chains in both directions give bounds that are "
-            f"{self.gap.mean:.3f} nats apart (se {said(self.gap.se)})."
+            f"On {drawn} drawn from the model, the bounds of chains in both directions differ by "
+            f"{with_error(self.gap.mean, self.gap.se)} nats"
+            f"{self._what_the_gap_says()}."
         )
+
+    def _what_the_gap_says(self) -> str:
+        """Return the end of a sentence: whether the gap is more than its error."""
+        low, high = self.gap.ci95
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return ", with an unknown error"
+        if low > 0:
+            return ": neither of them is looser than that there"
+        if high < 0:
+            return ", and a gap below zero is noise: use more examples or more chains"
+        # As with a bracket: the error has to be small beside what is due to the choice of examples.
+        tight = high <= self.forward.lower.se
+        return ", which is within the error" + (": annealing is tight on them" if tight else "")
 
     @property
     def bound(self) -> None:

@@ -260,6 +260,26 @@ def said(number: float, form: str = ".3f") -> str:
     return format(number, form) if math.isfinite(number) else "unknown"
 
 
+def with_error(number: float, error: float) -> str:
+    """Return a number and its standard error as text: the error to two digits, the number to match.
+
+    An error of zero, or one that is unknown, is left out, and the number has three digits or more.
+    """
+    has_error = math.isfinite(error) and error >= 1e-6
+    if not math.isfinite(number):
+        return said(number)
+    exponent = 2  # zero has no decimals
+    if has_error or number:  # rounding can add a digit: 0.0996 is 0.10 to two digits
+        exponent = int((f"{error:.1e}" if has_error else f"{number:.2e}").partition("e")[2])
+    decimals = 1 - exponent if has_error else max(0, 2 - exponent)
+
+    def text(value: float) -> str:
+        shown = f"{round(value, min(6, decimals)):,.{min(6, max(0, decimals))}f}"
+        return shown if shown.strip("-0.") else shown.removeprefix("-")
+
+    return f"{text(number)} ± {text(error)}" if has_error else text(number)
+
+
 def said_interval(ends: tuple[float, float]) -> str:
     """Return an interval as text; "unknown" if one of its ends is NaN or infinite."""
     return "[{:.3f}, {:.3f}]".format(*ends) if all(map(math.isfinite, ends)) else "unknown"

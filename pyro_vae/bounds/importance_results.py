@@ -76,8 +76,9 @@ class Bounds:
         if whole:
             tails = f"{one}k-hat is {self.khat.item():.2f} (reliable up to {limit})"
         else:
-            share = f"{self.heavy:.0%} of the examples" if self.heavy else "none of the examples"
-            tails = f"k-hat is above {limit} on {share}"
+            share = f"{100 * self.heavy:.0f} %" if self.heavy else "none"
+            few = f", the limit for {self.num_samples} draws," if self.good_k < 0.7 else ""
+            tails = f"k-hat is above {limit}{few} on {share} of the examples"
         known = not math.isnan(self.bound.mc_se)
         if self.heavy >= 0.05 or not known:
             error = "but its MC error can be relied on" if known else "and its MC error is unknown"

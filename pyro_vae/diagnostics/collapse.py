@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.information import PART, Information, measure_pair
 from pyro_vae.diagnostics.local_codes import look_at_codes
-from pyro_vae.diagnostics.means import amount_as_text, mean_as_text
+from pyro_vae.diagnostics.means import amount_as_text
 from pyro_vae.diagnostics.units import THRESHOLD, kl_per_unit_of_pair, unit_means, unit_shares
 from pyro_vae.programs.arguments import Arguments
 from pyro_vae.programs.random_streams import preserve_rng_state
@@ -116,8 +116,8 @@ class Diagnosis:
         lines = [self._active_units(), *self._information_lines()]
         if self.probe:
             lines.append(
-                f"a linear probe of z predicts {self.probe.accuracy:.1%} of the labels "
-                f"({self.probe.chance:.1%} by chance)"
+                f"a linear probe of z predicts {100 * self.probe.accuracy:.1f} % of the labels "
+                f"({100 * self.probe.chance:.1f} % by chance)"
             )
         evidence = ";\n".join(lines)
         return f"The latent code is {verdict}: {evidence}.\nTo try: {self.advice()}."
@@ -154,8 +154,8 @@ class Diagnosis:
         return [
             f"I(x; z) is {between} nats{near_limit}",
             kl,
-            f"z from q(z|x) raises log p(x|z) by {mean_as_text(information.gain)} nats, compared "
-            "with z from the prior",
+            f"z from q(z|x) raises log p(x|z) by {amount_as_text(information.gain)} nats, "
+            "compared with z from the prior",
         ]
 
 

@@ -4,6 +4,8 @@ import math
 
 from torch import Tensor
 
+from pyro_vae.bounds.estimates import with_error
+
 
 def standard_error(values: Tensor) -> float:
     """Return the standard error of the mean of values, shape [N]."""
@@ -17,14 +19,13 @@ def mean_and_error(values: Tensor) -> dict[str, float | None]:
 
 
 def mean_as_text(values: Tensor) -> str:
-    """Return the mean and its standard error, for a report: `1.23 ± 0.04`."""
-    mean = round(values.mean().item(), 2) + 0.0  # 0.00, not -0.00
-    return f"{mean:.2f} ± {standard_error(values):.2f}"
+    """Return the mean and its standard error to two digits, for a report: `1.234 ± 0.056`."""
+    return with_error(values.mean().item(), standard_error(values))
 
 
 def amount_as_text(values: Tensor) -> str:
     """Return the same of a quantity that is zero or more, of which estimates may be below it.
 
-    An unknown mean stays NaN.
+    An unknown mean stays unknown.
     """
-    return f"{max(values.mean().item(), 0.0):.2f} ± {standard_error(values):.2f}"
+    return with_error(max(values.mean().item(), 0.0), standard_error(values))

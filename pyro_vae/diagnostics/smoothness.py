@@ -84,9 +84,9 @@ class Smoothness:
             f"{mean_as_text(cost)} nats at {scale:g}" for scale, cost in self.noise.items() if scale
         ]
         lines += [
-            f"{self.neighbours.mean():.0%} of an example's nearest neighbours are nearest "
+            f"{100 * self.neighbours.mean():.0f} % of an example's nearest neighbours are nearest "
             "neighbours of its code too",
-            f"noise on z costs {', '.join(costs)} standard deviations",
+            f"noise on z, in standard deviations of z, costs {', '.join(costs)}",
         ]
         return ";\n".join(lines) + "."
 

@@ -1,6 +1,5 @@
 """Figures of training, bounds, units, checks and comparisons."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,10 @@ from pyro_vae.training import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+LEGEND_ROW = 0.085  # the height of an entry of a legend, as a share of the axes of the ladder
+CHARACTER = 0.07  # the width of a character of a tick's label, in inches
 
 
 def training_curves(ax: "Axes", history: History) -> "Axes":
@@ -60,14 +63,17 @@ def training_curves(ax: "Axes", history: History) -> "Axes":
 def units(ax: "Axes", diagnosis: Diagnosis) -> "Axes":
     """Draw the KL of each dimension of the code, the largest first. They are counted from 0.
 
-    If the KL of a dimension is not known, the bar shows which share of its variance x explains.
+    If the KL of a dimension is not known, the bars of all show which share of its variance x
+    explains.
     """
+    has_kl = all(kl is not None for kl in diagnosis.kl.values())
     offset = 0
     ticks: dict[int, str] = {}
     labelled: set[str] = set()
     for site, share in diagnosis.shares.items():
         kl = diagnosis.kl[site]
-        height = (share if kl is None else kl).cpu().numpy().clip(0)  # below 0 by noise
+        shown = kl if has_kl and kl is not None else share
+        height = shown.cpu().numpy().clip(0)  # below 0 by noise
         order = np.argsort(-height)
         active = (share > THRESHOLD).cpu().numpy()[order]
         places = np.arange(len(order)) + offset
@@ -80,12 +86,9 @@ def units(ax: "Axes", diagnosis: Diagnosis) -> "Axes":
         for place, unit in zip(places.tolist(), order.tolist(), strict=True):
             ticks[place] = str(unit)
         offset += len(order) + 1
-    all_known = all(kl is not None for kl in diagnosis.kl.values())
     ax.set(
         xlabel=f"units of {', then of '.join(diagnosis.shares)}, counted from 0",
-        ylabel="KL, nats"
-        if all_known
-        else "KL in nats if it is known, otherwise the share of variance that x explains",
+        ylabel="KL, nats" if has_kl else "share of variance",
         title=diagnosis.verdict
         if diagnosis.verdict == "collapsed"  # whatever the number of active units
         else f"{diagnosis.active} of {diagnosis.units} units are active",
@@ -135,10 +138,7 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
             ax.axhline(bound.mean, color=colour, lw=1)
             ax.plot(rungs[-1] * 3, bound.mean, color=colour, marker=marker, ls="", label=label)
     ax.set_xscale("log")
-    # Of rungs that are close to each other, the labels would overlap: only the last has one.
-    close = [later < 3 * k for k, later in itertools.pairwise(rungs)] + [False]
-    texts = [f"{k}\n{mean:.2f}" for k, mean in zip(rungs, means, strict=True)]
-    ax.set_xticks(rungs, ["" if gone else text for text, gone in zip(texts, close, strict=True)])
+    ax.set_xticks(rungs, _rung_labels(ax, rungs, means))
     ax.minorticks_off()
     ax.set(
         xlabel="number of draws K, with the bound below",
@@ -146,8 +146,35 @@ def ladder(ax: "Axes", importance: Bounds, annealed: Annealed | None = None) -> 
     )
     se = said(best.se, ".2f")
     ax.set_title(f"log p(x) by {name}: {best.mean:.2f}, se over examples {se}", fontsize=9)
-    ax.legend(loc="best")  # not on the curve
+    # The ELBO is the lowest line: the legend stands below it.
+    low, high = ax.get_ylim()
+    entries = len(ax.get_legend_handles_labels()[0])
+    ax.set_ylim(high - (high - low) / (1 - LEGEND_ROW * entries), high)
+    ax.legend(loc="lower right", borderaxespad=0.2)
     return ax
+
+
+def _rung_labels(ax: "Axes", rungs: list[int], means: list[float]) -> list[str]:
+    """Return the labels of the numbers of draws, with the bound below where there is room.
+
+    Of rungs that are close to each other, only the last has a label. The last one has its bound.
+    """
+    low, high = (math.log10(end) for end in ax.get_xlim())
+    inches = ax.bbox.width / ax.figure.dpi / (high - low)  # for a factor of ten
+    labels = [f"{rungs[-1]}\n{means[-1]:.2f}"]
+    left, end = rungs[-1], len(f"{means[-1]:.2f}") * CHARACTER / 2
+    for (k, mean), later in zip(
+        list(zip(rungs, means, strict=True))[-2::-1], rungs[:0:-1], strict=True
+    ):
+        half = len(f"{mean:.2f}") * CHARACTER / 2
+        if later < 3 * k:
+            labels.append("")
+        elif inches * math.log10(left / k) > end + half:
+            labels.append(f"{k}\n{mean:.2f}")
+            left, end = k, half
+        else:
+            labels.append(str(k))
+    return labels[::-1]
 
 
 def pareto_k(ax: "Axes", importance: Bounds) -> "Axes":
@@ -163,7 +190,7 @@ def pareto_k(ax: "Axes", importance: Bounds) -> "Axes":
     ax.axvline(reliable, color="k", ls="--", lw=1, label=f"reliable up to {reliable:.2f}")
     ax.set(xlabel=xlabel, ylabel="examples")
     ax.margins(y=0.2)  # room for the legend
-    ax.set_title(f"not reliable on {importance.heavy:.0%} of the examples", fontsize=9)
+    ax.set_title(f"not reliable on {100 * importance.heavy:.0f} % of the examples", fontsize=9)
     ax.legend()
     return ax
 

@@ -128,7 +128,7 @@ def reconstructions(ax: "Axes", vae: VAE, x: Tensor) -> "Axes":
 
 
 def hard_examples(ax: "Axes", images: Tensor) -> "Axes":
-    """Draw the examples of lowest likelihood, and below them those with the loosest bound.
+    """Draw the examples of lowest likelihood, and below them those with the loosest ELBO.
 
     Args:
         ax: the axes.
@@ -136,7 +136,7 @@ def hard_examples(ax: "Axes", images: Tensor) -> "Axes":
     """
     columns = len(images) // 2
     image_grid(ax, images, columns)
-    _name_rows(ax, images, columns, ["lowest log p(x)", "loosest bound"])
+    _name_rows(ax, images, columns, ["lowest log p(x)", "loosest ELBO"])
     ax.set_title("test examples, the most extreme ones first")
     return ax
 

@@ -38,7 +38,8 @@ class Columns(Kind):
         super().__init__([count], names)
 
     def __str__(self) -> str:
-        return ", ".join(f"{len(places)} {kind.name}" for kind, places in self.parts)
+        counts = [(kind, len(places)) for kind, places in self.parts]
+        return ", ".join(f"{kind.name} ({n} column{'s' if n > 1 else ''})" for kind, n in counts)
 
     @classmethod
     def seeing(cls, data: Kind) -> Self | None:

@@ -41,7 +41,7 @@ class Incomplete(Kind):
         self.name = f"{whole.name} with missing values"
 
     def __str__(self) -> str:
-        return f"{self.whole}, some missing"
+        return f"{self.whole}, with missing values"
 
     @property
     def filler(self) -> Tensor:

@@ -109,8 +109,9 @@ class Classification:
         accuracy, se = self.accuracy
         loss, loss_se = self.log_loss
         return (
-            f"Bayes' rule classifies {accuracy:.2%} of {len(self.truth)} examples right (se "
-            f"{said(se, '.2%')}), with a log-loss of {loss:.3f} nats (se {said(loss_se)}). "
+            f"Bayes' rule classifies {100 * accuracy:.2f} % of {len(self.truth)} examples right "
+            f"(se {said(100 * se, '.2f')} %), with a log-loss of {loss:.3f} nats (se "
+            f"{said(loss_se)}). "
             f"{int(self.is_unsure.sum())} decisions are within the Monte Carlo error, and the "
             f"error of {int(self.is_unknown.sum())} is unknown."
         )

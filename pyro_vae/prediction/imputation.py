@@ -280,15 +280,16 @@ class Scores:
             ("log p(value), nats", self.log_density),
             ("squared error, standardised", self.squared_error),
             ("categories that are right", self.accuracy),
-            (f"{self.level:.0%} intervals that cover", self.coverage),
+            (f"{100 * self.level:.0f} % intervals that cover", self.coverage),
         ):
             if pair is not None:
                 lines.append(f"{name:28} {pair[0]:10.4g} {said(pair[1], '.2g'):>10}")
         if self.without_interval:
             lines += [
                 "",
-                f"{self.without_interval:.0%} of the examples have no intervals: their draws do "
-                "not stand for p(z | x). Take more draws, or anneal them (`impute` in Python).",
+                f"{100 * self.without_interval:.0f} % of the examples have no intervals: their "
+                "draws do not stand for p(z | x). Take more draws, or anneal them (`impute` in "
+                "Python).",
             ]
         return "\n".join(lines)
 

@@ -1,7 +1,6 @@
 """The results of an evaluation as text."""
 
 from pyro_vae.bounds.estimates import table
-from pyro_vae.bounds.results import Result
 from pyro_vae.kinds import Conditional, has_holes
 from pyro_vae.runs.evaluation import Evaluation, label
 from pyro_vae.runs.run import Run
@@ -56,11 +55,12 @@ def _format_observed(run: Run, evaluation: Evaluation) -> str:
 def _format_result(run: Run, evaluation: Evaluation, name: str) -> str:
     """Format one result: a title, a table, and how far it can be trusted."""
     result = evaluation.results[name]
-    parts = [_title(run, name, result), table(result.rows()), result.verdict]
+    parts = [_title(run, evaluation, name), table(result.rows()), result.verdict]
     return "\n\n".join(part for part in parts if part)
 
 
-def _title(run: Run, name: str, result: Result) -> str:
+def _title(run: Run, evaluation: Evaluation, name: str) -> str:
+    result = evaluation.results[name]
     if result.bound is None:
         whole = name == "simulated" and has_holes(run.kind)
         return f"{TITLES.get(name, name)}{', without missing values' if whole else ''}:"
@@ -68,4 +68,6 @@ def _title(run: Run, name: str, result: Result) -> str:
     if name == "iwae":
         what = "log p(x|y)" if isinstance(run.kind, Conditional) else "log p(x)"
         return f"Lower bounds on {what} of {count} test examples ({run.kind.name}):"
-    return f"{label(name, result.conditions)} of {count} of these examples:"
+    whole = count == len(evaluation.importance.bound.values)
+    of = f"all {count} examples" if whole and count > 1 else f"{count} of these examples"
+    return f"{label(name, result.conditions)} of {of}:"

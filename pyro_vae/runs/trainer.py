@@ -128,7 +128,7 @@ def choose_warmup(options: Options, namespace: Namespace, num_examples: int, vae
         arguments.warmup_share = WARMUP_SHARE
     options.objective = config.instantiate(namespace).objective
     return [
-        f"The KL's weight rises over the first {WARMUP_SHARE:.0%} of training: "
+        f"The KL's weight rises over the first {100 * WARMUP_SHARE:.0f} % of training: "
         "--objective.warmup 0 turns that off."
     ]
 

@@ -507,7 +507,8 @@ def test_verdict(linear_gaussian: LinearGaussian) -> None:
         known = LinearGaussian(2, 4, misfit)
         x = known.marginal.sample((40,))
         result = bounds.evaluate(known.vae.model, known.vae.guide, x, 500)
-        assert said in result.verdict and f"{result.good_k:.2g}" in result.verdict
+        assert said in result.verdict
+        assert f"above {result.good_k:.2g}, the limit for 500 draws, on" in result.verdict
         assert result.to_dict()["khat"]["share_above"] == result.heavy
     alone = bounds.evaluate(known.vae.model, known.vae.guide, x, 5)
     assert "too few" in alone.verdict

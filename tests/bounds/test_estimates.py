@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae import InputError, bounds
 from pyro_vae.bounds import Corrected, Estimate
-from pyro_vae.bounds.estimates import leave_one_out
+from pyro_vae.bounds.estimates import leave_one_out, with_error
 
 REPETITIONS = 400
 
@@ -74,6 +74,14 @@ def test_monte_carlo_error_of_a_corrected_mean() -> None:
 def test_a_subset_that_is_the_whole() -> None:
     estimate, costly = corrected(50, 50)
     assert estimate.mean == pytest.approx(costly.mean().item()) and estimate.subset_se == 0
+
+
+def test_errors_have_two_digits() -> None:
+    assert with_error(0.15178, 0.00417) == "0.1518 ± 0.0042"
+    assert with_error(24.3888, 1.0356) == "24.4 ± 1.0"
+    assert with_error(-0.0002, 0.0996) == "0.00 ± 0.10"  # no minus zero
+    assert with_error(3.68888, 0.0) == with_error(3.68888, math.nan) == "3.69"
+    assert with_error(math.nan, math.nan) == "unknown"
 
 
 def test_certified_bounds_hold() -> None:

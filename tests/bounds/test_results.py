@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae import bounds
 from pyro_vae.bounds import Annealed, Bidirectional, Bounds, Corrected, Estimate, Result, Settings
-from pyro_vae.bounds.estimates import HEADER, table
+from pyro_vae.bounds.estimates import HEADER, standard_error, table, with_error
 
 SETTINGS = Settings(temperatures=10, chains=4, leapfrog=2)
 
@@ -66,7 +66,7 @@ def test_a_data_set_drawn_from_the_model() -> None:
         pyro.sample("mean", dist.Normal(0.0, 0.5))
 
     verdict = bounds.bidirectional(model, guide, torch.tensor([0.3, -0.2, 0.8]), SETTINGS).verdict
-    assert verdict.startswith("On a data set drawn from the model, chains in both directions")
+    assert verdict.startswith("On a data set drawn from the model, the bounds of chains in both")
 
 
 def test_importance_sampling(results: dict[str, Result]) -> None:
@@ -121,7 +121,7 @@ def test_flaws_of_annealing_are_said() -> None:
     )
     below = Estimate(good.upper.values - 1, good.upper.mc_variance)
     assert "Do not rely" not in annealed(log_w, iwae=below).verdict
-    assert "The bounds may be loose: only 10% of moves" in annealed(log_w, 0.1).verdict
+    assert "The bounds may be loose: only 10 % of moves" in annealed(log_w, 0.1).verdict
     heavy = annealed(-3 * torch.rand(16, 50, dtype=torch.float64).log())
     assert "Do not rely on the upper bound: the weights' tails" in heavy.verdict
 
@@ -132,8 +132,33 @@ def test_simulated_data(results: dict[str, Result]) -> None:
     assert result.bound is None
     assert [name.split(", ")[1] for name, _ in result.rows()] == ["lower", "upper", "gap"]
     assert "8 examples drawn from the model" in result.verdict
-    assert f"{result.gap.mean:.3f} nats apart (se {result.gap.se:.3f})" in result.verdict
+    assert f"differ by {with_error(result.gap.mean, result.gap.se)} nats" in result.verdict
     assert "nan" not in table(result.rows())  # the Monte Carlo error of the upper bound is unknown
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "expected"),
+    [
+        (
+            -0.041,
+            0.053,
+            "-0.041 ± 0.053 nats, which is within the error: annealing is tight on them.",
+        ),
+        (-0.41, 53.0, "± 53 nats, which is within the error."),  # too coarse to call it tight
+        (0.5, 0.1, "0.50 ± 0.10 nats: neither of them is looser than that there."),
+        (-0.5, 0.1, "-0.50 ± 0.10 nats, and a gap below zero is noise: use more examples or more "),
+    ],
+)
+def test_gaps_of_simulated_data(mean: float, spread: float, expected: str) -> None:
+    """The estimate is said as it is, with its error, also if noise makes it negative."""
+    log_w = torch.linspace(-9, 9, 50, dtype=torch.float64).expand(4, 50)
+    found = annealed(log_w)
+    gap = torch.linspace(-1, 1, 50, dtype=torch.float64)
+    gap = mean + gap * (spread / standard_error(gap))
+    upper = Estimate(found.lower.values + gap, torch.zeros(50))
+    result = Bidirectional(found, upper)
+    assert (result.gap.mean, result.gap.se) == pytest.approx((mean, spread))
+    assert expected in result.verdict
 
 
 def test_the_mean_over_all_examples(results: dict[str, Result]) -> None:

@@ -66,6 +66,7 @@ def test_a_column_has_the_same_kind_with_and_without_holes(name: str) -> None:
     found.kind.check(found.train)
     (note,) = [note for note in found.notes if note.startswith("missing")]
     assert f"x ({missing.sum()})" in note and "in 1 of 2 columns" in note
+    assert note.startswith(f"missing: {50 * missing.mean():.2g} % of all values")
 
 
 @pytest.mark.parametrize(

@@ -162,8 +162,8 @@ def test_notes_say_what_was_seen() -> None:
     assert "multiples of 1/255" in on_grid and "save round(255 x) as uint8" in on_grid
     assert said(pixels / 255.5) == ""
     atoms = np.where(pixels < 100, 0, draw.random(pixels.shape))
-    assert "39% of the values are exactly 0" in said(atoms)
-    assert "39% of the values are exactly 1" in said(1 - atoms)
+    assert "39 % of the values are exactly 0" in said(atoms)
+    assert "39 % of the values are exactly 1" in said(1 - atoms)
     rain = np.where(draw.random((N, 2)) < 0.5, 0, draw.lognormal(0, 1, (N, 2)))
     assert "one value is frequent in 0 (" in said(rain)
     assert said(draw.normal(size=(N, 2))) == ""

@@ -105,6 +105,8 @@ def test_tables_without_names(tmp_path: Path, columns: dict[str, list[Any]]) -> 
     loaded = load(tmp_path, write(columns, header=False))
     assert kinds(loaded) == {"0": "real", "1": "counts", "2": "categories"}
     assert "has no names of columns: they are called 0 to 2" in loaded.notes[0]
+    two = load(tmp_path, write({name: columns[name] for name in [*columns][:2]}, header=False))
+    assert "has no names of columns: they are called 0 and 1" in two.notes[0]
 
 
 def test_names_that_are_numbers(tmp_path: Path, draw: np.random.Generator) -> None:

@@ -110,7 +110,10 @@ def test_a_table_has_the_features_of_all_its_columns() -> None:
     )
     intensities = kind.intensities(x)
     assert intensities.shape == x.shape and torch.equal(intensities[:, 4], x[:, 4])
-    assert str(kind) == "2 real, 1 categories, 1 positive, 1 counts, 1 binary, 1 ordered categories"
+    assert str(kind) == (
+        "real (2 columns), categories (1 column), positive (1 column), counts (1 column), "
+        "binary (1 column), ordered categories (1 column)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def trained(name: str, folder: Path, *options: str) -> Run:
 
 @pytest.mark.parametrize(
     ("name", "kinds"),
-    [("iris", "4 real, 1 ordered categories"), ("linnerud", "counts")],
+    [("iris", "real (4 columns), ordered categories (1 column)"), ("linnerud", "counts")],
 )
 def test_bounds_of_tables_bracket_the_integral(name: str, kinds: str, tmp_path: Path) -> None:
     run = trained(

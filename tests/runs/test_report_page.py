@@ -16,8 +16,17 @@ from pyro_vae import InputError
 from pyro_vae.diagnostics import predictive
 from pyro_vae.runs import commands, config, files
 from pyro_vae.runs.draw_figure import draw_figure
-from pyro_vae.runs.reporting import answer, next_steps, rounding, run_page
+from pyro_vae.runs.reporting import (
+    answer,
+    captions,
+    next_steps,
+    rounding,
+    run_page,
+    run_tables,
+    terms,
+)
 from pyro_vae.runs.reporting.captions import CAPTIONS
+from pyro_vae.runs.reporting.page_parts import Cell
 from pyro_vae.runs.reporting.run_files import RunFiles
 
 SMALL = (
@@ -192,16 +201,91 @@ def test_noise_makes_no_negative_information_and_no_inverted_interval() -> None:
     assert say(code(-0.01, -0.03, 0.2)) == f"about 0.00{SPACE}±{SPACE}0.10"
     assert say(code(1.05, 1.03, 2.0)) == f"about 1.04{SPACE}±{SPACE}0.10"
     assert say(code(1.0, 3.0, 2.0)) == "1.00 to 2.00"
+    coarse = code(3.6392, 13.107, 14.0)
+    coarse["mutual_information"]["se"] = 0.0012  # both ends have the decimals of the coarser error
+    assert say(coarse) == "3.64 to 13.11"
     found = answer.code(code(0.0, 0.0, 0.0, "collapsed"))
     assert found.status == "bad" and "active" not in " ".join(found.sentences)
     assert f"by 0.000{SPACE}±{SPACE}0.020 nats" in found.sentences[1]
+
+
+@pytest.mark.parametrize(("above", "rate", "shown"), [(5.46, 4.93, "4.93"), (4.6, 4.93, "4.60")])
+def test_the_tighter_upper_bound_is_shown(above: float, rate: float, shown: str) -> None:
+    """The KL from q(z|x) to the prior bounds the information, too."""
+    found = code(4.04, above, rate)
+    rows = {str(name): cell for name, cell in run_tables.about_code(found).rows}
+    cell = rows["I(x; z) at most, nats"]
+    assert isinstance(cell, Cell) and cell.text == f"{shown}{SPACE}±{SPACE}0.10"
+    assert answer.information(found) == f"4.04 to {shown}"
+    found["marginal_kl"]["mean"] = None  # a prior that depends on conditions: the KL is no bound
+    assert answer.information(found) == f"4.04 to {above:.2f}"
+
+
+def test_a_gap_below_zero_is_shown_as_it_is(digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(digits, folder)
+    bounds = read(digits)
+    gap = {"mean": -0.0412, "se": 0.0531, "ci95": [-0.1523, 0.0699], "mc_se": None}
+    bounds["simulated"] = {"num_examples": 20, "gap": gap}
+    (folder / "bounds.json").write_text(json.dumps(bounds))
+    page = pages.check(run_page.write(folder).read_text())
+    row = [cell.replace(MINUS, "-") for cell in page.row("gap")]
+    assert row == ["gap", "-0.041", "0.053", "-0.152 to 0.070", "unknown"]
+
+
+def test_captions_say_what_is_drawn(digits: Path) -> None:
+    run = RunFiles.read(digits)
+    (units,) = captions.shown(run, "code")
+    assert units.caption.startswith("The KL of each unit") and "KL" in units.alt
+    run.diagnostics["sites"]["z"]["kl"] = None
+    (units,) = captions.shown(run, "code")
+    assert units.caption.startswith("The share of the variance") and "KL" not in units.alt
+    for objective, said in (
+        ({"warmup": 50.0, "warmup_share": None}, "In the first 50 epochs the weight of the KL"),
+        ({"warmup": 1.0}, "In the first epoch the weight of the KL"),
+        ({"warmup": None, "warmup_share": 0.25}, f"In the first 25{SPACE}% of training the weight"),
+        ({"warmup": 0.0, "warmup_share": 0.0}, None),
+        ({"num_particles": 5}, None),
+    ):
+        run.options["objective"] = {
+            "class_path": "pyro_vae.objectives.ELBO",
+            "init_args": objective,
+        }
+        (training,) = captions.shown(run, "training")
+        assert ("weight of the KL" in training.caption) == (said is not None)
+        assert said is None or said in training.caption
+
+
+def test_terms_are_those_that_the_page_uses(digits: Path, table: Path) -> None:
+    for folder, has_bits in ((digits, True), (table, False)):
+        bounds = read(folder)
+        names = [name for name, _ in terms.terms_of(bounds)]
+        assert "JVI_K" in names and "AIS" not in names
+        assert ("bits per dimension" in names) == has_bits
+        names = [name for name, _ in terms.terms_of({**bounds, "ais": {}, "num_samples": 1})]
+        assert "AIS" in names and "JVI_K" not in names
+    assert "AIS" not in [name for name, _ in terms.terms_of({})]
+
+
+def test_the_limit_of_k_hat_is_explained(digits: Path) -> None:
+    bounds = read(digits)
+    bounds["khat"] |= {"share_above": 0.3, "median": 0.2}
+    for limit, said in ((0.41, "above 0.41, the limit for 60 draws, on"), (0.7, "above 0.7 on")):
+        bounds["khat"]["good"] = limit
+        assert f"k-hat is {said} 30{SPACE}% of the" in answer.tightness(bounds).sentences[0]
+
+
+def test_parts_of_the_examples_are_named() -> None:
+    assert answer.of_all(179, 179) == "all 179 examples"
+    assert answer.of_all(20, 1000) == "20 of the 1,000 examples"
+    assert answer.of_all(1, 1) == "the one example"
 
 
 @pytest.mark.parametrize(
     ("changes", "status", "word"),
     [
         ({}, "good", "tight"),
-        ({"share_above": 0.3}, "care", "lower bound only"),
+        ({"share_above": 0.3}, "care", "Only as a lower bound"),
         ({"median": None, "share_above": 1.0}, "unknown", "Unknown"),
     ],
 )

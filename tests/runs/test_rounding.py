@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from pyro_vae.bounds import estimates
 from pyro_vae.runs.reporting import rounding
 
 SPACE = rounding.SPACE
@@ -31,6 +32,13 @@ def test_numbers_with_errors(number: float | None, error: float | None, expected
     assert rounding.with_error(number, error) == expected.replace(" ± ", f"{SPACE}±{SPACE}")
 
 
+@pytest.mark.parametrize("number", [-25.318, 24093.2, 0.2891, 0.996, -0.0001, 99.96, 3.639, 0.0])
+@pytest.mark.parametrize("error", [0.0, 0.00043, 0.0996, 0.15178, 9.96, 1220.0])
+def test_the_screen_and_the_page_have_one_rule(number: float, error: float) -> None:
+    page = rounding.with_error(number, error).replace(rounding.MINUS, "-").replace(SPACE, " ")
+    assert estimates.with_error(number, error) == page
+
+
 def test_errors() -> None:
     assert [rounding.error(each) for each in (0.2277, 7e-5, 0, 1e-9, None, math.nan)] == [
         "0.23",
@@ -46,6 +54,9 @@ def test_intervals_and_shares() -> None:
     ends = rounding.interval([-25.7678, -24.8691], 0.2277)
     assert ends.replace(rounding.MINUS, "-") == "-25.77 to -24.87"
     assert rounding.interval([None, 1.0], 0.1) == rounding.interval(None, 0.1) == "unknown"
+    # Both ends have as many decimals, also without an error.
+    assert rounding.interval([3.6392, 13.107], None) == "3.6 to 13.1"
+    assert rounding.interval([3.6392, 13.107], 0.25) == "3.64 to 13.11"
     assert rounding.not_negative(-0.008) == 0 and rounding.not_negative(0.3) == 0.3
     assert rounding.percent(0.508) == f"51{SPACE}%"
     assert rounding.p_value(2.1e-321) == "< 0.0001" and rounding.p_value(0.0512) == "0.051"

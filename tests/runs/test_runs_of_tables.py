@@ -38,7 +38,8 @@ def test_a_table_is_trained_and_evaluated_and_drawn(tmp_path: Path) -> None:
     write_table(tmp_path / "a.csv")
     run = build(tmp_path / "run", "--data", tmp_path / "a.csv", "--labels", "group")
     assert run.kind.names == ("age", "income", "smoker", "height")
-    assert "The data are 1 counts, 1 positive, 1 categories, 1 real" in str(run)
+    said = "The data are counts (1 column), positive (1 column), categories (1 column), real"
+    assert said in str(run)
     assert run.namespace.likelihood.class_path == "pyro_vae.likelihoods.Columns"
     run.create()
     files.write_training(run, run.fit())
@@ -114,7 +115,8 @@ def test_columns_are_given_and_left_out(tmp_path: Path) -> None:
     write_table(tmp_path / "a.csv")
     given = ["--data", tmp_path / "a.csv", "--drop", "group, smoker", "--columns.age", "real"]
     run = build(tmp_path / "run", *given, "--likelihood", "Columns")
-    assert str(run.kind) == "2 real, 1 positive" and run.kind.names == ("age", "income", "height")
+    assert str(run.kind) == "real (2 columns), positive (1 column)"
+    assert run.kind.names == ("age", "income", "height")
     more = ["--likelihood.columns", "{income: Gamma}"]
     run = build(tmp_path / "run", *given, "--likelihood", "Columns", *more)
     assert [type(part).__name__ for part in run.vae.likelihood.parts] == ["Gaussian", "Gamma"]

@@ -244,9 +244,11 @@ def notes_on_text(
     if how.skipped:
         notes.append(f"{path.name}: {how.skipped} lines before the table are not read")
     if not how.has_header:
+        last = len(columns) - 1
+        numbered = f"0 {'to' if last > 1 else 'and'} {last}" if last else "0"
         notes.append(
             f"{path.name}: its first line has values, so it has no names of columns: they are "
-            f"called 0 to {len(columns) - 1}"
+            f"called {numbered}"
         )
     else:
         first = [field.strip() for field in next(how.rows(path))[1]]

@@ -8,6 +8,7 @@ from pyro_vae.data.column_spec import ColumnSpec
 from pyro_vae.data.rows import RowReader
 from pyro_vae.data.source import ReadOptions
 from pyro_vae.data.understanding.given_kinds import ALL, check_names, given_numbers, parse_kind
+from pyro_vae.data.understanding.missing_values import percent_as_text
 from pyro_vae.data.understanding.parts import Understood
 from pyro_vae.data.understanding.rules import infer_pixels
 from pyro_vae.data.understanding.skewness import skewness_of_rows
@@ -55,7 +56,7 @@ def understand_pixels(
         raise InputError(f"{where} has no values: all are missing (NaN)", "name")
     if num_missing:
         notes.append(
-            f"missing: a share of {num_missing / array.size:.2g} of all pixels; log p(x) is that "
+            f"missing: {percent_as_text(num_missing / array.size)} of all pixels; log p(x) is that "
             "of the observed ones"
         )
     sample = sample_rows(array, max(1, PIXELS * len(array) // array.size)).reshape(-1)

@@ -26,6 +26,11 @@ def refuse_infinite(counts: np.ndarray, names: tuple[str, ...], where: str) -> N
         )
 
 
+def percent_as_text(share: float) -> str:
+    """Return a share in percent, to two digits: `3.4 %`, `34 %`."""
+    return f"{100 * share:.{2 if share < 0.995 else 3}g} %"
+
+
 def note_missing(counts: np.ndarray, names: tuple[str, ...], num_rows: int, how: str) -> list[str]:
     """Return a sentence about missing values, if there are some.
 
@@ -41,7 +46,7 @@ def note_missing(counts: np.ndarray, names: tuple[str, ...], num_rows: int, how:
     found = [f"{names[j]} ({counts[j]:,})" for j in order if counts[j]]
     share = counts.sum() / (num_rows * len(names))
     return [
-        f"missing: a share of {share:.2g} of all values{how}, in {len(found):,} of "
+        f"missing: {percent_as_text(share)} of all values{how}, in {len(found):,} of "
         f"{len(names):,} columns: {listed(found, 4)}; log p(x) is that of the observed values"
     ]
 

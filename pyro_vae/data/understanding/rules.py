@@ -133,7 +133,7 @@ def note_atoms(columns: dict[str, Column]) -> list[str]:
     if not columns:
         return []
     shown = [
-        f"{name} ({column.top_share:.0%} are {column.top_value:g})"
+        f"{name} ({100 * column.top_share:.0f} % are {column.top_value:g})"
         for name, column in columns.items()
     ]
     return [
@@ -193,8 +193,8 @@ def _notes_of_unit_interval(summary: Summary) -> list[str]:
             "round(255 x) as uint8 to have 256 levels"
         ]
     return [
-        f"{share:.0%} of the values are exactly {value}; a density can grow there without bound, "
-        "so its log p(x) is not to be relied on: give levels, if these are pixels"
+        f"{100 * share:.0f} % of the values are exactly {value}; a density can grow there without "
+        "bound, so its log p(x) is not to be relied on: give levels, if these are pixels"
         for value, share in ((0, summary.zeros[0]), (1, summary.ones[0]))
         if share > ATOM_OF_PIXELS
     ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pyro_vae.runs.reporting import rounding
-from pyro_vae.runs.reporting.rounding import count, not_negative, percent, with_error
+from pyro_vae.runs.reporting.rounding import count, interval, not_negative, percent, with_error
 
 Status = Literal["good", "care", "bad", "unknown"]
 
@@ -103,39 +103,41 @@ def tightness(bounds: dict[str, Any]) -> Finding:
     gap = bounds["gap"][k]
     elbo = f"The ELBO is {with_error(not_negative(gap['mean']), gap['se'])} nats below IWAE_{k}."
     if "ais" in bounds:
-        return Finding(question, *_bracket(bounds["ais"]), anchor)
+        return Finding(question, *_bracket(bounds["ais"], bounds["num_examples"]), anchor)
     khat = bounds["khat"]
     if khat["median"] is None:
         words = f"{count(bounds['num_samples'], 'draw')} are too few to tell how loose IWAE_{k} is."
         return Finding(question, "unknown", "Unknown", [words, elbo], anchor)
     share = percent(khat["share_above"]) if khat["share_above"] else "none"
-    above = f"Pareto k-hat is above {khat['good']:.2g} on {share} of the examples"
+    few = f", the limit for {k} draws," if khat["good"] < 0.7 else ""
+    above = f"Pareto k-hat is above {khat['good']:.2g}{few} on {share} of the examples"
     unknown = bounds["iwae"][k]["mc_se"] is None
     if khat["share_above"] >= NOT_RELIABLE or unknown:
         error = "its Monte Carlo error is unknown" if unknown else "it can be far below log p(x)"
         words = f"{above}: IWAE_{k} may be loose, and {error}."
-        return Finding(question, "care", "As a lower bound only", [words, elbo], anchor)
+        return Finding(question, "care", "Only as a lower bound", [words, elbo], anchor)
     loose, se = not_negative(bounds["looseness"]), bounds["iwae"][k]["se"]
     if loose is None:
         words = f"{above}, but how far IWAE_{k} is below log p(x) is unknown."
-        return Finding(question, "care", "As a lower bound only", [words, elbo], anchor)
+        return Finding(question, "care", "Only as a lower bound", [words, elbo], anchor)
     shown = "less than 0.001" if loose < 1e-3 else f"about {loose:.2g}"
     words = f"{above}: IWAE_{k} is {shown} nats below log p(x), to first order."
     # As with a bracket: it has to be close beside what is due to the choice of examples.
     if se is not None and loose > se:
-        return Finding(question, "care", "As a lower bound only", [words, elbo], anchor)
+        return Finding(question, "care", "Only as a lower bound", [words, elbo], anchor)
     return Finding(question, "good", "Yes, the bound is tight", [words, elbo], anchor)
 
 
-def _bracket(ais: dict[str, Any]) -> tuple[Status, str, list[str]]:
+def _bracket(ais: dict[str, Any], total: int) -> tuple[Status, str, list[str]]:
     """Return the status, the word and the sentences for bounds from both sides."""
     lower, upper = ais["lower"], ais["upper"]
     flaw = ais["upper_flaw"]
     if flaw or lower["mean"] is None or upper["mean"] is None:
         reason = f"The upper bound of AIS cannot be relied on: {flaw or 'it is not finite'}."
-        return "care", "As a lower bound only", [reason]
+        return "care", "Only as a lower bound", [reason]
     width = max(0.0, upper["mean"] - lower["mean"])
-    reach = f"AIS bounds log p(x) of {count(ais['num_examples'], 'example')} from both sides"
+    examples = of_all(ais["num_examples"], total)
+    reach = f"AIS bounds log p(x) of {examples} from both sides"
     # The bracket has to be narrow beside what is due to the choice of examples.
     if lower["se"] is not None and width > lower["se"]:
         words = f"{reach}, but the two are {rounding.error(width)} nats apart."
@@ -143,6 +145,13 @@ def _bracket(ais: dict[str, Any]) -> tuple[Status, str, list[str]]:
     apart = "less than 0.01" if width < 0.01 else rounding.error(width)
     words = f"{reach}: the two are {apart} nats apart."
     return "good", "Yes, bounded from both sides", [words]
+
+
+def of_all(number: int, total: int) -> str:
+    """Return how many of the evaluated examples something is about, as in `all 179 examples`."""
+    if number == total:
+        return f"all {count(number, 'example')}" if number > 1 else "the one example"
+    return f"{number:,} of the {count(total, 'example')}"
 
 
 def code(diagnostics: dict[str, Any]) -> Finding:
@@ -172,18 +181,25 @@ def information(diagnostics: dict[str, Any]) -> str:
     The bounds are estimates. Where noise puts the lower one above the upper one, or they agree
     within their errors, it is one number.
     """
-    below, above = diagnostics["mutual_information"], diagnostics["mutual_information_above"]
-    rate = diagnostics["rate"]
-    # With a prior that depends on conditions, the KL is no bound on the information.
-    if diagnostics["marginal_kl"]["mean"] is not None and rate["mean"] < above["mean"]:
-        above = rate
+    below, above = diagnostics["mutual_information"], information_above(diagnostics)
     low, high = not_negative(below["mean"]), not_negative(above["mean"])
     if low is None or high is None:
         return rounding.UNKNOWN
-    error = max(below["se"] or 0.0, above["se"] or 0.0)
+    error = max(below["se"] or 0.0, above["se"] or 0.0)  # the coarser one is that of both ends
     if high - low <= error:
         return f"about {with_error((low + high) / 2, error)}"
-    return f"{rounding.value(low, below['se'])} to {rounding.value(high, above['se'])}"
+    return interval((low, high), error)
+
+
+def information_above(diagnostics: dict[str, Any]) -> dict[str, Any]:
+    """Return the tighter upper bound on I(x; z): its own, or the KL from q(z|x) to the prior.
+
+    With a prior that depends on conditions, the KL is no bound on the information.
+    """
+    above: dict[str, Any] = diagnostics["mutual_information_above"]
+    rate: dict[str, Any] = diagnostics["rate"]
+    known = [each["mean"] for each in (diagnostics["marginal_kl"], rate, above)]
+    return rate if None not in known and rate["mean"] < above["mean"] else above
 
 
 def checks(bounds: dict[str, Any]) -> Finding | None:

@@ -1,9 +1,11 @@
 """Titles, captions and alternative texts of the figures of a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pyro_vae.runs.reporting.page_parts import ShownFigure
-from pyro_vae.runs.reporting.run_files import Picture
+from pyro_vae.runs.reporting.rounding import percent
+from pyro_vae.runs.reporting.run_files import RunFiles
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,9 @@ CAPTIONS = {
     "extremes": Caption(
         "examples",
         "Hard examples",
-        "Above: the test examples with the lowest log p(x). Below: those whose ELBO is furthest "
-        "below IWAE. Their order is that of the tables.",
-        "Two rows of test examples: those of lowest likelihood, and those with the loosest bound.",
+        "Above: the test examples with the lowest log p(x). Below: those with the loosest ELBO, "
+        "the one furthest below IWAE. Their order is that of the tables.",
+        "Two rows of test examples: those of lowest likelihood, and those with the loosest ELBO.",
         is_chart=False,
     ),
     "predictive": Caption(
@@ -143,10 +145,49 @@ CAPTIONS = {
 }
 
 
-def shown(pictures: dict[str, Picture], section: str) -> list[ShownFigure]:
+SHARES = (
+    "The share of the variance of each unit of the code that x explains, the largest first; the "
+    "KL of single units is not known with this prior or posterior. A unit is active if its "
+    "posterior mean depends on x. Units are counted from 0."
+)
+SHARES_ALT = "Bars for the units of the code, by the share of variance that x explains."
+
+
+def shown(run: RunFiles, section: str) -> list[ShownFigure]:
     """Return the figures of a section, as far as they exist."""
+    captions = {name: _of_run(run, name) for name in CAPTIONS if name in run.pictures}
     return [
-        ShownFigure(pictures[name], each.title, each.text, each.alt, each.is_chart)
-        for name, each in CAPTIONS.items()
-        if each.section == section and name in pictures
+        ShownFigure(run.pictures[name], each.title, each.text, each.alt, each.is_chart)
+        for name, each in captions.items()
+        if each.section == section
     ]
+
+
+def _of_run(run: RunFiles, name: str) -> Caption:
+    """Return the caption of a figure, with what is true of this run only."""
+    caption = CAPTIONS[name]
+    if name == "units":
+        sites = run.diagnostics.get("sites", {}).values()
+        if any(site["kl"] is None for site in sites):
+            return replace(caption, text=SHARES, alt=SHARES_ALT)
+    if name == "training":
+        return replace(caption, text=caption.text + _about_warmup(run.options.get("objective")))
+    return caption
+
+
+def _about_warmup(objective: Any) -> str:
+    """Return a sentence about the KL's warm-up, for whoever sees the objective fall."""
+    arguments = objective.get("init_args") if isinstance(objective, dict) else None
+    if not isinstance(arguments, dict):
+        return ""
+    epochs, share = arguments.get("warmup"), arguments.get("warmup_share")
+    if epochs:
+        length = "epoch" if epochs == 1 else f"{epochs:g} epochs"
+    elif share:
+        length = f"{percent(share)} of training"
+    else:
+        return ""
+    return (
+        f" In the first {length} the weight of the KL in the objective rises (warm-up), so the "
+        "objective may fall there: that is no failure."
+    )

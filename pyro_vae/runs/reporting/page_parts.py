@@ -32,6 +32,7 @@ class Table:
         head: the names of the columns.
         rows: the cells of each row. Plain texts are cells without a key.
         note: a sentence below the table.
+        lead: how to read it, in sentences above the table.
         words: the columns, by their places, that hold words: aligned on the left.
     """
 
@@ -40,6 +41,7 @@ class Table:
     rows: Sequence[Sequence[Cell | str]]
     note: str = ""
     words: Sequence[int] = (0,)
+    lead: str = ""
 
     @property
     def cells(self) -> list[list[Cell]]:

@@ -49,11 +49,17 @@ def with_error(number: float | None, its_error: float | None) -> str:
 
 
 def interval(ends: Sequence[float | None] | None, its_error: float | None) -> str:
-    """Return an interval as text; its ends have the decimals of two digits of the error."""
+    """Return an interval as text; its ends have the decimals of two digits of the error.
+
+    If the error is unknown or zero, both have the decimals of three digits of the larger end.
+    """
     low, high = ends or (None, None)
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return UNKNOWN
-    return f"{value(low, its_error)} to {value(high, its_error)}"
+    if its_error is not None and _is_positive(its_error):
+        return f"{value(low, its_error)} to {value(high, its_error)}"
+    decimals = max(0, _decimals(max(abs(low), abs(high)), 3))
+    return f"{_fixed(low, decimals)} to {_fixed(high, decimals)}"
 
 
 def not_negative(number: float | None) -> float | None:

@@ -9,7 +9,7 @@ from pyro_vae.runs.reporting import answer, captions, next_steps, run_tables
 from pyro_vae.runs.reporting.answer_of_run import Answer, readable
 from pyro_vae.runs.reporting.page_parts import Section, Table, render
 from pyro_vae.runs.reporting.run_files import RunFiles
-from pyro_vae.runs.reporting.terms import TERMS
+from pyro_vae.runs.reporting.terms import terms_of
 
 NAME = "report.html"
 
@@ -51,7 +51,7 @@ def make(run: RunFiles) -> str:
         command=next_steps.repeat(run),
         versions=run.versions,
         config=run.config,
-        terms=TERMS,
+        terms=terms_of(run.bounds),
     )
 
 
@@ -78,7 +78,7 @@ def _sections(run: RunFiles) -> list[Section]:
     """Return the sections of the page, in their order. Those without content are empty."""
 
     def figures(name: str) -> list[Any]:
-        return captions.shown(run.pictures, name)
+        return captions.shown(run, name)
 
     bounds, diagnostics = run.bounds, run.diagnostics
     evidence = answer.evidence_of(run.options)

@@ -4,13 +4,20 @@ from collections.abc import Iterable
 from typing import Any
 
 from pyro_vae.runs.reporting import rounding
+from pyro_vae.runs.reporting.answer import information_above, of_all
 from pyro_vae.runs.reporting.page_parts import Cell, Table
 from pyro_vae.runs.reporting.rounding import error, interval, not_negative, value, with_error
 
 HEAD = ("nats", "mean", "se", "95 % interval", "MC error")
 IMPORTANCE = ("elbo", "iwae", "gap", "jackknife", "khat", "ess")  # keys of the first result
 NO_RESULTS = (*IMPORTANCE, "examples", "conditions", "extremes", "checks")
-NEVER_NEGATIVE = ("gap", "log p - ELBO", "approximation", "amortisation")
+
+PATHS = (
+    "The last rows say how smooth the code is. On a path, the code of one example changes evenly "
+    "into that of another, and is decoded in steps. If the example changes evenly, too, the path "
+    "is as long as the straight line, and all its steps are equal. A nearest neighbour of an "
+    "example is kept if its code is one of the nearest neighbours of the example's code."
+)
 
 Row = tuple[str, dict[str, Any]]
 
@@ -43,7 +50,9 @@ def other_results(bounds: dict[str, Any]) -> Iterable[Table]:
             rows = [("mean over all", result)]
         else:
             rows = [(str(key), part) for key, part in result.items() if _is_summary(part)]
-        yield Table(_title(name, result), HEAD, [_summary(*row) for row in rows])
+        yield Table(
+            _title(name, result, bounds["num_examples"]), HEAD, [_summary(*row) for row in rows]
+        )
 
 
 def units(diagnostics: dict[str, Any]) -> Table | None:
@@ -78,12 +87,13 @@ def units(diagnostics: dict[str, Any]) -> Table | None:
 
 def about_code(diagnostics: dict[str, Any]) -> Table:
     """Return the table of what is known about the code as a whole."""
+    known = {**diagnostics, "above": information_above(diagnostics)}
     rows = [
-        (words, _with_error(diagnostics.get(name)))
+        (words, _with_error(known.get(name)))
         for name, words in (
             ("rate", "KL from q(z|x) to the prior, nats"),
             ("mutual_information", "I(x; z) at least, nats"),
-            ("mutual_information_above", "I(x; z) at most, nats"),
+            ("above", "I(x; z) at most, nats"),
             ("marginal_kl", "KL from q(z) to p(z), nats"),
             ("gain", "gain in log p(x|z) from the code, nats"),
         )
@@ -101,9 +111,9 @@ def about_code(diagnostics: dict[str, Any]) -> Table:
     rows += [
         (words, _with_error(smooth[name]))
         for name, words in (
-            ("detour", "length of decoded paths, 1 if straight"),
-            ("jump", "longest step of a decoded path, 1 if even"),
-            ("neighbours", "neighbours that are neighbours in the code, share"),
+            ("detour", "length of a path, in lengths of the straight line (1 or more)"),
+            ("jump", "longest step of a path, in mean steps (1 or more)"),
+            ("neighbours", "nearest neighbours that are kept in the code, share"),
         )
         if smooth.get(name)
     ]
@@ -111,6 +121,7 @@ def about_code(diagnostics: dict[str, Any]) -> Table:
         "The code as a whole",
         ("quantity", "mean ± se"),
         [row for row in rows if row[1].text != rounding.UNKNOWN],
+        lead=PATHS if smooth else "",
     )
 
 
@@ -210,8 +221,6 @@ def history(rows: list[dict[str, str]]) -> Table:
 
 def _summary(name: str, summary: dict[str, Any]) -> list[Cell]:
     mean, se, mc_se = (summary.get(key) for key in ("mean", "se", "mc_se"))
-    if name.strip() in NEVER_NEGATIVE:
-        mean = not_negative(mean)
     ends = summary.get("ci95")
     return [
         Cell(name),
@@ -222,7 +231,7 @@ def _summary(name: str, summary: dict[str, Any]) -> list[Cell]:
     ]
 
 
-def _title(name: str, result: dict[str, Any]) -> str:
+def _title(name: str, result: dict[str, Any], total: int) -> str:
     number = result.get("num_examples")
     of = rounding.count(number, "example") if isinstance(number, int) else ""
     titles = {
@@ -230,7 +239,7 @@ def _title(name: str, result: dict[str, Any]) -> str:
         "simulated": f"Bounds for {of} drawn from the model",
         "refined": f"Bounds for {of}, with q(z|x) refined for each of them",
         "whole": f"The tightest bound, for all {of}",
-        "ais": f"AIS of {of}",
+        "ais": f"AIS of {of_all(number, total) if isinstance(number, int) else 'examples'}",
     }
     return titles.get(name, f"{name} of {of}" if of else name)
 

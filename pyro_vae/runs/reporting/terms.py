@@ -1,5 +1,7 @@
 """The terms that pages use, explained."""
 
+from typing import Any
+
 TERMS = (
     ("nat", "The unit of logarithms to base e. One bit is 0.69 nats."),
     ("log p(x)", "The log-probability, or log-density, that the model gives to an example."),
@@ -27,3 +29,22 @@ TERMS = (
     ("I(x; z)", "The mutual information: how many nats the code tells about an example."),
     ("bits per dimension", "-log2 p(x), divided by the number of values of an example."),
 )
+JACKKNIFE = (
+    "JVI_K",
+    "The jackknife estimate of log p(x) from the K draws of IWAE_K. It is closer to log p(x), but "
+    "it is no bound.",
+)
+
+
+def terms_of(bounds: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the terms that the page of a run uses.
+
+    Args:
+        bounds: the content of `bounds.json`; {} if the run was not evaluated.
+    """
+    unused = set() if "ais" in bounds else {"AIS"}
+    unused |= set() if "bits_per_dim" in bounds else {"bits per dimension"}
+    used = [term for term in TERMS if term[0] not in unused]
+    if "jackknife" in bounds and bounds["num_samples"] > 1:
+        used.insert(1 + [name for name, _ in used].index("IWAE_K"), JACKKNIFE)
+    return used
