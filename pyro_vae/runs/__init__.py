@@ -13,8 +13,9 @@ In the order of the work:
 | `speaking` | what commands say beside results: notes, progress, `--quiet` |
 | `options` | `Options`: the options of a run, which `config.yaml` holds |
 | `checked_fields` | options whose values are checked |
-| `training_help` | the help of `pyro-vae train`, which needs no PyTorch |
+| `training_help` | the help of `pyro-vae train`, and what is misspelt, which need no PyTorch |
 | `part_names` | the names of the classes that options take, without importing them |
+| `spelling` | what a user may have meant by a name that does not exist |
 | `parser`, `config` | options as text: parsed, read from `config.yaml`, and written to it |
 | `trust`, `bounded_yaml` | what a file of options may say: it executes nothing, and is small |
 | `run` | `Run`: what the options describe, built: data, VAE, engine |

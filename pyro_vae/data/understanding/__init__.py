@@ -7,6 +7,7 @@
 | `matrices.py` | numbers [N, D], dense or sparse |
 | `image_arrays.py` | images and series |
 | `column_kinds.py` | one column after the other: numbers, words, dates |
+| `odd_columns.py` | columns that are to be dropped, in one error |
 | `rules.py` | the rules by which a kind is inferred, as tables and as code |
 | `summaries.py` | the facts about numbers that the rules ask for |
 | `skewness.py` | one of these facts |
