@@ -58,6 +58,8 @@ def _work(pipe: Connection, folder: str) -> None:
 
     free_memory.free_memory = memory.free_memory = free
     signal.signal(signal.SIGPROF, _stop)
+    gc.collect()
+    gc.freeze()  # what is there already is not looked through for each input
     pipe.send("ready")
     while True:
         name, number = pipe.recv()
