@@ -66,7 +66,7 @@ def test_a_new_run_has_a_warmup(tmp_path: Path) -> None:
     """A quarter of training, unless the user says otherwise; the run keeps it."""
     run = build("--epochs", "100")
     assert run.engine.objective.warmup == 25 and run.engine.objective.kl_weight == 0
-    assert "first 25% of training" in str(run)
+    assert "first 25 % of training" in str(run)
     run.folder = tmp_path / "run"
     run.create()
     config_file = run.folder / "config.yaml"
