@@ -26,6 +26,9 @@ Results = dict[str, Tensor]
 # From this number of decoded pixels on, compiling saves more time than it takes.
 WORTH_COMPILING = 2e9
 
+# Of a progress bar, in tqdm's form: counts of whole things have no decimals.
+BAR = "{l_bar}{bar}| {n:,.0f}/{total:,.0f} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
 
 def fastest(
     function: Callable[..., Any],
@@ -141,6 +144,7 @@ def in_batches(
         mininterval=0.1 if sys.stderr.isatty() else 10,
         unit=unit,
         unit_scale=True,
+        bar_format=BAR,
         desc=description or work_name,
         leave=None,  # below another bar it is removed at the end
         disable=not progress or rank > 0,

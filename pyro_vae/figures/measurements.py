@@ -179,6 +179,8 @@ def _rung_labels(ax: "Axes", rungs: list[int], means: list[float]) -> list[str]:
 
 def pareto_k(ax: "Axes", importance: Bounds) -> "Axes":
     """Draw a histogram over examples of the Pareto k-hat of their weights."""
+    from matplotlib.ticker import MaxNLocator
+
     finite = importance.khat[importance.khat.isfinite()].numpy()
     xlabel = f"Pareto k-hat of {importance.num_samples} weights"
     if len(finite) == 0:
@@ -190,6 +192,7 @@ def pareto_k(ax: "Axes", importance: Bounds) -> "Axes":
     ax.axvline(reliable, color="k", ls="--", lw=1, label=f"reliable up to {reliable:.2f}")
     ax.set(xlabel=xlabel, ylabel="examples")
     ax.margins(y=0.2)  # room for the legend
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(f"not reliable on {100 * importance.heavy:.0f} % of the examples", fontsize=9)
     ax.legend()
     return ax

@@ -101,9 +101,9 @@ def run(
     ):
         from pyro_vae.programs import ranks
 
-        start = time.perf_counter()
         model = applying.load(options.run, options.device, trust_code=options.trust_code)
         how: How = {"overwrite": options.overwrite, "progress": speaking.shows_progress()}
+        start = time.perf_counter()  # without the start of Python, and the loading of the model
         with ranks.together():
             written = work(model, options, how)
         if not ranks.is_first():

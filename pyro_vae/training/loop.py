@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pyro_vae.bounds.batches import BAR
 from pyro_vae.data import Rows
 from pyro_vae.data.rows import batches as read_batches
 from pyro_vae.errors import DivergenceError, InputError
@@ -109,6 +110,7 @@ def fit(
         initial=training.epoch * len(train) + begun,
         unit="example",
         unit_scale=True,
+        bar_format=None if epochs is None else BAR,
         disable=None if progress is None else not progress,
         mininterval=0.1 if sys.stderr.isatty() else 10,
     )

@@ -104,6 +104,23 @@ def test_the_shown_text_does_not_change_the_noise(capsys: pytest.CaptureFixture[
     assert "test:" in shown and "another text:" in shown
 
 
+def test_the_progress_bar_counts_whole_things(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(batch: Arguments, advance: Callable[[int], Any]) -> dict[str, Tensor]:
+        advance(1234 * len(batch))
+        return {"x": batch.args[0]}
+
+    asked: dict[str, Any] = {
+        "keep": None,
+        "seed": 0,
+        "units": 1234,
+        "unit": "draw",
+        "depends_on": [],
+    }
+    in_batches(work, Arguments(torch.zeros(9)), work_name="a", batch_size=3, progress=True, **asked)
+    shown = capsys.readouterr().err
+    assert "| 0/11,106 [" in shown and "| 11,106/11,106 [" in shown
+
+
 def test_functions_with_a_state_keep_nothing(tmp_path: Path) -> None:
     unknown = object()
     for program in (lambda: unknown, nn.Linear(2, 2).forward):

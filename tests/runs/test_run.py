@@ -66,12 +66,12 @@ def test_a_new_run_has_a_warmup(tmp_path: Path) -> None:
     """A quarter of training, unless the user says otherwise; the run keeps it."""
     run = build("--epochs", "100")
     assert run.engine.objective.warmup == 25 and run.engine.objective.kl_weight == 0
-    assert "first 25% of training" in str(run)
+    assert "first 25 % of training" in str(run)
     run.folder = tmp_path / "run"
     run.create()
     config_file = run.folder / "config.yaml"
     again = Run.build(run.folder, config.parse([f"--config={config_file}", "--epochs=400"]))
-    assert again.engine.objective.warmup == 25 and "25%" not in str(again)
+    assert again.engine.objective.warmup == 25 and "25 %" not in str(again)
     layers = ("--prior", "Hierarchical", "--posterior", "Ladder", "--posterior.top_dim=[3, 2]")
     for given, epochs, share in (
         ((), 50, 0),
@@ -95,7 +95,7 @@ def test_a_new_run_has_a_warmup(tmp_path: Path) -> None:
         assert getattr(objective, "warmup", None) == epochs, given
         assert getattr(objective, "warmup_share", None) == share, given
         was_chosen = not any("warmup" in each for each in given) and bool(epochs or share)
-        assert ("25%" in str(run)) == was_chosen, given
+        assert ("25 %" in str(run)) == was_chosen, given
 
 
 def test_a_short_run_is_repeated_without_a_warmup(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from conftest import ROOT
 from PIL import Image
 
 import pyro_vae
-from pyro_vae.runs import applying, commands, config
+from pyro_vae.runs import applying, commands, config, speaking, work_on_files
 from pyro_vae.runs.run import Run
 
 SMALL = "--epochs 1 --latent_dim 2 --num_samples 5 --num_examples 20 --diagnose_every 0"
@@ -124,6 +125,33 @@ def test_pictures(digits: Path) -> None:
         grid = np.asarray(image)[::8, ::8]
     first = model.sample(7, temperature=0.5, seed=3)
     np.testing.assert_allclose(grid[9:17, :8], first[3] / new.max() * 255, atol=0.6)
+
+
+def test_the_time_of_the_work_is_said(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The summary does not count the start; and the progress bar counts whole rows."""
+    now = 0.0
+    load = applying.load
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.01
+        return now
+
+    def load_slowly(*arguments: Any, **options: Any) -> Any:
+        nonlocal now
+        now += 1000
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(applying, "load", load_slowly)
+    monkeypatch.setattr(work_on_files.time, "perf_counter", clock)
+    monkeypatch.setattr(speaking, "shows_progress", lambda: True)
+    commands.main(f"sample {digits / 'run'} --count 20 --out {digits / 'timed.npy'}".split())
+    said = capsys.readouterr().err
+    found = re.search(r"drew 20 rows in ([\d.]+) s \(", said)
+    assert found and float(found[1]) < 100
+    assert "| 20/20 [" in said and "20.0" not in said
 
 
 def test_annealing_bounds_from_both_sides(digits: Path) -> None:

@@ -43,6 +43,12 @@ def stopped(
     )
 
 
+def test_the_progress_bar_counts_whole_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(make_engine(), IMAGES, show, epochs=20, batch_size=50, progress=True)
+    total = 20 * len(IMAGES)
+    assert total >= 1000 and f"| {total:,}/{total:,} [" in capsys.readouterr().err
+
+
 def test_training_ends_when_the_best_bound_is_old(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

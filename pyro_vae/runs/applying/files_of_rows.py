@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from pyro_vae.bounds import Settings
+from pyro_vae.bounds.batches import BAR
 from pyro_vae.data.plain_rows import PlainRows, open_rows
 from pyro_vae.data.source import ReadOptions
 from pyro_vae.data.understanding.given_kinds import ALL
@@ -346,7 +347,8 @@ def _apply(
 
 
 def _bar(total: int, before: int, progress: bool) -> Any:
-    return tqdm(total=total, initial=before, unit="row", unit_scale=True, disable=not progress)
+    hidden = not progress
+    return tqdm(total=total, initial=before, unit="row", bar_format=BAR, disable=hidden)
 
 
 def _loaded(run: Folder | Trained) -> Trained:
