@@ -60,8 +60,9 @@ def test_groups_are_compared(
     out, _ = capsys.readouterr()
     assert out.startswith("IWAE_20 of 40 test examples (binary pixels)")
     expected = np.mean(runs["vamp"]) - np.mean(runs["normal"])
-    assert f"vamp {expected:+20.3f}".split() == out.splitlines()[-1].split()[:2]
-    assert out.rstrip().endswith("higher")
+    *_, row, _, verdict = out.splitlines()
+    assert f"vamp {expected:+20.3f}".split() == row.split()[:2] and row.endswith("higher")
+    assert verdict.startswith("vamp is better than normal, by ")
     assert Path("forest.png").stat().st_size > 0
     [found] = compare_run_groups(["runs/normal-*", "runs/vamp-*"]).by_bound.values()
     assert found.run_means["normal"] == pytest.approx([run.mean() for run in runs["normal"]])
