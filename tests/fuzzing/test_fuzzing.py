@@ -73,7 +73,7 @@ def calls_for(d: Description) -> tuple[str, ...]:
 
 
 @settings(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     database=None,
