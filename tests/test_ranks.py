@@ -16,6 +16,7 @@ import ranks_subject
 import torch
 
 from pyro_vae import InputError
+from pyro_vae.errors import ProcessLost
 from pyro_vae.programs import ranks
 from pyro_vae.runs import commands, joining
 from pyro_vae.training.shared_steps import check_batch_size
@@ -140,6 +141,12 @@ def test_a_run_is_started_again_and_ends_as_that_of_one_process(
     pd.testing.assert_frame_equal(first, second, rtol=1e-5)
     best = [torch.load(folder / "best.pt") for folder in (one, two)]
     torch.testing.assert_close(*best, rtol=1e-3, atol=1e-4)
+
+
+def test_a_lost_process_is_named() -> None:
+    said = "process 0 of 1 has lost another one, .* goes on from the last checkpoint"
+    with pytest.raises(ProcessLost, match=said), ranks._peers():
+        raise RuntimeError("Connection closed by peer")
 
 
 def test_without_restarts_a_killed_process_ends_the_job_within_seconds(tmp_path: Path) -> None:

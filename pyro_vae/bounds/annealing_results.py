@@ -216,7 +216,7 @@ class Bidirectional:
         if not (math.isfinite(low) and math.isfinite(high)):
             return ", with an unknown error"
         if low > 0:
-            return ": neither of them is looser than that there"
+            return ": log p(x) of these lies between them"
         if high < 0:
             return ", and a gap below zero is noise: use more examples or more chains"
         # As with a bracket: the error has to be small beside what is due to the choice of examples.

@@ -83,10 +83,7 @@ def slow_precision(precision: training.Precision, device: torch.device) -> list[
     """Return what the user is told if a processor has no instructions for the precision."""
     if precision == "float32" or device.type != "cpu" or multiplies_bfloat16():
         return []
-    return [
-        "This processor has no instructions for bfloat16: --precision float32 may be ten times as "
-        "fast."
-    ]
+    return ["This processor has no instructions for bfloat16: --precision float32 is faster."]
 
 
 def choose_warmup(options: Options, namespace: Namespace, num_examples: int, vae: VAE) -> list[str]:

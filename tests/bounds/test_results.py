@@ -145,7 +145,7 @@ def test_simulated_data(results: dict[str, Result]) -> None:
             "-0.041 ± 0.053 nats, which is within the error: annealing is tight on them.",
         ),
         (-0.41, 53.0, "± 53 nats, which is within the error."),  # too coarse to call it tight
-        (0.5, 0.1, "0.50 ± 0.10 nats: neither of them is looser than that there."),
+        (0.5, 0.1, "0.50 ± 0.10 nats: log p(x) of these lies between them."),
         (-0.5, 0.1, "-0.50 ± 0.10 nats, and a gap below zero is noise: use more examples or more "),
     ],
 )

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pages
 import pytest
+import torch
 
+from pyro_vae.bounds import Estimate
 from pyro_vae.runs import commands
 from pyro_vae.runs.comparison import compare_runs
-from pyro_vae.runs.reporting import rounding
+from pyro_vae.runs.reporting import comparison_page, rounding
 
 SMALL = (
     "--epochs=2 --num_samples=60 --num_examples=30 --diagnose_every=0 --device=cpu --latent_dim=2 "
@@ -72,6 +74,25 @@ def test_the_answer_says_which_run_is_better(
         assert lines[-1] == f"Where to look: open {name}.html in a browser"
     shutil.rmtree("down")
     shutil.rmtree("up")
+
+
+def test_the_best_of_several_is_named_wherever_it_stands() -> None:
+    spread = torch.tensor([-1.0, 1.0]).repeat(50)  # a standard error of 0.10
+
+    def differences(*means: float) -> dict[str, Estimate]:
+        return {
+            name: Estimate(mean + spread, torch.zeros(100))
+            for name, mean in zip("bc", means, strict=True)
+        }
+
+    said = comparison_page.headline("a", differences(-3.0, -1.0), "run")
+    assert rounding.plain(said) == (
+        "a is better than c, by 1.00 ± 0.10 nats per example. 1 other run came out even worse."
+    )
+    said = comparison_page.headline("a", differences(-3.0, 0.1), "run")
+    assert said == "No run was found to be better than a."
+    said = comparison_page.headline("a", differences(1.0, 3.0), "run")
+    assert said.startswith("c is better than a, by 3.00") and "1 other run beat it too" in said
 
 
 def test_the_page_has_to_have_a_folder(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from pyro_vae.data.understanding.given_kinds import (
     number_texts,
     parse_kind,
 )
-from pyro_vae.data.understanding.odd_columns import OddColumn, refuse_odd
+from pyro_vae.data.understanding.odd_columns import LONGEST_TEXT, OddColumn, refuse_odd
 from pyro_vae.data.understanding.parts import Understood
 from pyro_vae.data.understanding.rules import (
     LARGEST_COUNT,
@@ -53,7 +53,6 @@ ONE_VALUE = ("binary", "levels", "counts")  # kinds that a constant column can b
 EARLIEST, LATEST = 1900_01_01, 2100_12_31  # dates that are written as whole numbers
 LARGEST_WHOLE = 2**53  # up to which double precision has all whole numbers
 MOSTLY = 0.8  # the share of distinct strings by which a column is known
-LONGEST_TEXT = 1000  # characters of a category, and of the name of a column
 WITHOUT_DATES = "drop it, or replace it by numbers, such as the days since the first one"
 SHORTEST = 20  # rows of a table in which row numbers and identifiers are looked for
 

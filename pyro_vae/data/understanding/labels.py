@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.understanding.odd_columns import LONGEST_TEXT
 from pyro_vae.errors import InputError
 
 MOST_CLASSES = 1000
 FEW_CLASSES = 20  # of more than these, each has to occur 5 times on average
 OFTEN = 5
-LONGEST_NAME = 1000  # characters of the name of a class
 
 
 def read_labels(
@@ -83,7 +83,7 @@ def _from_strings(
             "labels",
         )
     longest = max((len(str(value)) for value in labels.tolist()), default=0)
-    if longest > LONGEST_NAME:
+    if longest > LONGEST_TEXT:
         return None, (), f"{name}: not used, because one is a text of {longest:,} characters"
     names, codes = np.unique(labels.astype(str), return_inverse=True)
     if len(names) > MOST_CLASSES or (len(names) > FEW_CLASSES and OFTEN * len(names) > len(labels)):

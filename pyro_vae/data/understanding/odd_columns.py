@@ -6,6 +6,7 @@ from typing import NamedTuple
 from pyro_vae.errors import InputError
 
 MOST = 20  # columns that one error describes
+LONGEST_TEXT = 1000  # characters of a category, of a class, and of the name of a column
 
 
 class OddColumn(NamedTuple):

@@ -111,7 +111,7 @@ def headline(first: str, differences: Mapping[str, Summary], what: str) -> str:
         nearest = max(differences, key=lambda name: differences[name].mean)
         by = rounding.with_error(-differences[nearest].mean, differences[nearest].se)
         others = len(differences) - 1
-        more = f" {rounding.count(others, f'other {what}')} are worse still." if others else ""
+        more = f" {rounding.count(others, f'other {what}')} came out even worse." if others else ""
         return f"{first} is better than {nearest}, by {by} nats per example.{more}"
     best = max(better, key=lambda name: better[name].mean)
     by = rounding.with_error(better[best].mean, better[best].se)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.errors import InputError
-from pyro_vae.runs import trust
+from pyro_vae.runs import bounded_yaml, trust
 from pyro_vae.runs.reporting.answer import Finding
 from pyro_vae.runs.reporting.run_files import RunFiles
 
@@ -104,7 +104,7 @@ def _is_comparable(run: RunFiles, other: Path) -> bool:
     if not ((other / "config.yaml").is_file() and (other / "bounds.json").is_file()):
         return False
     try:
-        options = RunFiles.read(other).options
+        options = bounded_yaml.load(bounded_yaml.read(other / "config.yaml"))
     except InputError:
         return False
     same = ("fingerprint", "data_seed", "num_samples", "num_examples")
