@@ -168,10 +168,8 @@ def open_rows(
             cells, notes = read_cells(path)
             if cells.matrix is None:
                 raise InputError(f"{path.name} has no matrix X, and no layer named counts", "data")
-            matrix = cells.matrix
-            matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else matrix
             names = numbered(tuple(map(str, cells.var_names)))
-            return PlainRows(matrix, names, _column(cells.obs, options), notes=tuple(notes))
+            return PlainRows(cells.matrix, names, _column(cells.obs, options), notes=tuple(notes))
     raise InputError(f"there is no data set '{name}': choose {describe_sources()}", "data")
 
 

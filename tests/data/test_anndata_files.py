@@ -10,9 +10,12 @@ import torch
 from scipy import sparse
 
 from pyro_vae import InputError, data
+from pyro_vae.data.sources import anndata_files
 from pyro_vae.data.sources.anndata_files import read_h5ad
 
+pytest.importorskip("h5py")
 anndata = pytest.importorskip("anndata")
+h5ad_trial = pytest.importorskip("pyro_vae.data.sources.h5ad_trial")
 draw = np.random.default_rng(5)
 counts = (draw.negative_binomial(2, 0.3, (100, 30)) * (draw.random((100, 30)) < 0.5)).astype("f4")
 cells = draw.choice(["T", "B"], 100)
@@ -189,3 +192,46 @@ def test_tables_that_packages_ship_are_read_as_they_are(tmp_path: Path, name: st
 def test_image_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="image_size is for a folder of pictures"):
         load(tmp_path, make(counts), image_size=8)
+
+
+@pytest.mark.parametrize(("what", "says"), [("hangs", "did not finish"), ("dies", "crashes on it")])
+def test_files_on_which_hdf5_hangs_or_dies(
+    tmp_path: Path, what: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = tmp_path / "a.h5ad"
+    make(counts).write_h5ad(name)
+    python = tmp_path / "python"  # stands for a process that reads a damaged file
+    python.write_text("#!/bin/sh\n" + ("exec sleep 60" if what == "hangs" else "kill -SEGV $$"))
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(anndata_files, "TRIAL", 0.5)
+    with pytest.raises(InputError, match=f"^a.h5ad is damaged: HDF5's library {says}"):
+        data.load(str(name))
+
+
+def test_the_trial_reads_all_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import h5py
+
+    name = tmp_path / "a.h5ad"
+    make(sparse.csr_matrix(counts)).write_h5ad(name)
+    lengths: dict[str, int] = {}
+
+    def note(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            lengths[item.name] = item.shape[0] if item.shape else 1
+
+    with h5py.File(name, "a") as file:
+        file.visititems(note)
+        file.create_dataset("zeros", (10**9, 300), "f4", chunks=(1000, 300), compression="gzip")
+    rows = dict.fromkeys([*lengths, "/zeros"], 0)
+    read = h5py.Dataset.__getitem__
+
+    def counted(array: Any, key: Any) -> Any:
+        values = read(array, key)
+        rows[array.name] += len(values) if np.ndim(values) else 1
+        return values
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", counted)
+    h5ad_trial.read(name)
+    assert 0 < rows.pop("/zeros") < 10**5  # nothing of it was written
+    assert rows == lengths and "/X/indptr" in rows

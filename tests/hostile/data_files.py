@@ -97,8 +97,27 @@ def npy(rng: Random, path: Path) -> None:
     path.write_bytes(content)
 
 
+def sparse_matrix(rng: Random) -> dict[str, np.ndarray]:
+    """Return the parts of a sparse matrix by rows (CSR); in half of them one part is wrong."""
+    x = np.nan_to_num(numbers(rng, (40, 3)).astype("f8"), posinf=0.0, neginf=0.0)
+    places = np.nonzero(x)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(places[0], minlength=40))])
+    parts = {"data": x[places], "indices": places[1], "indptr": starts}
+    name = rng.choice([*parts, "", "", ""])
+    if name and len(parts[name]):
+        part = parts[name].copy()
+        part[rng.randrange(len(part))] = rng.choice([-1, 2, 3, 10**3, 10**7, 2**31 - 1])
+        parts[name] = rng.choice([part, part, part[:-1], part.astype("f4"), array(rng)])
+    return parts
+
+
 def npz(rng: Random, path: Path) -> None:
-    if rng.random() < 0.08:  # a sparse matrix of SciPy, or what says that it is one
+    if rng.random() < 0.05:
+        layout = rng.choice([b"csr", b"csr", b"csc"])
+        shape = np.array([40, 3] if layout == b"csr" else [3, 40])
+        np.savez(path, format=layout, shape=shape, **sparse_matrix(rng))
+        return
+    if rng.random() < 0.05:  # what says that it is a sparse matrix of SciPy
         size = rng.choice([3, 3, 10**6, 10**10, 10**17])
         parts = {"format": rng.choice([b"csr", b"coo", b"csc", b"bsr", b"dia", b"?"])}
         arrays = {name: array(rng) for name in ("data", "indices", "indptr", "row", "col")}
@@ -142,6 +161,20 @@ def pt(rng: Random, path: Path) -> None:
             return x.requires_grad_()
         if sort == 6 and x.ndim == 2 and x.numel():
             return x.nan_to_num().to_sparse_csr()
+        if sort == 11:
+            parts = {name: torch.tensor(part.tolist()) for name, part in sparse_matrix(rng).items()}
+            places = torch.stack([torch.arange(len(parts["indices"])) % 40, parts["indices"]])
+            try:
+                if rng.random() < 0.5:
+                    return torch.sparse_coo_tensor(
+                        places, parts["data"], (40, 3), check_invariants=False
+                    )
+                starts, places, values = parts["indptr"], parts["indices"], parts["data"]
+                return torch.sparse_csr_tensor(
+                    starts, places, values, (40, 3), check_invariants=False
+                )
+            except (RuntimeError, TypeError):
+                return x
         if sort == 7:
             return torch.empty(x.shape, device="meta")
         if sort == 8:
@@ -243,13 +276,16 @@ def h5ad(rng: Random, path: Path) -> None:
             group = file.create_group("X")
             group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
             group.attrs["shape"] = np.array([rng.choice([40, 10**6, 10**14]), 3])
-            for name in ("data", "indices", "indptr"):
-                group[name] = numbers(rng, (41,)) if name == "data" else np.arange(41)
+            for name, part in sparse_matrix(rng).items():
+                group[name] = np.zeros(3) if part.dtype.kind in "MmUOVSg" else part
         elif sort > 2:
             found = array(rng)
             file["X"] = np.zeros((40, 3)) if found.dtype.kind in "MmUOVSg" else found
         rows = file["X"].shape[0] if "X" in file and getattr(file["X"], "shape", ()) else 40
-        for name, length in (("obs", min(rows, 100)), ("var", rng.choice([3, 3, 4, 0]))):
+        columns = [3, 3, 4, 0]
+        if "X" in file and len(getattr(file["X"], "shape", ())) == 2:
+            columns += 3 * [min(file["X"].shape[1], 1000)]
+        for name, length in (("obs", min(rows, 100)), ("var", rng.choice(columns))):
             group = file.create_group(name)
             group.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0"})
             group.attrs["_index"] = "_index"

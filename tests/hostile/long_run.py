@@ -7,6 +7,7 @@ were left behind. `--only data --first 7 --inputs 1` repeats one of them.
 
 import argparse
 import ctypes
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -40,6 +41,7 @@ def _work(pipe: Connection, folder: str) -> None:
     import torch
 
     torch.set_num_threads(1)
+    faulthandler.enable(os.dup(2))  # says where a process died, of a memory error
     sys.stderr = open(os.devnull, "w")
     import attempts
 

@@ -16,6 +16,7 @@
 | `picture_survey.py` | one pass over all pictures, which finds what they have in common |
 | `picture_rows.py` | pictures that are opened when they are needed |
 | `anndata_files.py` | `.h5ad`, and AnnData in memory |
+| `h5ad_trial.py` | reads a `.h5ad` file in a process of its own, which a damaged one may kill |
 | `h5ad_rows.py` | rows of a `.h5ad` file that are read when they are needed |
 | `in_memory.py` | objects of `from_object`: arrays, tensors, DataFrames, dicts, .. |
 

@@ -1,5 +1,8 @@
 """AnnData: matrices of cells and genes, from `.h5ad` files or memory. anndata is an extra."""
 
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.rows import LARGE, RowReader
+from pyro_vae.data.rows.sparse_rows import checked_csr
 from pyro_vae.data.source import ReadOptions, Source, first_line, listed
 from pyro_vae.data.sources.h5ad_rows import H5adRows, is_by_rows, stored_bytes
 from pyro_vae.data.understanding.given_kinds import ALL, refuse_image_size
@@ -17,9 +21,9 @@ from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
 
 COUNT_LAYERS = ("counts", "raw_counts", "count")
-
-
 MOST_COMPRESSED = 1100  # gzip makes a file smaller by a factor of 1032 at most
+TRIAL = 30  # seconds for a trial to start, and to read a small file
+SLOWEST = 5e6  # bytes that are read in a second, at least
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,14 @@ def read_cells(path: Path) -> tuple[Cells, list[str]]:
         raise InputError(
             f"{path.name} cannot be read without anndata: install it (pip install anndata)", "name"
         ) from error
+    _refuse_harmful(path)
     try:
         _check_sizes(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that repeat, and of old formats
             cells, notes = _open_large(path)
             if cells is None:
-                cells = _cells_of(anndata.read_h5ad(path))
+                cells = _cells_of(anndata.read_h5ad(path), path.name)
     except InputError:
         raise
     except Exception as error:  # HDF5's and anndata's readers raise many types of errors
@@ -93,6 +98,25 @@ def read_cells(path: Path) -> tuple[Cells, list[str]]:
             f"{path.name} is not a file of anndata ({first_line(error)})", "name"
         ) from error
     return cells, notes
+
+
+def _refuse_harmful(path: Path) -> None:
+    """Refuse a file on which HDF5's library crashes or hangs, which another process tries out.
+
+    Raises:
+        InputError: if it does.
+    """
+    trial = [sys.executable, "-P", str(Path(__file__).with_name("h5ad_trial.py")), str(path)]
+    seconds = TRIAL + path.stat().st_size / SLOWEST
+    damaged = f"{path.name} is damaged: HDF5's library"
+    try:
+        status = subprocess.run(trial, timeout=seconds, capture_output=True).returncode
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"{damaged} did not finish reading it in {seconds:.0f} s: write it again", "name"
+        ) from error
+    if status < 0 and -status not in (signal.SIGINT, signal.SIGTERM):
+        raise InputError(f"{damaged} crashes on it (signal {-status}): write it again", "name")
 
 
 def _check_sizes(path: Path) -> None:
@@ -133,13 +157,15 @@ def source_of_anndata(loaded: Any, options: ReadOptions, where: str) -> Source:
     Raises:
         InputError: if the matrix cannot be used.
     """
-    return _understand(_cells_of(loaded), options, where)
+    return _understand(_cells_of(loaded, where), options, where)
 
 
-def _cells_of(loaded: Any) -> Cells:
+def _cells_of(loaded: Any, where: str) -> Cells:
     """Return what is used of an AnnData object."""
     layer = _find_layer(loaded.layers)
     matrix = loaded.X if layer is None else loaded.layers[layer]
+    if hasattr(matrix, "tocsr"):
+        matrix = checked_csr(matrix, where, "name")
     has_x, has_raw = loaded.X is not None, loaded.raw is not None
     return Cells(matrix, layer, has_x, has_raw, loaded.obs, loaded.var_names)
 
@@ -216,7 +242,6 @@ def _understand(cells: Cells, options: ReadOptions, where: str) -> Source:
             f"{where}: X holds no counts (it may be normalised or scaled): put {found} into the "
             "layer counts to have them modelled as counts"
         )
-    matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else matrix
     understood = understand_matrix(matrix, inner, where, names)
     source = part_again(understood, {"train": matrix.shape[0]}, labels, "the labels")
     return replace(source, notes=(*notes, *source.notes))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.rows import RowReader
+from pyro_vae.data.rows.sparse_rows import checked_csr
 from pyro_vae.data.source import first_line
 from pyro_vae.errors import InputError
 
@@ -34,6 +35,8 @@ class H5adRows(RowReader):
         super().__init__([int(size) for size in shape], self._values.dtype.newbyteorder("="))
         self._path, self._starts = path, node["indptr"][:].astype(np.int64) if is_sparse else None
         self._places = node["indices"] if is_sparse else None
+        if self._starts is not None:
+            self._check_starts(self._starts)
         self._opened = self._stamp()
 
     def read(self, index: np.ndarray) -> np.ndarray:
@@ -87,7 +90,20 @@ class H5adRows(RowReader):
         places = [self._places[piece] for piece in pieces]
         ends = np.cumsum(starts[in_order + 1] - starts[in_order])
         parts = np.concatenate(values), np.concatenate(places), np.concatenate([[0], ends])
-        return csr_matrix(parts, shape=(len(in_order), self.shape[1])).toarray()
+        rows = csr_matrix(parts, shape=(len(in_order), self.shape[1]))
+        return checked_csr(rows, str(self._path), "data").toarray()
+
+    def _check_starts(self, starts: np.ndarray) -> None:
+        """Refuse a sparse matrix whose rows do not begin and end among its values."""
+        assert self._places is not None
+        fit = len(starts) == self.shape[0] + 1 and len(self._places) == len(self._values)
+        fit = fit and starts[0] == 0 and starts[-1] <= len(self._values)
+        if not fit or bool((np.diff(starts) < 0).any()):
+            raise InputError(
+                f"{self._path} is not a sparse matrix of shape {list(self.shape)} (its indptr does "
+                "not fit its values): write it again",
+                "name",
+            )
 
     def _stamp(self) -> tuple[int, int]:
         """Return the size of the open file, and when it was changed."""

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pyro_vae.data.rows.sparse_rows import checked_csr
 from pyro_vae.data.source import ReadOptions, Source
 from pyro_vae.data.understanding.arrays import source_of_arrays, to_array
 from pyro_vae.data.understanding.missing_values import plain_array
@@ -41,7 +42,8 @@ def source_of_object(x: Any, labels: Any, options: ReadOptions) -> Source:
     if hasattr(x, "tocsr"):
         from pyro_vae.data.understanding.matrices import understand_sparse
 
-        understood = understand_sparse(x.tocsr(), options, "the matrix")
+        matrix = checked_csr(x, "the matrix", "x")
+        understood = understand_sparse(matrix, options, "the matrix")
         return part_again(understood, {"train": x.shape[0]}, given, "the labels")
     if isinstance(x, Tensor | dict):
         from pyro_vae.data.sources.torch_files import source_of_tensors

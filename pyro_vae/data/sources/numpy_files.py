@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.free_memory import check_fits
+from pyro_vae.data.rows.sparse_rows import checked_csr
 from pyro_vae.data.source import ReadOptions, Source, first_line, listed
 from pyro_vae.data.sources.named_arrays import find_roles, source_of_named_arrays
 from pyro_vae.data.understanding.arrays import source_of_arrays
@@ -148,7 +149,7 @@ def load_sparse(path: Path) -> Any:
         with load_numpy(path) as loaded:
             rows = int(np.ravel(loaded["shape"])[0])
         check_fits(f"{path.name} has {rows} rows, which take", 8 * rows, "name")
-        return sparse.load_npz(path).tocsr()
+        return checked_csr(sparse.load_npz(path), path.name, "name")
     except InputError:
         raise
     except Exception as error:  # NumPy's and SciPy's parsers raise many types of errors

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.rows.sparse_rows import quiet
 from pyro_vae.data.source import ReadOptions, Source, listed
 from pyro_vae.data.sources.named_arrays import source_of_named_arrays
 from pyro_vae.data.understanding.arrays import source_of_arrays, to_array
@@ -108,8 +109,10 @@ def _is_pickle(path: Path) -> bool:
 
 def _load(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with quiet():
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except RuntimeError as error:
         if "mmap" not in str(error):
             raise
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with quiet():
+            return torch.load(path, map_location="cpu", weights_only=True)

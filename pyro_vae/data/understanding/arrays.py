@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.data.free_memory import check_fits
 from pyro_vae.data.rows.row_chunks import find_pages
+from pyro_vae.data.rows.sparse_rows import dense_tensor
 from pyro_vae.data.source import ReadOptions, Source
 from pyro_vae.data.understanding.data_frames import understand_table
 from pyro_vae.data.understanding.image_arrays import understand_pixels
@@ -62,8 +63,8 @@ def to_array(tensor: Tensor) -> np.ndarray:
     """Return a tensor as an array, which shares its memory where NumPy has its type.
 
     Raises:
-        InputError: if it has no values, or NumPy has no such numbers, or it repeats values so often
-            that they do not fit into memory.
+        InputError: if it has no values, or NumPy has no such numbers, or it is expanded or sparse
+            and its values do not fit into memory, or its indices do not fit its shape.
     """
     name = str(tensor.dtype).removeprefix("torch.")
     if tensor.is_meta or tensor.is_quantized or "float8" in name or "float4" in name:
@@ -73,7 +74,7 @@ def to_array(tensor: Tensor) -> np.ndarray:
         check_fits("an expanded tensor holds", 3 * tensor.nbytes, "name")
     tensor = tensor.detach().cpu()
     if tensor.layout != torch.strided:
-        tensor = tensor.to_dense()
+        tensor = dense_tensor(tensor)
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     return tensor.resolve_conj().resolve_neg().numpy()

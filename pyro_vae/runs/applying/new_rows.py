@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import ColumnSpec
+from pyro_vae.data.rows.sparse_rows import checked_csr
 from pyro_vae.data.source import listed
 from pyro_vae.data.understanding.arrays import NATIVE, to_array
 from pyro_vae.data.understanding.missing_values import plain_array
@@ -196,7 +197,7 @@ def _numbers(x: Any, kind: Kind) -> np.ndarray:
     if isinstance(x, Tensor):
         x = to_array(x)
     elif hasattr(x, "tocsr"):
-        x = x.toarray()
+        x = checked_csr(x, "x", "x").toarray()
     elif isinstance(x, np.ndarray):
         x = plain_array(x, "the array")
     array = np.asarray(x)

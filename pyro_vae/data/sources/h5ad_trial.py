@@ -1,0 +1,47 @@
+"""Reads a file of HDF5 in a process of its own: `python h5ad_trial.py FILE`.
+
+On a damaged file HDF5's library may write outside its memory, or never return. Here only this
+process is lost. It imports nothing of pyro_vae, to start quickly. Errors are not reported: who
+reads the file afterwards meets them, too.
+"""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+BLOCK = 2**24  # bytes that are read at once
+LARGE = 2**30  # bytes of a file: of a larger one, the first block of each array is read
+INFLATED = 1000  # times the file's size: a larger array is zeros, of which one block is read
+
+
+def read(path: Path) -> None:
+    """Read all attributes and arrays of a file; of a large file, a part of each array."""
+    size = path.stat().st_size
+
+    def visit(name: str, item: Any) -> None:
+        with contextlib.suppress(Exception):  # HDF5's readers raise many types of errors
+            list(item.attrs.items())
+        with contextlib.suppress(Exception):
+            if isinstance(item, h5py.Dataset):
+                _read_array(item, size)
+
+    with contextlib.suppress(Exception), h5py.File(path, "r") as file:
+        visit("/", file)
+        file.visititems(visit)
+
+
+def _read_array(array: h5py.Dataset, size: int) -> None:
+    if not array.shape:
+        array[()]
+        return
+    rows = max(1, BLOCK * array.shape[0] // max(1, array.nbytes))
+    is_whole = size < LARGE and array.nbytes < max(BLOCK, INFLATED * size)
+    for start in range(0, array.shape[0] if is_whole else 1, rows):
+        array[start : start + rows]
+
+
+if __name__ == "__main__":
+    read(Path(sys.argv[1]))

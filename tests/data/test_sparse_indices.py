@@ -1,0 +1,119 @@
+"""Sparse matrices whose indices lie outside: SciPy and torch would write outside their memory."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from pyro_vae import InputError, data
+from pyro_vae.data.rows.sparse_rows import checked_csr, quiet
+
+counts = np.random.default_rng(0).poisson(1.0, (30, 4))
+WRONG = ["a column outside", "a negative column", "rows that go back", "rows that end later"]
+
+
+def csr(wrong: str = "") -> Any:
+    """Return a sparse matrix of which something is wrong that SciPy does not notice."""
+    matrix = sparse.csr_matrix(counts.astype("f4"))
+    if wrong == "a column outside":
+        matrix.indices[3] = 10**6
+    elif wrong == "a negative column":
+        matrix.indices[3] = -(10**6)
+    elif wrong == "rows that go back":
+        matrix.indptr[5] = matrix.indptr[-1]
+    elif wrong == "rows that end later":
+        matrix.indptr[-1] += 10**6
+    return matrix
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_indices_are_refused(tmp_path: Path, wrong: str) -> None:
+    given = csr(wrong)
+    parts = {"data": given.data, "indices": given.indices, "indptr": given.indptr}
+    np.savez(tmp_path / "a.npz", format=b"csr", shape=given.shape, **parts)
+    message = r"is not a .*(sparse matrix of shape \[30, 4\]|array file) \(.*(ind|poi)"
+    for load in (
+        lambda: data.from_object(csr(wrong)),
+        lambda: data.load(str(tmp_path / "a.npz")),
+    ):
+        with pytest.raises(InputError, match=message):
+            load()
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_indices_in_a_file_of_anndata(
+    tmp_path: Path, wrong: str, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anndata, h5py = pytest.importorskip("anndata"), pytest.importorskip("h5py")
+    path = tmp_path / "a.h5ad"
+    anndata.AnnData(csr()).write_h5ad(path)
+    given = csr(wrong)
+    with h5py.File(path, "a") as file:
+        file["X/indices"][:], file["X/indptr"][:] = given.indices, given.indptr
+    if large:
+        monkeypatch.setattr("pyro_vae.data.sources.anndata_files.LARGE", 100)
+    with pytest.raises(InputError, match=r"is not a (sparse matrix|file of anndata)"):
+        loaded = data.load(str(path))
+        loaded.train.examples[:]
+
+
+@pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
+def test_wrong_indices_of_tensors(tmp_path: Path, layout: str) -> None:
+    dense = torch.tensor(counts).float()
+    with quiet():
+        if layout == "coo":
+            places, values = dense.nonzero().T.clone(), dense[dense != 0]
+            places[1, 0] = 10**6
+            tensor = torch.sparse_coo_tensor(places, values, dense.shape, check_invariants=False)
+        elif layout == "csr":
+            tensor = dense.to_sparse_csr()
+            tensor.col_indices()[0] = 10**6
+        else:
+            tensor = dense.to_sparse_csc()
+            tensor.row_indices()[0] = -1
+        torch.save(tensor, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a sparse tensor of shape \[30, 4\] has indices that"):
+        data.from_object(tensor)
+    with pytest.raises(InputError, match=r"a sparse tensor|other than dense tensors"):
+        data.load(str(tmp_path / "a.pt"))
+
+
+def test_sparse_tensors_are_read_as_dense_ones(tmp_path: Path) -> None:
+    dense = torch.tensor(counts).float()
+    with quiet():
+        tensors = [dense.to_sparse(), dense.to_sparse_csr(), dense.to_sparse_csc()]
+    for tensor in tensors:
+        torch.save(tensor, tmp_path / "a.pt")
+        expected = data.from_object(dense).fingerprint
+        assert data.from_object(tensor).fingerprint == expected
+        assert data.load(str(tmp_path / "a.pt")).fingerprint == expected
+    huge = torch.zeros(1, 1).to_sparse().sparse_resize_((10**9, 10**6), 2, 0)
+    with pytest.raises(InputError, match="a sparse tensor holds"):
+        data.from_object(huge)
+
+
+def test_values_of_one_place_are_added_up() -> None:
+    rows, columns = np.nonzero(counts)
+    twice = sparse.coo_matrix(
+        (
+            np.r_[counts[rows, columns], np.ones(3, int)],
+            (np.r_[rows, 0, 0, 0], np.r_[columns, 1, 1, 1]),
+        ),
+        shape=counts.shape,
+    )
+    dense = counts.copy()
+    dense[0, 1] += 3
+    assert data.from_object(twice).fingerprint == data.from_object(dense).fingerprint
+    given = sparse.csr_matrix((np.ones(4), np.array([2, 2, 1, 2]), np.array([0, 2, 4])), (2, 3))
+    found = checked_csr(given, "x", "x")
+    assert found.toarray().tolist() == [[0, 0, 2], [0, 1, 1]]
+    assert found.nnz == 3 and given.nnz == 4  # the caller's is as it was
+
+
+def test_one_dimension_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the matrix has shape \[5\]: expected \[N, D\]"):
+        data.from_object(sparse.coo_array(np.arange(5)))
