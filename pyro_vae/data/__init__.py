@@ -22,6 +22,7 @@ In the order of the work:
 | `fingerprint.py` | the rows' hashes, and what identifies a data set |
 | `splitting.py` | training, validation and test examples; the same ones in any order of rows |
 | `plain_rows.py` | the rows of a file as they are, for a model that is trained already |
+| `number_types.py` | types of numbers that files have, and that torch has |
 | `free_memory.py` | how much memory there is, and data that do not fit into it |
 | `rows/` | rows that are read when they are needed |
 

@@ -117,3 +117,34 @@ def test_values_of_one_place_are_added_up() -> None:
 def test_one_dimension_is_refused() -> None:
     with pytest.raises(InputError, match=r"the matrix has shape \[5\]: expected \[N, D\]"):
         data.from_object(sparse.coo_array(np.arange(5)))
+
+
+def write(folder: Path, x: np.ndarray, dtype: str) -> tuple[str, str]:
+    """Write a file of anndata and one of a sparse matrix, whose numbers have a type."""
+    anndata, h5py = pytest.importorskip("anndata"), pytest.importorskip("h5py")
+    anndata.AnnData(x.astype("f4")).write_h5ad(folder / "a.h5ad")
+    with h5py.File(folder / "a.h5ad", "a") as file:
+        attributes = dict(file["X"].attrs)
+        del file["X"]
+        file["X"] = x.astype(dtype)
+        file["X"].attrs.update(attributes)
+    given = sparse.csr_matrix(x.astype("f4"))
+    parts = {"data": given.data.astype(dtype), "indices": given.indices, "indptr": given.indptr}
+    np.savez(folder / "a.npz", format=b"csr", shape=given.shape, **parts)
+    return str(folder / "a.h5ad"), str(folder / "a.npz")
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8", ">f4", ">f8", "g", ">i2", "u2", "?"])
+def test_any_type_of_numbers_in_any_byte_order(
+    tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = (counts > 0) if dtype == "?" else counts
+    expected = [data.load(name).fingerprint for name in write(tmp_path, x, "f4")]
+    names = write(tmp_path, x, dtype)
+    assert [data.load(name).fingerprint for name in names] == expected
+    for name in names:
+        mixed = data.load(name, columns={"0": "real", "all": "counts"})
+        found = torch.cat([mixed.train[:], mixed.validation, mixed.test]).tolist()
+        assert sorted(found) == sorted(x.tolist())  # they are split in another order
+    monkeypatch.setattr("pyro_vae.data.sources.anndata_files.LARGE", 10)
+    assert data.load(names[0]).fingerprint == expected[0]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.free_memory import check_fits
+from pyro_vae.data.number_types import readable
 from pyro_vae.data.rows.row_reader import RowReader
 from pyro_vae.errors import InputError
 
@@ -38,6 +39,8 @@ def checked_csr(matrix: Any, where: str, parameter: str) -> Any:
     """
     if len(matrix.shape) != 2:
         raise InputError(f"{where} has shape {list(matrix.shape)}: expected [N, D]", parameter)
+    if matrix.dtype.kind in "biuf":
+        matrix = readable(matrix)  # SciPy has no half precision
     try:
         if hasattr(matrix, "check_format"):
             matrix.check_format(full_check=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_vae.data.number_types import readable_type
 from pyro_vae.data.rows import RowReader
 from pyro_vae.data.rows.sparse_rows import checked_csr
 from pyro_vae.data.source import first_line
@@ -32,7 +33,7 @@ class H5adRows(RowReader):
         is_sparse = not hasattr(node, "shape")
         shape = node.attrs["shape"] if is_sparse else node.shape
         self._values = node["data"] if is_sparse else node
-        super().__init__([int(size) for size in shape], self._values.dtype.newbyteorder("="))
+        super().__init__([int(size) for size in shape], readable_type(self._values.dtype))
         self._path, self._starts = path, node["indptr"][:].astype(np.int64) if is_sparse else None
         self._places = node["indices"] if is_sparse else None
         if self._starts is not None:

@@ -1,6 +1,5 @@
 """Arrays of NumPy, and tensors: what can be used, and what it is."""
 
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.free_memory import check_fits
+from pyro_vae.data.number_types import readable
 from pyro_vae.data.rows.row_chunks import find_pages
 from pyro_vae.data.rows.sparse_rows import dense_tensor
 from pyro_vae.data.source import ReadOptions, Source
@@ -17,8 +17,6 @@ from pyro_vae.data.understanding.image_arrays import understand_pixels
 from pyro_vae.data.understanding.matrices import understand_matrix
 from pyro_vae.data.understanding.parts import part_again
 from pyro_vae.errors import InputError
-
-NATIVE = "<" if sys.byteorder == "little" else ">"
 
 
 def source_of_arrays(
@@ -100,11 +98,7 @@ def _numbers(array: np.ndarray, where: str) -> np.ndarray:
         )
     if len(array) == 0:
         raise InputError(f"{where} is empty: it has no rows", "name")
-    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
-        return array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
-    if array.dtype.byteorder not in "=|" and array.dtype.byteorder != NATIVE:
-        return array.astype(array.dtype.newbyteorder("="))
-    return array
+    return readable(array)
 
 
 def _join(parts: dict[str, np.ndarray], where: str) -> np.ndarray:

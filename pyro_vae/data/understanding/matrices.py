@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_vae.data.number_types import readable
 from pyro_vae.data.rows.row_reader import RowReader, SomeColumns
 from pyro_vae.data.source import ReadOptions, listed
 from pyro_vae.data.understanding.column_kinds import row_numbers, understand_columns
@@ -36,6 +37,8 @@ def understand_matrix(
     Raises:
         InputError: if the numbers cannot be used.
     """
+    if not isinstance(matrix, RowReader):
+        matrix = readable(matrix)
     shown = names or tuple(str(j) for j in range(matrix.shape[1]))
     check_names(options, list(shown), where)
     label_column = None

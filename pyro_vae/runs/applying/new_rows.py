@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import ColumnSpec
+from pyro_vae.data.number_types import readable
 from pyro_vae.data.rows.sparse_rows import checked_csr
 from pyro_vae.data.source import listed
-from pyro_vae.data.understanding.arrays import NATIVE, to_array
+from pyro_vae.data.understanding.arrays import to_array
 from pyro_vae.data.understanding.missing_values import plain_array
 from pyro_vae.errors import InputError
 from pyro_vae.kinds import Conditional, Incomplete, Kind, column_names
@@ -206,13 +207,9 @@ def _numbers(x: Any, kind: Kind) -> np.ndarray:
             f"x holds {array.dtype}: give numbers [N, {_sizes(kind)}], or a DataFrame of a table",
             "x",
         )
-    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
-        return array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        return array.astype(np.int64)
-    if array.dtype.byteorder not in "=|" and array.dtype.byteorder != NATIVE:
-        array = array.astype(array.dtype.newbyteorder("="))
-    return np.ascontiguousarray(array)
+        return array.astype(np.int64 if array.max(initial=0) < 2**63 else np.float64)
+    return np.ascontiguousarray(readable(array))
 
 
 def _fit_shape(array: np.ndarray, kind: Kind) -> np.ndarray:
