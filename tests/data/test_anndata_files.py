@@ -1,5 +1,8 @@
 """Matrices of cells and genes, and data in memory."""
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -235,3 +238,12 @@ def test_the_trial_reads_all_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     h5ad_trial.read(name)
     assert 0 < rows.pop("/zeros") < 10**5  # nothing of it was written
     assert rows == lengths and "/X/indptr" in rows
+
+
+def test_a_trial_ends_alone(tmp_path: Path) -> None:
+    """One that hangs must not go on for ever once its parent is gone."""
+    pipe = tmp_path / "a.h5ad"
+    os.mkfifo(pipe)  # opening it waits for a writer
+    program = str(Path(h5ad_trial.__file__))
+    ended = subprocess.run([sys.executable, "-P", program, str(pipe), "0.5"], timeout=60)
+    assert ended.returncode == -signal.SIGALRM

@@ -106,8 +106,9 @@ def _refuse_harmful(path: Path) -> None:
     Raises:
         InputError: if it does.
     """
-    trial = [sys.executable, "-P", str(Path(__file__).with_name("h5ad_trial.py")), str(path)]
     seconds = TRIAL + path.stat().st_size / SLOWEST
+    program = str(Path(__file__).with_name("h5ad_trial.py"))
+    trial = [sys.executable, "-P", program, str(path), str(seconds)]
     damaged = f"{path.name} is damaged: HDF5's library"
     try:
         status = subprocess.run(trial, timeout=seconds, capture_output=True).returncode

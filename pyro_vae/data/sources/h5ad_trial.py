@@ -1,4 +1,4 @@
-"""Reads a file of HDF5 in a process of its own: `python h5ad_trial.py FILE`.
+"""Reads a file of HDF5 in a process of its own: `python h5ad_trial.py FILE SECONDS`.
 
 On a damaged file HDF5's library may write outside its memory, or never return. Here only this
 process is lost. It imports nothing of pyro_vae, to start quickly. Errors are not reported: who
@@ -6,6 +6,7 @@ reads the file afterwards meets them, too.
 """
 
 import contextlib
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,4 +45,6 @@ def _read_array(array: h5py.Dataset, size: int) -> None:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "alarm"):  # it ends also if who started it is killed
+        signal.alarm(int(float(sys.argv[2])) + 1)
     read(Path(sys.argv[1]))
