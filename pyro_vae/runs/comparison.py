@@ -340,7 +340,7 @@ def compare_codes(folders: Sequence[str]) -> str:
     width = max(len(Path(folder).name) for folder in folders)
     rows = [f"{'nats':{width}} {head}  the code is"]
     for folder, code in read_codes(folders).items():
-        probe = "" if code.accuracy is None else f"{code.accuracy:.1%}"
+        probe = "" if code.accuracy is None else f"{100 * code.accuracy:.1f} %"
         active = f"{code.active}/{code.units}"
         rows.append(
             f"{Path(folder).name:{width}} {code.bound:9.2f} {code.kl:7.2f} {code.information:8.2f} "

@@ -663,7 +663,7 @@ def test_comparison(script: Script, tmp_path: Path) -> None:
             and f"{code_of['active_units']}/{code_of['units']}" in row
         )
         assert f"{code_of['rate']['mean']:.2f}" in out and f"{code_of['gain']['mean']:.2f}" in out
-        assert f"{code_of['probe']['accuracy']:.1%}" in out
+        assert f"{100 * code_of['probe']['accuracy']:.1f} %" in out
     assert paired < np.hypot(ours.std(ddof=1), theirs.std(ddof=1)) / 30**0.5
 
     assert_refused(script("compare", "levels"), "two runs or more")
