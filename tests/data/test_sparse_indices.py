@@ -13,6 +13,7 @@ from pyro_vae.data.rows.sparse_rows import checked_csr, quiet
 
 counts = np.random.default_rng(0).poisson(1.0, (30, 4))
 WRONG = ["a column outside", "a negative column", "rows that go back", "rows that end later"]
+WRONG += ["rows that end at 0"]
 
 
 def csr(wrong: str = "") -> Any:
@@ -26,6 +27,8 @@ def csr(wrong: str = "") -> Any:
         matrix.indptr[5] = matrix.indptr[-1]
     elif wrong == "rows that end later":
         matrix.indptr[-1] += 10**6
+    elif wrong == "rows that end at 0":
+        matrix.indptr[-1] = 0
     return matrix
 
 

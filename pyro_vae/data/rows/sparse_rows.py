@@ -44,6 +44,8 @@ def checked_csr(matrix: Any, where: str, parameter: str) -> Any:
     try:
         if hasattr(matrix, "check_format"):
             matrix.check_format(full_check=True)
+            if (np.diff(matrix.indptr) < 0).any():  # which SciPy checks if the last one is not 0
+                raise ValueError("indptr must be a non-decreasing sequence")
         elif matrix.format == "coo":  # these are checked when they are built
             matrix = type(matrix)((matrix.data, (matrix.row, matrix.col)), shape=matrix.shape)
     except ValueError as error:
