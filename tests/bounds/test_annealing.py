@@ -41,8 +41,7 @@ def assert_both_sides(result: Annealed, exact: Tensor, within: float = 0.05) -> 
     assert result.lower.mc_se == pytest.approx(low_error, rel=0.5)
 
 
-@pytest.mark.parametrize("start", ["posterior", "prior"])
-@pytest.mark.parametrize("schedule", ["sigmoid", "linear"])
+@pytest.mark.parametrize(("start", "schedule"), [("posterior", "sigmoid"), ("prior", "linear")])
 def test_linear_gaussian(start: Any, schedule: Any) -> None:
     """From q(z|x), and from p(z), 150 examples of two dimensions."""
     known = LinearGaussian(2)
@@ -53,7 +52,7 @@ def test_linear_gaussian(start: Any, schedule: Any) -> None:
     assert result.upper_flaw is None and 0.5 < result.acceptance.mean() < 0.95
 
 
-@pytest.mark.parametrize(("latent_dim", "temperatures"), [(10, 60), (30, 120)])
+@pytest.mark.parametrize(("latent_dim", "temperatures"), [(10, 60), (30, 100)])
 def test_more_dimensions(latent_dim: int, temperatures: int) -> None:
     """Within 0.05 nats; in 30 dimensions IWAE_1000 is off by more than a quarter of a nat."""
     known = LinearGaussian(latent_dim, 2 * latent_dim)
@@ -67,7 +66,7 @@ def test_more_dimensions(latent_dim: int, temperatures: int) -> None:
 
 
 def test_nonlinear(nonlinear: VAE) -> None:
-    x = nonlinear.model(size=200)
+    x = nonlinear.model(size=100)
     exact = bounds.quadrature(nonlinear.model, x)
     result = bounds.anneal(nonlinear.model, nonlinear.guide, x, Settings(temperatures=60))
     assert_both_sides(result, exact)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,10 @@ NAMES = [getattr(make, "__name__", f"sphere{getattr(make, 'args', '')}") for mak
 
 
 @pytest.mark.parametrize("make", ALL, ids=NAMES)
-@pytest.mark.parametrize(("temperatures", "chains"), [(1, 400), (5, 400), (30, 100)])
-@pytest.mark.parametrize("start", ["posterior", "prior"])
+@pytest.mark.parametrize(
+    ("temperatures", "chains", "start"),
+    [(1, 400, "posterior"), (5, 400, "prior"), (8, 400, "posterior"), (30, 100, "prior")],
+)
 def test_weights_are_unbiased(
     make: Callable[[], Known], temperatures: int, chains: int, start: Any
 ) -> None:
@@ -35,10 +38,10 @@ def test_weights_are_unbiased(
 
 @pytest.mark.parametrize("make", ALL, ids=NAMES)
 def test_more_temperatures_give_tighter_bounds(make: Callable[[], Known]) -> None:
-    """The weights of 60 temperatures vary much less than importance weights: the chains move."""
+    """The weights of 40 temperatures vary much less than importance weights: the chains move."""
     known = make()
     spreads = []
-    for temperatures in (1, 60):
+    for temperatures in (1, 40):
         settings = Settings(temperatures, chains=100, leapfrog=2)
         spreads.append(deviations(known, settings, repeats=1)[2])
     assert spreads[1] < 0.6 * spreads[0]
@@ -52,7 +55,6 @@ def layers(prior: Callable, posterior: Callable, **options: Any) -> tuple[Callab
     )
 
 
-@pytest.mark.parametrize("start", ["posterior", "prior"])
 @pytest.mark.parametrize(
     ("prior", "posterior"),
     [
@@ -68,17 +70,18 @@ def layers(prior: Callable, posterior: Callable, **options: Any) -> tuple[Callab
         layers(priors.Categorical, posteriors.Categorical, categories=2),
     ],
 )
-def test_parts_of_a_vae(prior: Callable, posterior: Callable, start: Any) -> None:
+def test_parts_of_a_vae(prior: Callable, posterior: Callable) -> None:
     """Both bounds agree with each other and with many importance samples from the prior."""
     vae = VAE(prior(4), likelihoods.Bernoulli(4, [3, 3]), posterior([3, 3], 4)).eval()
     x = vae.model(size=6).detach()
-    settings = Settings(20, chains=64, leapfrog=2, start=start)
+    settings = Settings(20, chains=64, leapfrog=2)
     result = bounds.anneal(vae.model, vae.guide, x, settings)
     log_w = bounds.log_weights(vae.model, prior_of(vae.model), x, 10_000).double()
     error = (log_w.exp().var(0) / 10_000 / log_w.exp().mean(0).square() + 1e-6).sqrt()
     for bound in (result.lower, result.upper):
         off = (bound.values - bounds.iwae(log_w)).abs()
         assert (off < 4.5 * (bound.mc_variance + error.square()).sqrt() + 0.02).all()
+    settings = replace(settings, start="prior")
     gap = bounds.bidirectional(vae.model, vae.guide, x, settings).gap
     assert -4.5 * gap.se - 0.02 < gap.mean < 0.2 + 4.5 * gap.se
 
