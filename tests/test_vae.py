@@ -1,9 +1,8 @@
 """Model and guide as Pyro's own tools see them."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pyro
 import pytest
@@ -11,7 +10,7 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from torch import Tensor
-from torch.utils import _pytree as pytree
+from traced import Traced
 
 from pyro_vae import (
     VAE,
@@ -28,7 +27,6 @@ from pyro_vae.kinds import Binary, Pixels
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
-from pyro_vae.programs import compiling
 from pyro_vae.training import compiled_engine
 
 PRIORS = [priors.StandardNormal, priors.LearnedNormal, priors.Mixture, priors.Vamp]
@@ -161,18 +159,6 @@ def test_state_round_trip(x: Tensor) -> None:
         torch.manual_seed(1)
         assert torch.equal(one, second.model(size=50))
         assert torch.equal(first.posterior(x).mean, second.posterior(x).mean)
-
-
-class Traced:
-    """A graph that is traced as `compiling.Graph` is, and run without being compiled."""
-
-    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
-        on_tensors = compiling._on_tensors(function, args, {})
-        self.graph, self.structure = compiling._trace(on_tensors, compiling.tensors_in(args))
-
-    def __call__(self, tensors: Sequence[Tensor]) -> Any:
-        with torch.no_grad():
-            return pytree.tree_unflatten(self.graph(*tensors), self.structure)
 
 
 @pytest.fixture(scope="module")
