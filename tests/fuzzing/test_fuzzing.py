@@ -73,7 +73,7 @@ def calls_for(d: Description) -> tuple[str, ...]:
 
 
 @settings(
-    max_examples=60,
+    max_examples=45,
     deadline=None,
     derandomize=True,
     database=None,

@@ -319,7 +319,6 @@ def test_resume(script: Script, tmp_path: Path) -> None:
 def test_parts_are_swapped_by_name(script: Script, tmp_path: Path, arguments: list[Any]) -> None:
     code, _, err = script("svi_train", "--out", "run", *SMALL, *arguments)
     assert code == 0, err
-    assert script("evaluate", "run", "--checks", 20)[0] == 0
     config = (tmp_path / "run/config.yaml").read_text()
     assert all(f".{name}\n" in config for name in arguments if str(name)[0].isupper())
     assert (tmp_path / "run/figures/manifold.png").exists() == (2 in arguments)

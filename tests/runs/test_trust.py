@@ -265,7 +265,7 @@ def peak_memory() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def test_nothing_in_a_thousand_files_is_executed(
+def test_nothing_in_hundreds_of_files_is_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also with all these modules on the path. A file may be understood: then it names our own."""
@@ -278,7 +278,7 @@ def test_nothing_in_a_thousand_files_is_executed(
     path = tmp_path / "config.yaml"
     before = sorted(tmp_path.iterdir())
     understood, slowest, memory = 0, 0.0, peak_memory()
-    for number in range(1000):
+    for number in range(300):
         path.write_text(mutate(yaml.safe_load(base), rng))
         started = time.perf_counter()
         try:
