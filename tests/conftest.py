@@ -11,6 +11,7 @@ import pyro
 import pytest
 import torch
 from torch import Tensor
+from traced import Traced
 
 from pyro_vae import VAE, likelihoods, networks, objectives, posteriors, priors, training
 from pyro_vae.runs import draw_figure
@@ -41,6 +42,12 @@ def full_style() -> Iterator[None]:
     draw_figure.STYLE.update(FULL_STYLE)
     yield
     draw_figure.STYLE.update(quick)
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the compiled engine run its graphs without compiling them."""
+    monkeypatch.setattr(training.compiled_engine, "Graph", Traced)
 
 
 @pytest.fixture

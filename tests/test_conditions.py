@@ -10,7 +10,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import MultivariateNormal
-from traced import Traced
 
 from pyro_vae import (
     VAE,
@@ -26,7 +25,7 @@ from pyro_vae import (
     priors,
 )
 from pyro_vae.errors import InputError
-from pyro_vae.training import CompiledEngine, EagerEngine, compiled_engine
+from pyro_vae.training import CompiledEngine, EagerEngine
 
 LABEL = kinds.Categories([1], ["label"], [["cat", "dog", "fox"]])
 NAMES = [*"abcd"]
@@ -362,8 +361,8 @@ def test_the_upper_layer_of_a_prior_may_have_conditions(make: Any, top_dim: Any)
         vae.draw_codes(3)
 
 
-def test_engines_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_engine, "Graph", Traced)
+@pytest.mark.usefixtures("traced")
+def test_engines_agree() -> None:
     parts = priors.ConditionalNormal, objectives.ELBO, networks.Linear
     losses = [steps_of(engine, *parts) for engine in (EagerEngine, CompiledEngine)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

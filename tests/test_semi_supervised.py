@@ -14,7 +14,6 @@ from test_vae import PAIRS
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.nn.functional import cross_entropy
-from traced import Traced
 
 from pyro_vae import (
     InputError,
@@ -333,10 +332,8 @@ def test_every_prior_of_codes_alone(name: str, x: Tensor) -> None:
     assert drawn == pytest.approx(summed, rel=0.05)
 
 
-def test_the_compiled_engine_takes_steps_without_the_sum(
-    x: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training.compiled_engine, "Graph", Traced)
+@pytest.mark.usefixtures("traced")
+def test_the_compiled_engine_takes_steps_without_the_sum(x: Tensor) -> None:
     losses = []
     for make in (training.EagerEngine, training.CompiledEngine):
         torch.manual_seed(0)

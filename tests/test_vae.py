@@ -10,7 +10,6 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from torch import Tensor
-from traced import Traced
 
 from pyro_vae import (
     VAE,
@@ -27,7 +26,6 @@ from pyro_vae.kinds import Binary, Pixels
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.posteriors import Posterior
 from pyro_vae.priors import Prior
-from pyro_vae.training import compiled_engine
 
 PRIORS = [priors.StandardNormal, priors.LearnedNormal, priors.Mixture, priors.Vamp]
 LIKELIHOODS = [likelihoods.Bernoulli, likelihoods.ContinuousBernoulli, likelihoods.Gaussian]
@@ -166,16 +164,14 @@ def digits() -> Tensor:
     return data.load("digits").train[:60]
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("prior", "likelihood"),
     [(prior, "Bernoulli") for prior in PAIRS]
     + [("Exemplar", likelihood) for likelihood in EVERY_LIKELIHOOD if likelihood != "Bernoulli"],
 )
-def test_every_step_is_a_graph(
-    prior: str, likelihood: str, digits: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_step_is_a_graph(prior: str, likelihood: str, digits: Tensor) -> None:
     """As traced, not compiled, which would take long: it takes the eager engine's step."""
-    monkeypatch.setattr(compiled_engine, "Graph", Traced)
     make_prior, make_posterior = PAIRS[prior]
     after = []
     for kind in (training.EagerEngine, training.CompiledEngine):

@@ -10,12 +10,11 @@ import torch
 from factor_analysis import correlated, factor_analysis, with_holes
 from pairs import PAIRS
 from torch import Tensor
-from traced import Traced
 
 from pyro_vae import VAE, bounds, kinds, likelihoods, objectives, posteriors, priors
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import ObservedEntries
-from pyro_vae.training import CompiledEngine, EagerEngine, compiled_engine
+from pyro_vae.training import CompiledEngine, EagerEngine
 
 CATEGORIES = kinds.Categories([3], None, [["a", "b"], ["a", "b", "c", "d"], ["x", "y", "z"]])
 ORDERED = kinds.Ordered([2], None, [["a", "b", "c"], ["x", "y"]])
@@ -151,12 +150,9 @@ def test_each_example_could_show_itself(name: str) -> None:
     assert found[0].equal(nothing)
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_are_finite_and_equal_for_both_engines(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiled_engine, "Graph", Traced)
-
+def test_gradients_are_finite_and_equal_for_both_engines(name: str) -> None:
     def vae() -> VAE:
         likelihood, _, x = built(name)
         torch.manual_seed(0)

@@ -22,6 +22,7 @@ from pyro_vae.training.callbacks import diagnose
 
 ENGINES = pytest.mark.parametrize("engine", [EagerEngine, CompiledEngine])
 Engines = type[EagerEngine]
+pytestmark = pytest.mark.usefixtures("traced")
 
 
 @pytest.fixture

@@ -132,6 +132,7 @@ def test_steps_are_in_training_mode_and_evaluations_are_not(x: Tensor) -> None:
     assert torch.equal(likelihood.decoder.body[0].weight, dropped)  # no gradient came through
 
 
+@pytest.mark.usefixtures("traced")
 def test_fixed_parameters_stay(x: Tensor) -> None:
     torch.manual_seed(2)
     likelihood = likelihoods.Gaussian(2, [5], noise="fixed")
@@ -198,6 +199,7 @@ def tensors(state: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
 
 
+@pytest.mark.usefixtures("traced")
 def test_compiled_state_round_trip(x: Tensor) -> None:
     """Both engines have the same state, and each loads the other's."""
     vaes = make(network=Linear), make(network=Linear)
