@@ -214,12 +214,13 @@ def check_step(
     factor = 0.5 if fused else 1.0
     if factor * saved_for(two) * batch_size / 2 < there / 2:
         return
-    # Some of it does not depend on the batch, and some was needed in the first run only. What runs
-    # leave behind has cycles of references: it is freed first, since memory is scarce.
+    # Some of it does not depend on the batch, and some was needed in the first run only. What a run
+    # leaves behind has cycles of references: it is freed at once, since memory is scarce.
     gc.collect()
     of_two = saved_for(two)
     gc.collect()
     each = (saved_for(torch.cat([two, two])) - of_two) / 2
+    gc.collect()
     need = factor * (max(0.0, of_two - 2 * each) + batch_size * each)
     if need > there:
         raise _step_too_large(need, there, batch_size, num_particles)

@@ -1,8 +1,11 @@
 """What cannot fit into memory is refused, before the memory is taken."""
 
+import gc
 import math
 import resource
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,6 +111,32 @@ def test_the_memory_of_a_step_is_that_of_its_batch(
         memory.check_step(engine.check, *asked, fused=False)
     memory.check_step(engine.check, *asked, fused=True)
     assert not real.kept and not real.now  # all of it was released
+
+
+def test_what_a_check_leaves_behind_is_freed_before_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cycles of references live until the garbage is collected, and memory is scarce."""
+    vae = VAE(priors.StandardNormal(2), likelihoods.Bernoulli(2, [6]), posteriors.Normal([6], 2))
+    weight = torch.ones(6, requires_grad=True)
+    left: list[weakref.ref[Any]] = []
+
+    class Cycle:
+        def __init__(self, x: torch.Tensor) -> None:
+            self.me, self.kept = self, (x * weight).exp()
+
+    def check(x: torch.Tensor) -> None:
+        assert all(each() is None for each in left)
+        left.append(weakref.ref(Cycle(x)))
+
+    monkeypatch.setattr(memory, "free_memory", lambda *_: 4e4)
+    gc.disable()  # or it would be collected by chance
+    try:
+        with pytest.raises(InputError, match="a step on 1000 examples"):
+            memory.check_step(check, torch.rand(9, 6), vae, 1000, 1, fused=False)
+    finally:
+        gc.enable()
+    assert len(left) == 3 and all(each() is None for each in left)
 
 
 def test_free_memory() -> None:

@@ -15,7 +15,6 @@ from pyro_vae.objectives import ELBO
 from pyro_vae.training import Callback, Checkpoint, CompiledEngine, EagerEngine, Training, fit
 from pyro_vae.training.divergence import explain
 
-pytestmark = pytest.mark.usefixtures("traced")
 X = torch.randn(95, 3, generator=torch.Generator().manual_seed(0))
 
 

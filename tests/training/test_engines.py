@@ -132,7 +132,6 @@ def test_steps_are_in_training_mode_and_evaluations_are_not(x: Tensor) -> None:
     assert torch.equal(likelihood.decoder.body[0].weight, dropped)  # no gradient came through
 
 
-@pytest.mark.usefixtures("traced")
 def test_fixed_parameters_stay(x: Tensor) -> None:
     torch.manual_seed(2)
     likelihood = likelihoods.Gaussian(2, [5], noise="fixed")
@@ -248,6 +247,7 @@ def test_what_cannot_be_compiled(x: Tensor) -> None:
     assert losses + [falling.step(x) for _ in range(2)] == expected  # it warned once only
 
 
+@pytest.mark.usefixtures("traced")
 def test_fixed_parameters_stay_unchanged_in_compiled_steps(x: Tensor) -> None:
     """Which parameters are trained may change from step to step, as with `GuideFirst`."""
     vae = make(network=Linear)

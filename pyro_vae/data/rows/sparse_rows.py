@@ -1,4 +1,4 @@
-"""Sparse matrices: SciPy's selects rows quickly, and torch's shares its memory."""
+"""Sparse matrices: their indices are checked; SciPy selects rows, and torch shares the memory."""
 
 import warnings
 from collections.abc import Iterator
@@ -27,38 +27,101 @@ def checked_csr(matrix: Any, where: str, parameter: str) -> Any:
     """Return a sparse matrix of SciPy by rows (CSR), once its indices have been checked.
 
     SciPy trusts the indices that a file or a caller gives: one outside the matrix makes it write
-    outside its memory. Values that have the same place are added up, as `toarray` does.
+    outside its memory. Nothing of SciPy that uses them runs before the check.
 
     Args:
-        matrix: the matrix, [N, D], in any layout of SciPy.
+        matrix: the matrix, [N, D], in any layout of SciPy. It is not changed.
         where: the name of the file or object, for messages.
         parameter: what was given, for messages.
+
+    Returns:
+        The matrix in the order of its columns, with numbers of `readable_type`. Values that have
+        the same place are added up.
 
     Raises:
         InputError: if it is not of two dimensions, or its indices do not fit its shape.
     """
     if len(matrix.shape) != 2:
         raise InputError(f"{where} has shape {list(matrix.shape)}: expected [N, D]", parameter)
-    if matrix.dtype.kind in "biuf":
-        matrix = readable(matrix)  # SciPy has no half precision
+    rows = int(matrix.shape[0])
+    check_fits(f"{where} has {rows} rows, which take", 8 * rows, parameter)
     try:
-        if hasattr(matrix, "check_format"):
-            matrix.check_format(full_check=True)
-            if (np.diff(matrix.indptr) < 0).any():  # which SciPy checks if the last one is not 0
-                raise ValueError("indptr must be a non-decreasing sequence")
-        elif matrix.format == "coo":  # these are checked when they are built
-            matrix = type(matrix)((matrix.data, (matrix.row, matrix.col)), shape=matrix.shape)
-    except ValueError as error:
+        layout = getattr(matrix, "format", "")
+        if layout == "dia":
+            matrix = matrix.tocoo()
+            layout = "coo"
+        if layout in ("csr", "csc", "bsr"):
+            check_indices(matrix)
+            matrix = _with_numbers(matrix, _readable(matrix.data))
+        elif layout == "coo":  # its places are checked when it is built; `tocsr` adds values up
+            numbers = _wide(_readable(matrix.data))
+            matrix = type(matrix)((numbers, (matrix.row, matrix.col)), shape=matrix.shape)
+        by_rows = matrix.tocsr()
+        check_indices(by_rows)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InputError(
-            f"{where} is not a sparse matrix of shape {list(matrix.shape)} ({error}): write it "
-            "again",
+            f"{where} is not a sparse matrix of shape {list(matrix.shape)} "
+            f"({_first_line(error)}): make it again",
             parameter,
         ) from error
-    matrix = matrix.tocsr()
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-    return matrix
+    if by_rows.has_canonical_format:
+        return by_rows
+    by_rows = by_rows.copy()  # it may be the caller's
+    by_rows.sort_indices()
+    if not by_rows.has_canonical_format:
+        by_rows = _with_numbers(by_rows, _wide(by_rows.data))
+        by_rows.sum_duplicates()
+    return by_rows
+
+
+def check_indices(matrix: Any) -> None:
+    """Check the indices of a sparse matrix of SciPy, in the layout CSR, CSC or BSR.
+
+    SciPy's own check leaves out some: those of a matrix whose last row ends at 0 or below.
+
+    Raises:
+        ValueError: if they do not fit its shape.
+    """
+    starts, places = matrix.indptr, matrix.indices
+    rows, columns = matrix.shape
+    if matrix.format == "csc":
+        rows, columns = columns, rows
+    if matrix.format == "bsr":
+        height, width = matrix.blocksize
+        if rows % height or columns % width:
+            raise ValueError("its shape is no multiple of its blocks")
+        rows, columns = rows // height, columns // width
+    one_each = matrix.data.ndim == (3 if matrix.format == "bsr" else 1)
+    one_each = one_each and places.ndim == 1 and len(places) == len(matrix.data)
+    if starts.shape != (rows + 1,) or not one_each:
+        raise ValueError("its indptr, indices and values do not go together")
+    # Numbers are compared: a difference could overflow.
+    if starts[0] != 0 or starts[-1] > len(places) or (starts[1:] < starts[:-1]).any():
+        raise ValueError("its indptr must rise from 0 to the number of values at most")
+    used = places[: starts[-1]]
+    if len(used) and (used.min() < 0 or used.max() >= columns):
+        raise ValueError(f"its indices must be 0 or more, and less than {columns}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def _with_numbers(matrix: Any, numbers: np.ndarray) -> Any:
+    """Return a matrix with these values at the places of its own; `astype` would sort them."""
+    if numbers is matrix.data:
+        return matrix
+    return type(matrix)((numbers, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _readable(numbers: np.ndarray) -> np.ndarray:
+    return readable(numbers) if numbers.dtype.kind in "biuf" else numbers
+
+
+def _wide(numbers: np.ndarray) -> np.ndarray:
+    """Return whole numbers in 64 bits, in which sums do not overflow."""
+    is_small = numbers.dtype.kind in "iu" and numbers.dtype.itemsize < 8
+    return numbers.astype(np.int64) if is_small else numbers
 
 
 def dense_tensor(tensor: Tensor) -> Tensor:
@@ -83,13 +146,13 @@ def dense_tensor(tensor: Tensor) -> Tensor:
                 tensor = torch.sparse_compressed_tensor(
                     starts, places, tensor.values(), size, layout=layout, check_invariants=True
                 )
+        return tensor.to_dense()
     except RuntimeError as error:
         raise InputError(
-            f"a sparse tensor of shape {list(size)} has indices that do not fit it "
-            f"({str(error).splitlines()[0]})",
+            f"a tensor of shape {list(size)} is not a sparse one that can be read "
+            f"({_first_line(error)}): make it again",
             "name",
         ) from error
-    return tensor.to_dense()
 
 
 def to_torch(matrix: Any, dtype: np.dtype | None = None) -> Tensor:

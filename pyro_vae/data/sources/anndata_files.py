@@ -24,6 +24,10 @@ COUNT_LAYERS = ("counts", "raw_counts", "count")
 MOST_COMPRESSED = 1100  # gzip makes a file smaller by a factor of 1032 at most
 TRIAL = 30  # seconds for a trial to start, and to read a small file
 SLOWEST = 5e6  # bytes that are read in a second, at least
+# Signals of a crash. On Windows, the status says so.
+CRASHES = {
+    getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")
+}
 
 
 @dataclass(frozen=True)
@@ -106,17 +110,21 @@ def _refuse_harmful(path: Path) -> None:
     Raises:
         InputError: if it does.
     """
+    if not sys.executable:  # Python is a part of another program
+        return
     seconds = TRIAL + path.stat().st_size / SLOWEST
     program = str(Path(__file__).with_name("h5ad_trial.py"))
     trial = [sys.executable, "-P", program, str(path), str(seconds)]
     damaged = f"{path.name} is damaged: HDF5's library"
     try:
         status = subprocess.run(trial, timeout=seconds, capture_output=True).returncode
+    except OSError:  # there is no Python to start
+        return
     except subprocess.TimeoutExpired as error:
         raise InputError(
             f"{damaged} did not finish reading it in {seconds:.0f} s: write it again", "name"
         ) from error
-    if status < 0 and -status not in (signal.SIGINT, signal.SIGTERM):
+    if -status in CRASHES or status >= 0xC0000000:
         raise InputError(f"{damaged} crashes on it (signal {-status}): write it again", "name")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pyro_vae.data.number_types import readable_type
 from pyro_vae.data.rows import RowReader
-from pyro_vae.data.rows.sparse_rows import checked_csr
+from pyro_vae.data.rows.sparse_rows import check_indices
 from pyro_vae.data.source import first_line
 from pyro_vae.errors import InputError
 
@@ -69,7 +69,9 @@ class H5adRows(RowReader):
                 found[order] = np.concatenate([self._values[first:end] for first, end in spans])
             else:
                 found[order] = self._read_sparse(spans, in_order)
-        except (OSError, RuntimeError) as error:  # HDF5's errors
+        except ValueError as error:
+            raise InputError(f"{self._path} cannot be used: {first_line(error)}", "data") from error
+        except (OSError, RuntimeError, TypeError) as error:  # HDF5's errors
             raise InputError(
                 f"{self._path} cannot be read any more ({first_line(error)}): put it back, and "
                 "start again",
@@ -92,17 +94,24 @@ class H5adRows(RowReader):
         ends = np.cumsum(starts[in_order + 1] - starts[in_order])
         parts = np.concatenate(values), np.concatenate(places), np.concatenate([[0], ends])
         rows = csr_matrix(parts, shape=(len(in_order), self.shape[1]))
-        return checked_csr(rows, str(self._path), "data").toarray()
+        check_indices(rows)
+        if not rows.has_canonical_format:
+            rows.sort_indices()
+            if not rows.has_canonical_format:
+                raise ValueError("some values have the same place: add them up (sum_duplicates)")
+        return rows.toarray()
 
     def _check_starts(self, starts: np.ndarray) -> None:
         """Refuse a sparse matrix whose rows do not begin and end among its values."""
-        assert self._places is not None
-        fit = len(starts) == self.shape[0] + 1 and len(self._places) == len(self._values)
-        fit = fit and starts[0] == 0 and starts[-1] <= len(self._values)
-        if not fit or bool((np.diff(starts) < 0).any()):
+        places, values = self._places, self._values
+        assert places is not None
+        fit = starts.shape == (self.shape[0] + 1,) and places.shape == values.shape
+        fit = fit and values.ndim == 1 and places.dtype.kind in "iu" and self.shape[1] >= 0
+        fit = fit and starts[0] == 0 and starts[-1] <= len(values)
+        if not fit or bool((starts[1:] < starts[:-1]).any()):
             raise InputError(
                 f"{self._path} is not a sparse matrix of shape {list(self.shape)} (its indptr does "
-                "not fit its values): write it again",
+                "not fit its values): make it again",
                 "name",
             )
 

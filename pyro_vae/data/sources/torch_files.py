@@ -39,13 +39,19 @@ def load_tensors(path: Path) -> Any:
     """Return what a `.pt` file holds. Nothing in it is executed.
 
     Raises:
-        InputError: if there is no such file, or it holds something other than dense tensors.
+        InputError: if there is no such file, or it holds something other than tensors.
     """
     try:
         return _load(path)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}", "name") from error
     except Exception as error:  # torch's and pickle's readers raise many types of errors
+        if isinstance(error, RuntimeError) and "indices" in str(error):
+            raise InputError(
+                f"{path.name} holds a sparse tensor whose indices do not fit its shape: make it "
+                "again",
+                "name",
+            ) from error
         if _is_pickle(path):
             raise InputError(
                 f"{path.name} holds something other than dense tensors, which is not loaded, "
