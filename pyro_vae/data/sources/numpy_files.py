@@ -156,6 +156,9 @@ def load_sparse(path: Path) -> Any:
 def load_numpy(path: Path) -> Any:
     """Return what NumPy loads. An array is mapped from its file, unless it is empty."""
     try:
+        with open(path, "rb") as file:
+            if file.read(2) == b"PK":
+                zipfile.ZipFile(file).close()  # NumPy would leave a broken one open
         try:
             return np.load(path, mmap_mode="c", allow_pickle=False)
         except ValueError as error:
