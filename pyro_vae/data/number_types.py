@@ -1,7 +1,5 @@
 """Types of numbers that files have, and that torch has."""
 
-from typing import Any
-
 import numpy as np
 
 
@@ -12,7 +10,7 @@ def readable_type(dtype: np.dtype) -> np.dtype:
     return dtype.newbyteorder("=")
 
 
-def readable(numbers: Any) -> Any:
-    """Return an array, or a sparse matrix of SciPy, with numbers of `readable_type`."""
+def readable(numbers: np.ndarray) -> np.ndarray:
+    """Return an array with numbers of `readable_type`; the same array if it has them."""
     dtype = readable_type(numbers.dtype)
     return numbers if numbers.dtype == dtype else numbers.astype(dtype)

@@ -46,15 +46,14 @@ def checked_csr(matrix: Any, where: str, parameter: str) -> Any:
     rows = int(matrix.shape[0])
     check_fits(f"{where} has {rows} rows, which take", 8 * rows, parameter)
     try:
-        layout = getattr(matrix, "format", "")
-        if layout == "dia":
+        if getattr(matrix, "format", "") == "dia":
             matrix = matrix.tocoo()
-            layout = "coo"
+        layout = getattr(matrix, "format", "")
         if layout in ("csr", "csc", "bsr"):
             check_indices(matrix)
-            matrix = _with_numbers(matrix, _readable(matrix.data))
+            matrix = _with_numbers(matrix, readable(matrix.data))
         elif layout == "coo":  # its places are checked when it is built; `tocsr` adds values up
-            numbers = _wide(_readable(matrix.data))
+            numbers = _wide(readable(matrix.data))
             matrix = type(matrix)((numbers, (matrix.row, matrix.col)), shape=matrix.shape)
         by_rows = matrix.tocsr()
         check_indices(by_rows)
@@ -95,12 +94,21 @@ def check_indices(matrix: Any) -> None:
     one_each = one_each and places.ndim == 1 and len(places) == len(matrix.data)
     if starts.shape != (rows + 1,) or not one_each:
         raise ValueError("its indptr, indices and values do not go together")
-    # Numbers are compared: a difference could overflow.
-    if starts[0] != 0 or starts[-1] > len(places) or (starts[1:] < starts[:-1]).any():
-        raise ValueError("its indptr must rise from 0 to the number of values at most")
+    check_starts(starts, len(places))
     used = places[: starts[-1]]
     if len(used) and (used.min() < 0 or used.max() >= columns):
         raise ValueError(f"its indices must be 0 or more, and less than {columns}")
+
+
+def check_starts(starts: np.ndarray, most: int) -> None:
+    """Check where the rows of a sparse matrix begin, among `most` values.
+
+    Raises:
+        ValueError: if they do not rise from 0 to that number at most.
+    """
+    # Numbers are compared: a difference could overflow.
+    if starts[0] != 0 or starts[-1] > most or (starts[1:] < starts[:-1]).any():
+        raise ValueError("its indptr must rise from 0 to the number of values at most")
 
 
 def _first_line(error: Exception) -> str:
@@ -112,10 +120,6 @@ def _with_numbers(matrix: Any, numbers: np.ndarray) -> Any:
     if numbers is matrix.data:
         return matrix
     return type(matrix)((numbers, matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
-def _readable(numbers: np.ndarray) -> np.ndarray:
-    return readable(numbers) if numbers.dtype.kind in "biuf" else numbers
 
 
 def _wide(numbers: np.ndarray) -> np.ndarray:

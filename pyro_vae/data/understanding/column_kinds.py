@@ -1,11 +1,12 @@
 """Columns, each of its own kind: numbers or strings, in; codes and their meaning, out."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pyro_vae.data.column_spec import ColumnSpec, KindName
 from pyro_vae.data.rows import Rows
@@ -193,19 +194,38 @@ def understand_columns(
             f"each column of {where} has one value in all rows: give other data", "name"
         )
     names = tuple(spec.name for spec in specs)
+    examples = _stored_columns(specs, values, list(columns), matrix)
+    return Understood(examples, tuple(specs), names, notes)
+
+
+def _stored_columns(
+    specs: Sequence[ColumnSpec],
+    values: Sequence[np.ndarray],
+    columns: Sequence[str],
+    matrix: np.ndarray | RowReader | None,
+) -> Tensor | Rows:
+    """Return the columns that are kept, [N, D]; see `understand_columns` on what is shared.
+
+    Args:
+        specs: what they are.
+        values: their numbers or codes.
+        columns: the names of all columns of the matrix.
+        matrix: all numbers, if there are no others.
+    """
     if isinstance(matrix, RowReader):
+        names = {spec.name for spec in specs}
         kept = [j for j, name in enumerate(columns) if name in names]
         is_shared = matrix.dtype.kind == "f" and len(kept) == len(columns)
         rows = SomeColumns(matrix, kept).stored_as(matrix.dtype if is_shared else np.dtype("f8"))
-        return Understood(Rows(rows), tuple(specs), names, notes)
+        return Rows(rows)
     if matrix is not None and matrix.dtype.kind == "f" and matrix.shape[1] == len(specs):
         if not any(spec.categories for spec in specs):
             shared = matrix if matrix.flags.writeable else matrix.copy()
-            return Understood(torch.from_numpy(shared), tuple(specs), names, notes)
+            return torch.from_numpy(shared)
     examples = np.empty((len(values[0]), len(values)))
     for j, column_values in enumerate(values):
         examples[:, j] = column_values
-    return Understood(torch.from_numpy(examples), tuple(specs), names, notes)
+    return torch.from_numpy(examples)
 
 
 def _understand_numbers(

@@ -37,7 +37,7 @@ def understand_matrix(
     Raises:
         InputError: if the numbers cannot be used.
     """
-    if not isinstance(matrix, RowReader):
+    if isinstance(matrix, np.ndarray):
         matrix = readable(matrix)
     shown = names or tuple(str(j) for j in range(matrix.shape[1]))
     check_names(options, list(shown), where)
