@@ -26,7 +26,7 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
-// Paper shows what a reader would open.
+// Paper shows what a reader would open, but not pages of a long table.
 addEventListener("beforeprint", () => {
-  document.querySelectorAll("details").forEach((each) => { each.open = true; });
+  document.querySelectorAll("details:not(.long)").forEach((each) => { each.open = true; });
 });
