@@ -76,8 +76,9 @@ class Options:
             There is one after each epoch anyway.
         engine: How training steps are computed: by Pyro's SVI (eager), or by one compiled graph
             (compiled). auto compiles if training is long enough to save time by it.
-        precision: The precision of matrix products in training. bfloat16 is faster on machines that
-            support it. auto takes it if the engine is compiled for such a machine.
+        precision: The precision of matrix products in training. bfloat16 is faster on some
+            processors, and slower on others. auto measures which, and takes it for the compiled
+            engine only.
         seed: Seed of the initial parameters, and of all noise in training and evaluation.
         diagnose_every: The latent code is diagnosed each time after this number of epochs; 0 turns
             it off.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae import training
 from pyro_vae.runs import bounded_yaml, config
-from pyro_vae.runs.devices import multiplies_bfloat16
+from pyro_vae.runs.devices import speed_of_bfloat16
 from pyro_vae.runs.options import Options
 from pyro_vae.runs.parts_of_vae import abstract_refused
 from pyro_vae.training import CompiledEngine, EagerEngine, Engine
@@ -24,6 +24,9 @@ EngineName = Literal["compiled", "eager"]
 # 20 s, and each step is then about 3 ms faster.
 COMPILING_PAYS = 7000
 COMPILING_PAYS_SECONDS = 60
+
+# How many times as fast products of bfloat16 have to be: a step also converts to it.
+BFLOAT16_PAYS = 1.2
 
 # The least number of steps, and of seconds, of a training that has a warm-up by default, and the
 # share of it.
@@ -71,19 +74,22 @@ def choose_precision(
 ) -> training.Precision:
     """Return the precision to train with.
 
-    For `auto` that is bfloat16 if the engine is compiled for a processor that multiplies it.
+    For `auto` that is bfloat16 if the engine is compiled, on a processor for which it is faster.
     """
     if options.precision != "auto":
         return options.precision
-    faster = engine == "compiled" and device.type == "cpu" and multiplies_bfloat16()
-    return "bfloat16" if faster else "float32"
+    pays = engine == "compiled" and device.type == "cpu" and speed_of_bfloat16() > BFLOAT16_PAYS
+    return "bfloat16" if pays else "float32"
 
 
 def slow_precision(precision: training.Precision, device: torch.device) -> list[str]:
-    """Return what the user is told if a processor has no instructions for the precision."""
-    if precision == "float32" or device.type != "cpu" or multiplies_bfloat16():
+    """Return what the user is told if the precision makes products slower."""
+    if precision == "float32" or device.type != "cpu" or (speed := speed_of_bfloat16()) > 1:
         return []
-    return ["This processor has no instructions for bfloat16: --precision float32 is faster."]
+    return [
+        f"This processor multiplies bfloat16 {1 / speed:.1f} times as slowly as float32: "
+        "--precision float32 is faster."
+    ]
 
 
 def choose_warmup(options: Options, namespace: Namespace, num_examples: int, vae: VAE) -> list[str]:
