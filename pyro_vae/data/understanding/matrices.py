@@ -42,14 +42,9 @@ def understand_matrix(
     shown = names or tuple(str(j) for j in range(matrix.shape[1]))
     check_names(options, list(shown), where)
     label_column = None
-    away = {*options.drop} | ({options.labels} if options.labels else set())
-    if away:
-        if options.labels:
-            column = matrix[:, shown.index(options.labels)]
-            label_column = column if isinstance(column, np.ndarray) else column.toarray()[:, 0]
-        keep = [j for j, name in enumerate(shown) if name not in away]
-        names = shown = tuple(shown[j] for j in keep)
-        matrix = SomeColumns(matrix, keep) if isinstance(matrix, RowReader) else matrix[:, keep]
+    if options.drop or options.labels:
+        matrix, names, label_column = _columns_taken_away(matrix, options, shown)
+        shown = names
     if matrix.shape[1] == 0:
         raise InputError(f"{where} has no columns left: drop fewer", "drop")
     if matrix.shape[0] == 1:
@@ -57,29 +52,15 @@ def understand_matrix(
             f"{where} has one row, which says nothing about others: give two or more", "name"
         )
     summary = summarise(matrix, by_column=True)
-    refuse_infinite(summary.num_infinite, shown, where)
-    has_missing = bool(summary.num_missing.any())
-    if int(summary.num_missing.sum()) == matrix.shape[0] * matrix.shape[1]:
-        raise InputError(f"{where} has no values: all are missing (NaN)", "name")
-    empty = np.flatnonzero(summary.num_missing == matrix.shape[0])
-    named = [shown[j] for j in empty if shown[j] in options.columns]
-    if named:
-        raise InputError(
-            f"column {listed(named)} of {where} has no values: all are missing: drop it", "columns"
-        )
-    if has_missing and not isinstance(matrix, np.ndarray):
-        raise InputError(
-            f"{where} has missing values (NaN), and is sparse or larger than memory: give a dense "
-            "matrix that fits into memory",
-            "name",
-        )
+    _refuse_unusable(matrix, summary, options, shown, where)
     notes = []
-    if len(empty):
-        notes.append(f"left out, because they are empty: {listed([shown[j] for j in empty])}")
-        left = np.flatnonzero(summary.num_missing < matrix.shape[0])
+    empty = summary.num_missing == matrix.shape[0]
+    if empty.any():
+        left_out = [shown[j] for j in np.flatnonzero(empty)]
+        notes.append(f"left out, because they are empty: {listed(left_out)}")
+        left = np.flatnonzero(~empty)
         names = shown = tuple(shown[j] for j in left)
         matrix, summary = matrix[:, left], summary.of_columns(left)
-        has_missing = bool(summary.num_missing.any())
     notes += note_missing(summary.num_missing, shown, matrix.shape[0], "")
     understood = None
     if not options.columns:
@@ -92,8 +73,47 @@ def understand_matrix(
         understood,
         label_column=label_column,
         notes=[*notes, *understood.notes],
-        has_missing=has_missing,
+        has_missing=bool(summary.num_missing.any()),
     )
+
+
+def _columns_taken_away(
+    matrix: Any, options: ReadOptions, names: tuple[str, ...]
+) -> tuple[Any, tuple[str, ...], np.ndarray | None]:
+    """Return a matrix without the dropped columns and the labels, its names, and the labels."""
+    labels = None
+    if options.labels:
+        labels = matrix[:, names.index(options.labels)]
+        labels = labels if isinstance(labels, np.ndarray) else labels.toarray()[:, 0]
+    away = {*options.drop, options.labels}
+    keep = [j for j, name in enumerate(names) if name not in away]
+    matrix = SomeColumns(matrix, keep) if isinstance(matrix, RowReader) else matrix[:, keep]
+    return matrix, tuple(names[j] for j in keep), labels
+
+
+def _refuse_unusable(
+    matrix: Any, summary: Summary, options: ReadOptions, names: tuple[str, ...], where: str
+) -> None:
+    """Refuse infinite values, and missing values where none can be left out.
+
+    Raises:
+        InputError: if there are such values.
+    """
+    refuse_infinite(summary.num_infinite, names, where)
+    if int(summary.num_missing.sum()) == matrix.shape[0] * matrix.shape[1]:
+        raise InputError(f"{where} has no values: all are missing (NaN)", "name")
+    empty = np.flatnonzero(summary.num_missing == matrix.shape[0])
+    named = [names[j] for j in empty if names[j] in options.columns]
+    if named:
+        raise InputError(
+            f"column {listed(named)} of {where} has no values: all are missing: drop it", "columns"
+        )
+    if summary.num_missing.any() and not isinstance(matrix, np.ndarray):
+        raise InputError(
+            f"{where} has missing values (NaN), and is sparse or larger than memory: give a dense "
+            "matrix that fits into memory",
+            "name",
+        )
 
 
 def understand_sparse(matrix: Any, options: ReadOptions, where: str) -> Understood:
