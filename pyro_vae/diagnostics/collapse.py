@@ -100,13 +100,14 @@ class Diagnosis:
             return "nothing needs to change"
         if self.verdict == "collapsed":
             return (
-                "make the code cheap until the decoder uses it, by KL warm-up (warmup of the "
-                "objective) or free bits (free_bits of the objective); or make the decoder depend "
-                "on it: fewer layers, a smaller kernel, or the decoder SkipMLP"
+                "make the code cheap until the decoder uses it, by a KL warm-up or a longer one "
+                "(warmup of the objective) or free bits (free_bits of the objective); or make the "
+                "decoder depend on it: fewer layers, a smaller kernel, or the decoder SkipMLP"
             )
         return (
             "a smaller latent_dim may be enough; to use more units, try free bits (free_bits of "
-            "the objective), KL warm-up (warmup of the objective), or a learned prior such as Vamp"
+            "the objective), a KL warm-up or a longer one (warmup of the objective), or a learned "
+            "prior such as Vamp"
         )
 
     def __str__(self) -> str:
@@ -139,8 +140,8 @@ class Diagnosis:
             # The KL is an upper bound on I too, and for a code of many nats it is the tighter one.
             above = min(above, information.rate, key=lambda v: v.mean().item())
             kl = (
-                f"{amount_as_text(information.marginal_kl)} of the KL's "
-                f"{amount_as_text(information.rate)} nats are KL(q(z) || p(z))"
+                f"of the KL's {amount_as_text(information.rate)} nats, KL(q(z) || p(z)) is at "
+                f"most {amount_as_text(information.marginal_kl)}"
             )
         limit = math.log(len(information.rate))
         near_limit = (

@@ -94,7 +94,7 @@ def about_code(diagnostics: dict[str, Any]) -> Table:
             ("rate", "KL from q(z|x) to the prior, nats"),
             ("mutual_information", "I(x; z) at least, nats"),
             ("above", "I(x; z) at most, nats"),
-            ("marginal_kl", "KL from q(z) to p(z), nats"),
+            ("marginal_kl", "KL from q(z) to p(z) at most, nats"),
             ("gain", "gain in log p(x|z) from the code, nats"),
         )
     ]
