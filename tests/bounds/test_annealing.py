@@ -46,7 +46,7 @@ def test_linear_gaussian(start: Any, schedule: Any) -> None:
     """From q(z|x), and from p(z), 150 examples of two dimensions."""
     known = LinearGaussian(2)
     x = known.marginal.sample((150,))
-    settings = Settings(temperatures=60, start=start, schedule=schedule)
+    settings = Settings(temperatures=30, start=start, schedule=schedule)
     result = bounds.anneal(known.vae.model, known.vae.guide, x, settings)
     assert_both_sides(result, known.marginal.log_prob(x))
     assert result.upper_flaw is None and 0.5 < result.acceptance.mean() < 0.95
@@ -307,7 +307,7 @@ def test_constrained_sites_and_nested_plates(start: Any) -> None:
     x = torch.randn(60, 3)
     scale = torch.linalg.cholesky(2 / 3 * (torch.eye(3) + 2 * torch.ones(3, 3)))
     exact = dist.MultivariateStudentT(torch.tensor(6.0), torch.zeros(3), scale).log_prob(x)
-    settings = Settings(temperatures=100, start=start)
+    settings = Settings(temperatures=50, start=start)
     result = bounds.anneal(positive_model, positive_guide, x, settings, plate="examples")
     assert_both_sides(result, exact.double())
 

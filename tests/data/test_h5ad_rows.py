@@ -76,14 +76,12 @@ def assert_same(whole: data.Dataset, lazy: data.Dataset, is_lazy: bool = True) -
 
 @pytest.mark.parametrize("matrix", MATRICES)
 @pytest.mark.parametrize("layout", ["dense", "csr_matrix"])
-@pytest.mark.parametrize("compression", [None, "gzip"])
 def test_the_data_are_the_same(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    matrix: str,
-    layout: str,
-    compression: str | None,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matrix: str, layout: str
 ) -> None:
+    """Each matrix is compressed in one of its layouts, and each layout of half of the matrices."""
+    is_odd = [*MATRICES].index(matrix) % 2 == 1
+    compression = "gzip" if is_odd == (layout == "dense") else None
     x = MATRICES[matrix] if layout == "dense" else getattr(sparse, layout)(MATRICES[matrix])
     name = write(tmp_path / "a.h5ad", x, compression=compression)
     options: dict[str, Any] = {"labels": "cell_type", "drop": ["gene3", "gene9"]}
@@ -192,8 +190,8 @@ print(peak() - before, count)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="not Linux")
 def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
-    """A sparse matrix of 480 MB; as dense single precision it takes 2.4 GB."""
-    num_rows, width, each = 60_000, 10_000, 1000
+    """A sparse matrix of 288 MB, more than `LARGE`; one that is read whole takes 2.7 times that."""
+    num_rows, width, each = 36_000, 10_000, 1000
     ends = each * np.arange(num_rows + 1)
     places = np.tile(np.arange(0, width, 10, dtype=np.int32), num_rows)
     values = draw.integers(1, 9, num_rows * each, np.uint8).astype(np.float32)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_vae.runs import commands
+
 PROGRAMS = """
 from pathlib import Path
 
@@ -91,9 +93,19 @@ def test_bounds_of_programs_hold(folder: Path) -> None:
         (["--programs", "mine.py:make", "--data", "mine.py", "--trust_code"], "give a .npy"),
     ],
 )
-def test_programs_that_cannot_be_evaluated(folder: Path, arguments: list[str], said: str) -> None:
-    ran = run(folder, *arguments)
-    assert ran.returncode == 2 and said in ran.stderr and ran.stderr.count("\n") == 1
+def test_programs_that_cannot_be_evaluated(
+    folder: Path,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the folder of the programs is added to it
+    with pytest.raises(SystemExit) as stop:
+        commands.main(["evaluate", *arguments])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == "" and said in err and err.count("\n") == 1
     runs = {"mine.py:no", "mine.py:one"} & {*arguments}
     assert (folder / "executed").exists() == bool(runs)
     assert not (folder / "programs").exists()

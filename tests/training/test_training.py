@@ -184,7 +184,9 @@ def test_real_divergence_is_seen() -> None:
         train(engine, 5)
 
 
+@pytest.mark.usefixtures("traced")
 def test_resuming_a_compiled_run_is_exact(tmp_path: Path) -> None:
+    """As traced: test_everything_at_once.py resumes runs whose steps are compiled."""
     whole = make_engine(CompiledEngine)
     history = train(whole, 3)
     for epochs in (1, 3):
