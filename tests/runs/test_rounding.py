@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from pyro_vae.bounds import estimates
 from pyro_vae.runs.reporting import rounding
 
 SPACE = rounding.SPACE
@@ -24,11 +25,18 @@ SPACE = rounding.SPACE
         (12345.6, None, "12,346"),
         (None, 0.1, "unknown"),
         (math.inf, None, "unknown"),
-        (1.5, 1e-9, "1.50"),  # nothing that people can use
+        (1.5, 1e-9, f"1.500000{SPACE}±{SPACE}< 0.000001"),
     ],
 )
 def test_numbers_with_errors(number: float | None, error: float | None, expected: str) -> None:
     assert rounding.with_error(number, error) == expected.replace(" ± ", f"{SPACE}±{SPACE}")
+
+
+@pytest.mark.parametrize("number", [-25.318, 24093.2, 0.2891, 0.996, -0.0001, 99.96, 3.639, 0.0])
+@pytest.mark.parametrize("error", [0.0, 0.00043, 0.0996, 0.15178, 9.96, 1220.0])
+def test_the_screen_and_the_page_have_one_rule(number: float, error: float) -> None:
+    page = rounding.with_error(number, error).replace(rounding.MINUS, "-").replace(SPACE, " ")
+    assert estimates.with_error(number, error) == page
 
 
 def test_errors() -> None:

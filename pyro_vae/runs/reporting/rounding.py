@@ -6,8 +6,6 @@ All functions take what JSON files hold: None stands for a number that is unknow
 import math
 from collections.abc import Sequence
 
-from pyro_vae.bounds import estimates
-
 UNKNOWN = "unknown"
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
@@ -45,9 +43,9 @@ def error(number: float | None) -> str:
 
 def with_error(number: float | None, its_error: float | None) -> str:
     """Return a number and its standard error, as in `1.234 ± 0.056`."""
-    if number is None or its_error is None:
+    if number is None or not _is_positive(its_error):
         return value(number)
-    return estimates.with_error(number, its_error).replace("-", MINUS).replace(" ", SPACE)
+    return f"{value(number, its_error)}{SPACE}±{SPACE}{error(its_error)}"
 
 
 def interval(ends: Sequence[float | None] | None, its_error: float | None) -> str:
