@@ -45,7 +45,7 @@ def test_linear_gaussian_ladder(linear_gaussian: LinearGaussian) -> None:
 
 
 def test_nonlinear_ladder(nonlinear: VAE) -> None:
-    x = nonlinear.model(size=300)
+    x = nonlinear.model(size=200)
     result = bounds.evaluate(nonlinear.model, nonlinear.guide, x)
     assert_ladder(result, bounds.quadrature(nonlinear.model, x))
 

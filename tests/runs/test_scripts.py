@@ -1,6 +1,8 @@
 """The scripts: the files that they write, their output, and the input that they refuse."""
 
+import contextlib
 import errno
+import io
 import json
 import multiprocessing
 import os
@@ -66,6 +68,22 @@ def script(
         return code, out, err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run that was trained and evaluated, for many tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = [*SMALL, *WIDTHS, "--out", "run"]
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        commands.main(["train", *options])
+    return folder / "run"
+
+
+@pytest.fixture
+def small_run(script: Script, trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of it in the current folder."""
+    return shutil.copytree(trained_once, tmp_path / "run")
 
 
 def assert_refused(result: tuple[int, str, str], *said: str) -> None:
@@ -141,9 +159,8 @@ def test_a_run_from_start_to_end(script: Script, tmp_path: Path) -> None:
     assert (content["num_samples"], content["num_examples"]) == (21, 31) and "IWAE_21" in out
 
 
-def test_a_fuller_evaluation_is_kept(script: Script, tmp_path: Path) -> None:
-    script("svi_train", "--out", "run", *SMALL, *WIDTHS)
-    run, others = tmp_path / "run", tmp_path / "run/evaluations"
+def test_a_fuller_evaluation_is_kept(script: Script, small_run: Path) -> None:
+    run, others = small_run, small_run / "evaluations"
     quick = ["evaluate", "run", "--draws", 0, "--checks", 0]
     first = (run / "bounds.json").read_text()
     code, out, _ = script(*quick, "--num_examples", 11)
@@ -177,11 +194,10 @@ def test_a_fuller_evaluation_is_kept(script: Script, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moved", [0, 1, 5])
 def test_results_are_exchanged_together(
-    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+    script: Script, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
 ) -> None:
     """Stopped in the exchange, the next command that reads results finishes it."""
-    script("svi_train", "--out", "run", *SMALL, *WIDTHS)
-    run = tmp_path / "run"
+    run = small_run
     shutil.copytree(run, tmp_path / "whole")
     script("evaluate", "whole", "--num_samples", 30, "--checks", 0)
     before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
@@ -487,10 +503,9 @@ def test_no_gpu(script: Script) -> None:
     assert_refused(script("svi_train", "--device", "cuda"), "no GPU", "(option --device)")
 
 
-def test_runs_that_cannot_be_evaluated(script: Script, tmp_path: Path) -> None:
+def test_runs_that_cannot_be_evaluated(script: Script, small_run: Path, tmp_path: Path) -> None:
     assert_refused(script("evaluate", "none"), "none is not the folder of a run")
     assert_refused(script("evaluate"), "run")
-    script("svi_train", "--out", "run", *SMALL, *WIDTHS)
     assert_refused(script("evaluate", "run", "--num_samples", 0), "--num_samples")
     assert_refused(script("evaluate", "run", "--num_samples", "many"), "--num_samples")
     shutil.rmtree(tmp_path / "run" / "previous")
@@ -681,8 +696,7 @@ def test_comparison(script: Script, tmp_path: Path) -> None:
     assert_refused(script("compare", "levels", "density"), "density", "evaluate the run again")
 
 
-def test_refined_posteriors(script: Script, tmp_path: Path) -> None:
-    script("svi_train", "--out", "run", *SMALL, *WIDTHS)
+def test_refined_posteriors(script: Script, small_run: Path, tmp_path: Path) -> None:
     assert_refused(
         script("evaluate", "run", "--refine", -1), "refine has to be at least 0", "--refine"
     )
@@ -790,10 +804,9 @@ def test_discrete_codes_are_annealed(script: Script, tmp_path: Path, code: str) 
 
 @pytest.mark.parametrize("name", ["bounds.nc", "figures/units.png"])
 def test_a_full_disk_names_the_file(
-    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    script: Script, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The results of the evaluation before it stay."""
-    script("svi_train", "--out", "run", *SMALL, *WIDTHS)
     before = (tmp_path / "run/bounds.json").read_bytes()
     save = Figure.savefig
 

@@ -261,10 +261,11 @@ def test_fixed_parameters_stay_unchanged_in_compiled_steps(x: Tensor) -> None:
 
 
 def test_lower_precision_is_near(x: Tensor) -> None:
+    """The compiled steps are compared with eager ones, from which rounding alone parts them."""
     losses = {}
-    for precision in ("float32", "bfloat16"):
+    for precision, kind in (("float32", EagerEngine), ("bfloat16", CompiledEngine)):
         vae = make(network=Linear)
-        engine = CompiledEngine(vae.model, vae.guide, ELBO(), lr=1e-2, precision=precision)
+        engine = kind(vae.model, vae.guide, ELBO(), lr=1e-2, precision=precision)
         torch.manual_seed(0)
         losses[precision] = [engine.step(x) for _ in range(5)]
         assert all(p.dtype == torch.float32 for p in vae.parameters())
