@@ -14,6 +14,7 @@ from torch import Tensor
 from traced import Traced
 
 from pyro_vae import VAE, likelihoods, networks, objectives, posteriors, priors, training
+from pyro_vae.programs import compiling
 from pyro_vae.runs import draw_figure
 from pyro_vae.testing import LinearGaussian, integration
 
@@ -46,8 +47,9 @@ def full_style() -> Iterator[None]:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the compiled engine run its graphs without compiling them."""
+    """Let graphs run without being compiled, in training and evaluation."""
     monkeypatch.setattr(training.compiled_engine, "Graph", Traced)
+    monkeypatch.setattr(compiling, "Graph", Traced)
 
 
 @pytest.fixture

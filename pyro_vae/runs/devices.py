@@ -37,8 +37,8 @@ def find_device(name: str) -> torch.device:
 def speed_of_bfloat16() -> float:
     """Return how many times as fast this processor multiplies matrices in bfloat16 as in float32.
 
-    It is measured, once in a process, in some hundredths of a second: instructions for bfloat16
-    double the speed of one processor and halve that of another.
+    It is measured once in a process. To know the instructions of a processor is not enough: two
+    that have those for bfloat16 differ.
     """
     times = {torch.float32: math.inf, torch.bfloat16: math.inf}
     for _ in range(4):  # in turn, and the best of each: the machine may be busy

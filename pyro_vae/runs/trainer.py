@@ -87,8 +87,8 @@ def slow_precision(precision: training.Precision, device: torch.device) -> list[
     if precision == "float32" or device.type != "cpu" or (speed := speed_of_bfloat16()) > 1:
         return []
     return [
-        f"This processor multiplies bfloat16 {1 / speed:.1f} times as slowly as float32: "
-        "--precision float32 is faster."
+        f"On this processor, products of bfloat16 take {1 / speed:.1f} times as long as those of "
+        "float32: --precision float32 is faster."
     ]
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from annealing_programs import Known, assert_unbiased, chains_of, deviations
 from torch import Tensor
-from traced import Traced
 
 from pyro_vae import VAE, bounds, likelihoods, posteriors, priors
 from pyro_vae.bounds import Settings, coordinates, discrete_moves
@@ -19,7 +18,6 @@ from pyro_vae.bounds.annealing_moves import Chains
 from pyro_vae.bounds.coordinates import Circle, Line, Sphere
 from pyro_vae.bounds.densities import Densities, prior_of
 from pyro_vae.bounds.simulation import simulate
-from pyro_vae.programs import compiling
 from pyro_vae.programs.arguments import Arguments
 
 SPHERES = [partial(programs.sphere, dim) for dim in (2, 3, 7)]
@@ -91,9 +89,9 @@ def test_parts_of_a_vae(prior: Callable, posterior: Callable) -> None:
 @pytest.mark.parametrize(
     "make", [programs.circle, partial(programs.sphere, 3), programs.circle_over_categories]
 )
-def test_traced(make: Callable[[], Known], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("traced")
+def test_traced(make: Callable[[], Known]) -> None:
     """The graphs of the densities give the same weights; test_batches.py compiles such a graph."""
-    monkeypatch.setattr(compiling, "Graph", Traced)
     known = make()
     settings = Settings(4, chains=8, leapfrog=2)
     log_w, traced = (
