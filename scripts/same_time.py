@@ -151,7 +151,7 @@ def main() -> None:
         "validation": contenders.show(validation[: record.SUBSET]),
         "test": contenders.show(test[torch.randperm(len(test))]),
     }
-    found = record.bounds_of(model, guide, examples, 5000, arguments.annealed, seed=0)
+    found = record.bounds_of(model, guide, examples, arguments.annealed, seed=0)
     record.write(f"same_time_{arguments.trainer}", found, 0, seconds, [])
 
 

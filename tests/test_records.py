@@ -7,8 +7,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from conftest import ROOT
 
+from pyro_vae.bounds import evaluate
+from pyro_vae.runs import Run
 from pyro_vae.runs.commands import train
 
 
@@ -41,17 +44,24 @@ def test_a_recipe_trains_and_is_recorded(
 ) -> None:
     recipe = "burda_two_iwae_5"
     monkeypatch.setattr(record, "RECORDS", tmp_path / "records")
-    for name, value in {"SUBSET": 20, "SUBSET_DRAWS": 10, "CHEAP_DRAWS": 5}.items():
+    counts = {"DRAWS": 20, "SUBSET": 20, "SUBSET_DRAWS": 10, "CHEAP_DRAWS": 5}
+    for name, value in counts.items():
         monkeypatch.setattr(record, name, value)
     run = tmp_path / "run"
     config = ROOT / f"scripts/recipes/records/{recipe}.yaml"
     small = "--data digits --engine eager --precision float32 --epochs 4"
-    small += " --validate_every 2 --num_samples 20 --num_examples 20 --budget null"
+    small += " --validate_every 2 --num_samples 7 --num_examples 20 --budget null"
     train(["--config", str(config), *small.split(), "--out", str(run)])
     record.measure(run, recipe, num_annealed=3)
     found = json.loads((tmp_path / "records" / f"{recipe}.json").read_text())
     assert [epoch for epoch, _ in found["curve"]] == [1, 2, 3, 4]
     assert found["curve"][-1][1] < found["curve"][0][1]
+    opened = Run.open(run)
+    torch.manual_seed(opened.options.data_seed)
+    programs = opened.vae.model, opened.vae.guide
+    direct = evaluate(*programs, opened.mixed[:20], 20, ladder=(), seed=opened.options.seed)
+    assert found["values"] == pytest.approx(direct.bound.values.tolist(), abs=1e-3)
+    assert found["draws"] == 20
     bounds = found["bounds"]
     assert bounds["test"]["examples"] == 179 and bounds["ais_lower"]["examples"] == 3
     assert bounds["elbo"]["mean"] < bounds["test"]["mean"]
