@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Hashable, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from pyro_vae.training.eager_engine import EagerEngine, Precision, Program
 from pyro_vae.training.engine import Data, Observe, as_arguments, unchanged
 from pyro_vae.training.optimizers import Optimizer, clipped
 
+Moments = Sequence[Sequence[Tensor]]  # the optimiser's moments of each parameter
+
 
 class _Step(NamedTuple):
     """A compiled step.
@@ -29,7 +32,9 @@ class _Step(NamedTuple):
 
     graph: Graph
     update: Graph | None
-    states: list[Tensor]  # the tensors of the optimiser's state that it writes to
+    moments: list[Tensor]  # those of the optimiser's state, which it writes to
+    counts: list[Tensor]  # the optimiser's number of steps of each parameter, on the CPU
+    changed: list[bool]  # whether it changes each parameter: those without a gradient it does not
     like: Tensor  # one of the parameters
     sentences: list[str]  # what to say of each observed site with values outside the support
 
@@ -97,9 +102,9 @@ class CompiledEngine(EagerEngine):
                 key = self._key(observe)
                 self._steps[key] = self._compile(x, trained, observe, share)
             step = self._steps[key]
-            factors = self._factors(step.states, step.like)
+            factors = self._factors(step.counts, step.like)
             if step.update is None:
-                loss, valid, inside = step.graph((*tensors, factors, *step.states))
+                loss, valid, inside = step.graph((*tensors, factors, *step.moments))
             else:
                 with self._noise.stream(observe, share, step.like):
                     sums, valid, inside = step.graph(tensors)
@@ -107,8 +112,11 @@ class CompiledEngine(EagerEngine):
                 raise InputError(step.sentences[inside.tolist().index(False)])
             if step.update is not None:
                 ranks.add_up([sums])
-                step.update((sums, factors, *step.states))
-                loss = sums[-1]
+                step.update((sums, factors, *step.moments))
+                loss, valid = sums[-1], sums[-1].isfinite()
+            if valid:
+                for count in compress(step.counts, step.changed):
+                    count += 1
             return loss.item()
         except CannotCompile as error:
             if not self.fall_back:
@@ -159,8 +167,14 @@ class CompiledEngine(EagerEngine):
         self, x: Data, trained: list[Tensor], observe: Observe, share: Share | None
     ) -> "_Step":
         """Return the compiled step."""
-        states = [state for parameter in trained for state in self._state_of(parameter)]
-        factors = self._factors(states, trained[0])
+        counts = [self._state_of(parameter)["step"] for parameter in trained]
+        moments = [
+            [self._state_of(parameter)[name] for name in self.settings.moments]
+            for parameter in trained
+        ]
+        flat_moments = [moment for each in moments for moment in each]
+        factors = self._factors(counts, trained[0])
+        changed: list[bool] = []
         values = ObservedValues(refuse=False)
         key = self._look_at_noise(x, observe, share)
 
@@ -178,40 +192,37 @@ class CompiledEngine(EagerEngine):
             inside = torch.stack(values.inside) if values.inside else factors.new_ones(1).bool()
             valid = inside.all() & loss.isfinite()
             gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+            changed[:] = [gradient is not None for gradient in gradients]
             return loss, gradients, valid, inside
 
-        def step(x: Data, factors: Tensor, *states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def step(x: Data, factors: Tensor, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
             loss, gradients, valid, inside = loss_and_gradients(x)
-            self._update(trained, gradients, valid, factors, states)
+            self._update(trained, gradients, valid, factors, moments)
             return loss, valid, inside
-
-        used: list[bool] = []  # whether each parameter has a gradient
 
         def flat_gradients(x: Data) -> tuple[Tensor, Tensor, Tensor]:
             assert share is not None
             loss, gradients, valid, inside = loss_and_gradients(x)
-            used[:] = [each is not None for each in gradients]
             flat = [each.reshape(-1) for each in gradients if each is not None]
             return torch.cat([*flat, loss.reshape(1)]) * share.counts, valid, inside
 
-        def update(sums: Tensor, factors: Tensor, *states: Tensor) -> Tensor:
-            parts = iter(sums.split([*(p.numel() for p in there), 1]))
+        def update(sums: Tensor, factors: Tensor, moments: Moments) -> Tensor:
+            parts = iter(sums.split([*(p.numel() for p in compress(trained, changed)), 1]))
             gradients = [
                 next(parts).view_as(p) if has else None
-                for p, has in zip(trained, used, strict=True)
+                for p, has in zip(trained, changed, strict=True)
             ]
-            self._update(trained, gradients, sums[-1].isfinite(), factors, states)
+            self._update(trained, gradients, sums[-1].isfinite(), factors, moments)
             return sums[-1]
 
         with self._running(training=True):
             if share is None:
-                whole = Graph(step, x, factors, *states)
-                return _Step(whole, None, states, trained[0], values.sentences)
-            first = Graph(flat_gradients, x)
-        there = [parameter for parameter, has in zip(trained, used, strict=True) if has]
-        like = torch.cat([each.detach().reshape(-1) for each in [*there, trained[0].flatten()[:1]]])
-        second = Graph(update, like, factors, *states)
-        return _Step(first, second, states, trained[0], values.sentences)
+                first, second = Graph(step, x, factors, moments), None
+            else:
+                first = Graph(flat_gradients, x)
+                sizes = [parameter.numel() for parameter in compress(trained, changed)]
+                second = Graph(update, trained[0].new_zeros(sum(sizes) + 1), factors, moments)
+        return _Step(first, second, flat_moments, counts, changed, trained[0], values.sentences)
 
     def _update(
         self,
@@ -219,61 +230,51 @@ class CompiledEngine(EagerEngine):
         gradients: Sequence[Any],
         valid: Tensor,
         factors: Tensor,
-        states: Sequence[Tensor],
+        moments: Moments,
     ) -> None:
-        """Update the parameters and the optimiser's state, if the step is valid.
+        """Update the parameters and the optimiser's moments, if the step is valid.
 
         Args:
             trained: the parameters.
             gradients: a tensor for each, or None.
             valid: whether it is.
             factors: what `_factors` returned.
-            states: the optimiser's states of the parameters, one after the other.
+            moments: the optimiser's moments of each parameter.
         """
         with torch.no_grad():
             if self.clip_norm is not None:
                 gradients = clipped(gradients, self.clip_norm)
-            groups = zip(*[iter(states)] * self._per_parameter, strict=True)
-            for parameter, gradient, numbers, (count, *moments) in zip(
-                trained, gradients, factors, groups, strict=True
+            for parameter, gradient, numbers, old in zip(
+                trained, gradients, factors, moments, strict=True
             ):
                 if gradient is None:
                     continue
-                change, new = self.settings.update(parameter, gradient, moments, numbers)
-                count.add_(valid)
-                for moment, value in zip(moments, new, strict=True):
+                change, new = self.settings.update(parameter, gradient, old, numbers)
+                for moment, value in zip(old, new, strict=True):
                     moment.copy_(torch.where(valid, value, moment))
                 parameter.sub_(torch.where(valid, change, 0.0))
 
-    def _factors(self, states: list[Tensor], like: Tensor) -> Tensor:
+    def _factors(self, counts: list[Tensor], like: Tensor) -> Tensor:
         """Return the factors of the next step of each parameter; see `Optimizer.factors`.
 
         They are computed outside the graph, which would compute them for each element again, in
         double precision.
 
         Args:
-            states: the optimiser's states of the parameters, one after the other.
+            counts: the number of steps of each parameter.
             like: a tensor with the type and the device of the result.
 
         Returns:
             Shape [parameters, factors].
         """
-        counts = torch.stack(states[:: self._per_parameter]).tolist()
-        rows = [self.settings.factors(self.lr, count + 1) for count in counts]
+        rows = [self.settings.factors(self.lr, count + 1) for count in torch.stack(counts).tolist()]
         return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
-    @property
-    def _per_parameter(self) -> int:
-        """The number of tensors in the optimiser's state of a parameter."""
-        return 1 + len(self.settings.moments)
-
-    def _state_of(self, parameter: Tensor) -> list[Tensor]:
-        """Return the optimiser's count of steps, and its moments.
-
-        They are the optimiser's own tensors, not copies.
-        """
-        state = self.optimizer.state[parameter]
+    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        """Return the optimiser's count of steps and its moments: its own tensors, not copies."""
+        state: dict[str, Tensor] = self.optimizer.state[parameter]
         if not state:
+            # torch.optim keeps the count on the CPU, wherever the parameter is.
             state["step"] = torch.zeros((), dtype=torch.float32)
             state |= {name: torch.zeros_like(parameter) for name in self.settings.moments}
-        return [state["step"], *(state[name] for name in self.settings.moments)]
+        return state

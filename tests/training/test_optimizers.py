@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_vae import VAE, InputError, likelihoods, posteriors, priors
@@ -85,6 +86,24 @@ def test_compiled_steps_are_the_eager_ones(
     assert losses[1] == pytest.approx(losses[0], rel=1e-10)
     for first, second in zip(*states, strict=True):
         torch.testing.assert_close(second, first, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_the_compiled_update_runs_where_the_parameters_are(make: Callable[[], Optimizer]) -> None:
+    """For parameters on a GPU that does not exist: their tensors have a device, and no values."""
+    engine = small(CompiledEngine, make())
+    assert isinstance(engine, CompiledEngine)
+    with FakeTensorMode():
+        trained = [torch.nn.Parameter(torch.empty(size, device="cuda")) for size in (3, 2)]
+        states = [engine._state_of(parameter) for parameter in trained]
+        moments = [[state[name] for name in engine.settings.moments] for state in states]
+        gradients = [torch.empty_like(moments[0][0]), None]
+        factors = engine.settings.factors(0.1, 1)
+        rows = torch.empty(2, len(factors), device="cuda")
+        valid = torch.empty((), dtype=torch.bool, device="cuda")
+        engine._update(trained, gradients, valid, rows, moments)
+    assert {state["step"].device.type for state in states} == {"cpu"}  # as in torch.optim
+    assert {moment.device.type for moment in tree_leaves(moments)} == {"cuda"}
 
 
 def test_the_gradient_is_clipped_before_the_moments() -> None:
