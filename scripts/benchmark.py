@@ -1,8 +1,8 @@
 """Time training or evaluation, in turn with that of other libraries, and print the paired ratios.
 
-In some rounds the bare matrix products take more than 1.25 times their shortest time, at the start
-or the end: then the machine was busy with something else. Such rounds are not in the printed
-numbers; the file has all rounds.
+Matrix products of a fixed size are timed after each round. In some rounds they take more than 1.25
+times their shortest time, before or after the round: then the machine was busy with something else.
+Such rounds are not in the printed numbers, and others are added for them; the file has all rounds.
 
 `pip install -e ".[benchmark]"` installs the other libraries. Those that are missing are left out.
 """
@@ -10,22 +10,34 @@ numbers; the file has all rounds.
 import argparse
 import json
 import multiprocessing
-import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import contenders
+import other_libraries
+import record
 import torch
 from torch import Tensor
 
 from pyro_vae.runs import malloc
 
 Run = Callable[[], Any]
+Contestants = dict[str, tuple[Callable[[], Run], int]]  # what makes a run, and its units of work
+MOST_ROUNDS = 3  # times as many as are wanted, on a busy machine
+ALL: tuple[dict[str, Any], ...] = (  # the options of what `all` measures
+    {"work": "training", "batch_sizes": [100, 512], "batches": 40},
+    {"work": "training", "batch_sizes": [100], "batches": 10, "draws": 50},
+    {"work": "training", "batch_sizes": [100], "batches": 5, "architecture": "conv"},
+    {"work": "training", "batch_sizes": [100], "batches": 3, "architecture": "residual"},
+    {"work": "training", "batch_sizes": [100], "batches": 2, "architecture": "pixelcnn"},
+    {"work": "evaluation", "images": 200},
+    {"work": "annealing", "images": 100},
+)
 CURVES = {  # one size is changed at a time: batch size, K, pixels, units of a layer, latent_dim
     "batch": [25, 100, 400, 1600],
     "K": [1, 5, 50],
@@ -33,70 +45,174 @@ CURVES = {  # one size is changed at a time: batch size, K, pixels, units of a l
     "hidden": [50, 200, 800],
     "latent": [10, 50, 250],
 }
+TRAINERS = (
+    contenders.ours,
+    contenders.ours_bf16,
+    contenders.pyro_svi,
+    contenders.pyro_loader,
+    contenders.plain_torch,
+    contenders.torch_compiled,
+    other_libraries.pythae,
+    other_libraries.numpyro,
+)
+PRODUCTS = (contenders.products, contenders.products_onednn, other_libraries.products_xla)
 
 
 def main() -> None:
     """Run the benchmark that the command line names, and print and save its times."""
     parser = argparse.ArgumentParser(description=__doc__)
+    works = ["training", "evaluation", "annealing", "curves", "memory", "all"]
     parser.add_argument(
         "work",
-        choices=["training", "evaluation", "curves", "memory"],
+        choices=works,
         nargs="?",
         default="training",
-        help="curves: time per step of pyro_vae by size; memory: peak of evaluation by K",
+        help="curves: time per step of pyro_vae by size; memory: peak of evaluation by K; all: the "
+        "first three, with all architectures",
     )
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[100, 512])
+    parser.add_argument("--architecture", choices=list(contenders.ARCHITECTURES), default="mlp")
     parser.add_argument(
-        "--draws", type=int, help="K; by default 1 in training (IWAE if larger), 5000 in evaluation"
+        "--draws",
+        type=int,
+        help="K; by default 1 in training (IWAE if larger), 5000 in evaluation; temperatures of "
+        "annealing, by default 20",
     )
     parser.add_argument("--batches", type=int, default=60, help="number of batches in an epoch")
     parser.add_argument("--images", type=int, default=1000, help="number of images to evaluate")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="number of calm rounds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--only", nargs="+", help="names of contenders; ours and bare_products always run"
-    )
-    parser.add_argument("--out", type=Path, help="a JSON file for all times")
+    parser.add_argument("--only", nargs="+", help="names of contenders; ours always runs")
+    parser.add_argument("--out", type=Path, help="a JSON file for all times; and NAME.md, a table")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     malloc.keep_freed()  # as in svi_train.py and evaluate.py; all contenders profit from it
-    about = f"{platform.processor()}, {chosen.threads} threads, torch {torch.__version__}"
-    report = {"machine": about, "options": vars(chosen) | {"out": str(chosen.out)}}
-    report |= {
-        "training": _training,
-        "evaluation": _evaluation,
-        "curves": _curves,
-        "memory": _memory,
-    }[chosen.work](chosen)
+    about = f"{record.processor()}, {chosen.threads} threads, torch {torch.__version__}"
+    if chosen.work == "curves":
+        found = _curves(chosen.rounds)
+    elif chosen.work == "memory":
+        found = _memory()
+    else:
+        wanted = ALL if chosen.work == "all" else ({},)
+        found = {}
+        for options in wanted:
+            for title, unit, contestants in _races(argparse.Namespace(**vars(chosen) | options)):
+                found[title] = _race(title, unit, contestants, chosen)
     if chosen.out:
-        chosen.out.write_text(json.dumps(report, indent=1))
+        times = {"machine": about, "times": found}
+        chosen.out.write_text(json.dumps(times, indent=1))
+        if chosen.work not in ("curves", "memory"):
+            lines = [f"# {about}", *(line for title in found for line in found[title]["table"])]
+            chosen.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
-def _training(chosen: argparse.Namespace) -> dict[str, Any]:
-    found, draws = {}, chosen.draws or 1
+def _races(chosen: argparse.Namespace) -> Iterator[tuple[str, str, Contestants]]:
+    """Yield what is measured, the unit of its work, and the contestants."""
+    if chosen.work == "training":
+        yield from _training(chosen)
+    elif chosen.work == "evaluation":
+        yield _evaluation(chosen)
+    else:
+        yield _annealing(chosen)
+
+
+def _training(chosen: argparse.Namespace) -> Iterator[tuple[str, str, Contestants]]:
+    draws = chosen.draws or 1
     for batch in chosen.batch_sizes:
         images = _images(batch * chosen.batches)
-        made = [
-            (contender, partial(contender, images, batch, draws), len(images))
-            for contender in contenders.TRAINERS
-        ]
-        print(
-            f"\ntraining, batch {batch}, K = {draws}: images per second; time over ours, in pairs"
-        )
-        found[f"batch {batch}"] = _race(made, chosen)
-    return found
+        made: Contestants = {
+            trainer.__name__: (
+                partial(trainer, images, batch, draws, chosen.architecture),
+                len(images),
+            )
+            for trainer in TRAINERS
+        }
+        if chosen.architecture == "mlp":
+            factors = contenders.products_of_training(batch, draws)
+            for products in PRODUCTS:
+                made[products.__name__] = partial(products, factors, chosen.batches), len(images)
+        yield f"training, {chosen.architecture}, batch {batch}, K = {draws}", "images", made
 
 
-def _evaluation(chosen: argparse.Namespace) -> dict[str, Any]:
-    draws, made = chosen.draws or 5000, []
-    for contender in contenders.EVALUATORS:
-        count = max(1, chosen.images // contenders.SLOWER.get(contender, 1))
-        made.append((contender, partial(contender, _images(count), draws), count * draws))
-    print(f"\nIWAE_{draws} of {chosen.images} images: draws per second; time over ours, in pairs")
-    return _race(made, chosen)
+def _evaluation(chosen: argparse.Namespace) -> tuple[str, str, Contestants]:
+    draws, count = chosen.draws or 5000, chosen.images
+    few, factors = max(1, count // 100), contenders.products_of_evaluation()
+    made: Contestants = {
+        "ours": (partial(contenders.ours_evaluates, _images(count), draws), count * draws),
+        "pythae": (partial(other_libraries.pythae_evaluates, _images(few), draws), few * draws),
+        "numpyro": (
+            partial(other_libraries.numpyro_evaluates, _images(count), draws),
+            count * draws,
+        ),
+    }
+    for products in PRODUCTS:
+        times = count * draws // 1000
+        made[products.__name__] = partial(products, factors, times), times * 1000
+    return f"IWAE_{draws} of {count} images", "draws", made
 
 
-def _curves(chosen: argparse.Namespace) -> dict[str, Any]:
+def _annealing(chosen: argparse.Namespace) -> tuple[str, str, Contestants]:
+    images, temperatures = _images(chosen.images), chosen.draws or 20
+    made: Contestants = {
+        "ours": (partial(contenders.ours_anneals, images, temperatures), chosen.images),
+        "eager_pyro": (partial(contenders.eager_anneals, images, temperatures), chosen.images),
+    }
+    return f"AIS of {chosen.images} images, {temperatures} temperatures", "images", made
+
+
+def _race(
+    title: str, unit: str, contestants: Contestants, chosen: argparse.Namespace
+) -> dict[str, Any]:
+    """Let contestants run in turn; return all times, in microseconds per unit, and a table.
+
+    Args:
+        title: what is measured.
+        unit: of what, in the plural.
+        contestants: by name; all are compared with the first.
+        chosen: the command line.
+    """
+    print(f"\n{title}: {unit} per second; time over ours, in pairs", flush=True)
+    runs = {}
+    for name, (make, units) in contestants.items():
+        if chosen.only and name not in ("ours", *chosen.only):
+            continue
+        try:
+            runs[name] = make(), units
+        except (ImportError, NotImplementedError) as error:
+            print(f"{name} is left out: {error or 'it does not do this'}")
+    for run, _ in runs.values():
+        run()  # one-time work, such as compiling
+    probe = contenders.products(contenders.products_of_evaluation(), 100)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    probes = [min(_time(probe) for _ in range(3))]
+    calm: list[int] = []
+    while len(calm) < chosen.rounds and len(probes) <= MOST_ROUNDS * chosen.rounds:
+        for name, (run, units) in runs.items():
+            times[name].append(_time(run) / units * 1e6)
+        probes.append(_time(probe))
+        slow = [value > 1.25 * min(probes) for value in probes]
+        calm = [i for i in range(len(probes) - 1) if not (slow[i] or slow[i + 1])]
+    head = f"{len(calm)} of {len(probes) - 1} rounds were calm"
+    counted = calm or list(range(len(probes) - 1))
+    print(f"{head}:" if calm else "no round was calm; all of them:")
+    lines = ["", f"## {title}", "", f"{head}.", "", f"| | {unit} a second | time over ours |"]
+    lines.append("|---" * 3 + "|")
+    medians = {}
+    for name, values in times.items():
+        ratios = [values[i] / times["ours"][i] for i in counted]
+        medians[name] = statistics.median(values[i] for i in counted)
+        ratio = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+        print(f"{name:22} {1e6 / medians[name]:11,.0f}  {ratio}")
+        lines.append(f"| {name} | {1e6 / medians[name]:,.0f} | {ratio} |")
+    if limits := [name for name in medians if name.startswith("products")]:
+        best = min(limits, key=medians.__getitem__)
+        limit = f"ours takes {medians['ours'] / medians[best]:.2f} times the best products, {best}"
+        print(limit)
+        lines += ["", f"{limit.capitalize()}."]
+    return {"times": times, "probes": probes, "table": lines}
+
+
+def _curves(rounds: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     usual = {"batch": 100, "K": 1} | dict(
         zip(("pixels", "hidden", "latent"), contenders.SIZES, strict=True)
@@ -107,22 +223,23 @@ def _curves(chosen: argparse.Namespace) -> dict[str, Any]:
             size = usual | {name: value}
             sizes = size["pixels"], size["hidden"], size["latent"]
             images = _images(size["batch"] * 10, size["pixels"])
+            factors = contenders.products_of_training(size["batch"], size["K"], sizes)
             runs = [
-                make(images, size["batch"], size["K"], sizes=sizes)
-                for make in (contenders.ours, contenders.bare_products)
+                contenders.ours(images, size["batch"], size["K"], sizes=sizes),
+                contenders.products(factors, 10),
             ]
             for run in runs:
                 run()
             ours, bare = (
                 statistics.median(times) * 100
-                for times in zip(*[map(_time, runs) for _ in range(chosen.rounds)], strict=True)
+                for times in zip(*[map(_time, runs) for _ in range(rounds)], strict=True)
             )
             found[name][value] = {"ours": ours, "products": bare}
             print(f"{name} {value:5}: {ours:8.2f} ms per step, {ours / bare:.1f} x its products")
     return found
 
 
-def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
+def _memory() -> dict[str, Any]:
     """Evaluate with few and with many draws, each in a new process, and print its peak memory."""
     found: dict[str, Any] = {}
     for draws in (100, 100_000):
@@ -136,49 +253,6 @@ def _peak(draws: int) -> float:
     malloc.keep_freed()
     contenders.ours_evaluates(_images(20), draws)()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _race(
-    contestants: Sequence[tuple[Callable[..., Any], Callable[[], Run], int]],
-    chosen: argparse.Namespace,
-) -> dict[str, list[float]]:
-    """Let contenders run in turn, and return the microseconds per unit of work in each round.
-
-    Args:
-        contestants: each with a function that builds it, and the units of work in one of its runs.
-        chosen: the command line.
-    """
-    runs = {}
-    for contender, make, units in contestants:
-        name = contender.__name__
-        always = contender in (contestants[0][0], contestants[-1][0])
-        if chosen.only and name not in chosen.only and not always:
-            continue
-        try:
-            runs[name] = make(), units
-        except (ImportError, NotImplementedError) as error:
-            print(f"{name} is left out: {error or 'it does not do this'}")
-    for run, _ in runs.values():
-        run()  # one-time work, such as compiling
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(chosen.rounds):
-        for name, (run, units) in runs.items():
-            times[name].append(_time(run) / units * 1e6)
-    # The last contender, bare products, shows when the machine was busy, before or after a round.
-    bare = times[contestants[-1][0].__name__]
-    slow = [value > 1.25 * min(bare) for value in bare]
-    ended = [i for i in range(chosen.rounds) if not slow[i]]
-    calm = [i for i in ended if not (i and slow[i - 1])] or ended
-    print(f"in {len(calm)} of {chosen.rounds} rounds the machine was not busy:")
-    ours = next(iter(times.values()))
-    for name, values in times.items():
-        ratios = [values[i] / ours[i] for i in calm]
-        speed = 1e6 / statistics.median(values[i] for i in calm)
-        print(
-            f"{name:22} {speed:9.0f}  {statistics.median(ratios):6.2f} x"
-            f"  [{min(ratios):.2f}, {max(ratios):.2f}]"
-        )
-    return times
 
 
 def _time(run: Run) -> float:

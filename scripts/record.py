@@ -161,7 +161,7 @@ def write(
         "commit": _commit(),
         "seed": seed,
         "threads": torch.get_num_threads(),
-        "processor": _processor(),
+        "processor": processor(),
         "torch": torch.__version__,
         "minutes": round(seconds / 60, 1),
         "curve": curve,
@@ -278,7 +278,8 @@ def _seconds_of_training(folder: Path) -> float:
     return last.st_mtime - first.st_mtime
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import contenders
+import other_libraries
 import pyro
 import pyro.distributions as dist
 import record
@@ -69,7 +70,7 @@ def pythae(train: Tensor, validation: Tensor, seconds: float, data_root: str) ->
                 raise TimeIsOver
 
     trainer = BaseTrainer(
-        contenders.pythae_vae(),
+        other_libraries.pythae_vae(),
         Drawn(train),
         Drawn(validation),
         training_config=BaseTrainerConfig(
