@@ -53,18 +53,24 @@ def ours(
     architecture: str = "mlp",
     precision: training.Precision = "float32",
     sizes: Sizes = SIZES,
+    engine: type[training.EagerEngine] = training.CompiledEngine,
 ) -> Epoch:
     """pyro_vae as in `svi_train.py`, without checkpoints."""
     vae = our_vae(architecture, sizes).to(images.device)
     objective = objectives.ELBO() if draws == 1 else objectives.IWAE(draws)
-    engine = training.CompiledEngine(vae.model, vae.guide, objective, precision=precision)
+    made = engine(vae.model, vae.guide, objective, precision=precision)
     images = _shaped(images, architecture)
-    return partial(_epoch, images, batch, lambda x: engine.step(x, show))
+    return partial(_epoch, images, batch, lambda x: made.step(x, show))
 
 
 def ours_bf16(images: Tensor, batch: int, draws: int, architecture: str = "mlp") -> Epoch:
     """pyro_vae with --precision bfloat16."""
     return ours(images, batch, draws, architecture, "bfloat16")
+
+
+def ours_eager(images: Tensor, batch: int, draws: int, architecture: str = "mlp") -> Epoch:
+    """pyro_vae with --engine eager."""
+    return ours(images, batch, draws, architecture, engine=training.EagerEngine)
 
 
 def pyro_svi(images: Tensor, batch: int, draws: int, architecture: str = "mlp") -> Epoch:

@@ -12,28 +12,26 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import contenders
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae import VAE, bounds, data, likelihoods, objectives, posteriors, priors, training
 from pyro_vae.prediction import impute
 from pyro_vae.runs import config, evaluation
 from pyro_vae.runs.run import Run
 
-SIZES = (100, 512, 4096)
-WIDTHS = [200, 200]
-
-
-def network(inputs: Any, outputs: Any) -> Any:
-    """Return the network of the timings, 200-200 with tanh."""
-    from pyro_vae.networks import MLP
-
-    return MLP(inputs, outputs, widths=WIDTHS, activation="Tanh")
+BATCH_SIZES = (100, 512, 4096)
+BATCHES = 20  # in a timed epoch
+TIMED_IMAGES = {"IWAE_5000": 10_000, "AIS": 1000}
+Timed = Callable[[], Any]
+Row = tuple[str, str, float | str]  # what was measured, the contender, and its speed or its error
 
 
 def trained(device: str, holes: float = 0.0) -> tuple[VAE, Tensor]:
@@ -106,6 +104,18 @@ def check_gradients(device: str) -> list[tuple[str, float, float]]:
     ]
 
 
+def check_engines(device: str) -> list[tuple[str, float, float]]:
+    """Compare five steps of the compiled engine with those of the eager one, with its noise."""
+    losses = []
+    for kind in (training.EagerEngine, training.CompiledEngine):
+        vae, x = trained(device)
+        engine = kind(vae.model, vae.guide, objectives.ELBO(), 1e-2)
+        torch.manual_seed(0)
+        losses.append([engine.step(x) / len(x) for _ in range(5)])
+    differences = [abs(one - other) for one, other in zip(*losses, strict=True)]
+    return [("five compiled steps, to eager ones", max(differences), 1e-3)]
+
+
 def check_runs(device: str) -> list[tuple[str, float, float]]:
     """Train, resume, evaluate and load runs on a device: plain, with holes, with conditions."""
     import pyro_vae
@@ -144,97 +154,68 @@ def check_runs(device: str) -> list[tuple[str, float, float]]:
     return found
 
 
-class ByHand(nn.Module):
-    """The same VAE, written in PyTorch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(
-            *(nn.Linear(784, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 100))
-        )
-        self.decoder = nn.Sequential(
-            *(nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the negative ELBO, summed over a batch."""
-        mean, log_scale = self.encoder(x).chunk(2, -1)
-        z = mean + log_scale.exp() * torch.randn_like(mean)
-        cross = nn.functional.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
-        kl = 0.5 * (mean.square() + (2 * log_scale).exp() - 2 * log_scale - 1).sum()
-        return cross + kl
-
-
-def timings(device: str) -> list[dict[str, Any]]:
-    """Return examples per second of training, by batch size."""
-    rows = []
-    for size in SIZES:
-        images = torch.rand(20 * size, 784, device=device)
-        batches = images.split(size)
-
-        def vae(size: int = size) -> VAE:
-            torch.manual_seed(0)
-            pyro.clear_param_store()
-            made = VAE(
-                priors.StandardNormal(50),
-                likelihoods.Bernoulli(50, [784], network),
-                posteriors.Normal([784], 50, network),
-            )
-            return made.to(device)
-
-        one = vae()
-        svi = pyro.infer.SVI(
-            one.model, one.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO()
-        )
-        hand = ByHand().to(device)
-        adam = torch.optim.Adam(hand.parameters(), 1e-3, fused=device != "cpu")
-        # Compiling for a CPU takes minutes, and is not what this is for.
-        compiled = hand if device == "cpu" else torch.compile(hand)
-
-        def step_by_hand(x: Tensor, module: Any = hand, adam: Any = adam) -> None:
-            adam.zero_grad()
-            module(torch.bernoulli(x)).backward()
-            adam.step()
-
-        def with_svi(x: Tensor, svi: Any = svi) -> None:
-            svi.step(torch.bernoulli(x))
-
-        def with_compile(x: Tensor, module: Any = compiled) -> None:
-            step_by_hand(x, module)
-
-        contenders: dict[str, Callable[[Tensor], Any]] = {
-            "pyro.infer.SVI": with_svi,
-            "PyTorch by hand": step_by_hand,
-            "PyTorch, torch.compile": with_compile,
+def timings(device: str) -> Iterator[Row]:
+    """Yield training speeds in images per second, and seconds of evaluation."""
+    for batch, draws in (*((size, 1) for size in BATCH_SIZES), (BATCH_SIZES[0], 50)):
+        images = torch.randint(0, 256, (BATCHES * batch, 784), dtype=torch.uint8, device=device)
+        factors = contenders.products_of_training(batch, draws)
+        on_device = [(left.to(device), right.to(device)) for left, right in factors]
+        made: dict[str, Callable[[], Timed]] = {
+            name: partial(trainer, images, batch, draws)
+            for name, trainer in {
+                "pyro.infer.SVI": contenders.pyro_svi,
+                "PyTorch by hand": contenders.plain_torch,
+                "PyTorch by hand, torch.compile": contenders.torch_compiled,
+                "pyro_vae, eager engine": contenders.ours_eager,
+                "pyro_vae, compiled engine": contenders.ours,
+            }.items()
         }
-        row: dict[str, Any] = {"batch": size}
-        for name, step in contenders.items():
-            row[name] = _rate(step, batches, size, device)
-        two = vae()
-        engine = training.EagerEngine(two.model, two.guide, objectives.ELBO(), 1e-3)
+        made["only the matrix products"] = partial(contenders.products, on_device, BATCHES)
+        for name, make in made.items():
+            seconds = _seconds(make, 3, device)
+            speed = seconds if isinstance(seconds, str) else len(images) / seconds
+            yield f"images/s, batch {batch}, K = {draws}", name, speed
+    for name, count in TIMED_IMAGES.items():
+        images = torch.randint(0, 256, (count, 784), dtype=torch.uint8, device=device)
+        make = {
+            "IWAE_5000": partial(contenders.ours_evaluates, images, 5000),
+            "AIS": partial(contenders.eager_anneals, images, 200),
+        }[name]
+        yield f"seconds, {name} of {count} images", "pyro_vae", _seconds(make, 1, device)
 
-        def with_engine(x: Tensor, engine: Any = engine) -> None:
-            engine.step(x, torch.bernoulli)
 
-        row["pyro_vae, eager engine"] = _rate(with_engine, batches, size, device)
-        rows.append(row)
-    return rows
+def _seconds(make: Callable[[], Timed], times: int, device: str) -> float | str:
+    """Return the shortest time of a run after the first, or how it failed."""
+    try:
+        run = make()
+        best = math.inf
+        for number in range(times + 1 if times > 1 else 1):
+            _wait(device)
+            started = time.perf_counter()
+            run()
+            _wait(device)
+            if number or times == 1:
+                best = min(best, time.perf_counter() - started)
+        return best
+    except Exception as error:  # the others are timed, whatever happens to one
+        traceback.print_exc()
+        return f"failed: {type(error).__name__}: {str(error)[:200]}"
 
 
-def _rate(step: Callable[[Tensor], Any], batches: Any, size: int, device: str) -> float:
-    for batch in batches[:3]:
-        step(batch)
-    best = 0.0
-    for _ in range(3):
-        if device != "cpu":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        for batch in batches:
-            step(batch)
-        if device != "cpu":
-            torch.cuda.synchronize()
-        best = max(best, size * len(batches) / (time.perf_counter() - started))
-    return best
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def table(rows: list[Row]) -> list[str]:
+    """Return the timings in markdown, a row for each contender."""
+    lines = []
+    for what in dict.fromkeys(row[0] for row in rows):
+        lines += ["", f"| {what} | |", "|---|---|"]
+        for _, name, value in (row for row in rows if row[0] == what):
+            shown = value if isinstance(value, str) else f"{value:,.1f}"
+            lines.append(f"| {name} | {shown} |")
+    return lines
 
 
 def main() -> None:
@@ -254,6 +235,7 @@ def main() -> None:
         lambda: check_gradients(device),
         lambda: check_bounds(device, 0.0),
         lambda: check_bounds(device, 0.3),
+        lambda: check_engines(device),
         lambda: check_runs(device),
     ):
         try:
@@ -263,24 +245,18 @@ def main() -> None:
             traceback.print_exc()
     for what, found, most in checks:
         print(f"{'ok' if found <= most else 'FAILED':6} {what}: {found:.3g} (at most {most:.3g})")
-    rows = timings(device)
+    rows = list(timings(device))
     lines = [
         f"# Check on {name}, torch {torch.__version__}",
         "",
-        "| check | difference | at most |",
+        "| check | difference to the CPU | at most |",
         "|---|---|---|",
         *(f"| {what} | {found:.3g} | {most:.3g} |" for what, found, most in checks),
         *(f"| {text} | failed | |" for text in broken),
         "",
-        "Training, examples per second (784-200-200-50, tanh, float32; the best of three passes",
-        "over 20 batches that are on the device):",
-        "",
-        "| batch | " + " | ".join(list(rows[0])[1:]) + " |",
-        "|" + "---|" * len(rows[0]),
-        *(
-            f"| {row['batch']} | " + " | ".join(f"{v:,.0f}" for v in list(row.values())[1:]) + " |"
-            for row in rows
-        ),
+        "784-200-200-50, tanh, float32, data on the device. Training: the shortest of three epochs",
+        f"of {BATCHES} batches. Evaluation: one run, the path that is taken by default.",
+        *table(rows),
     ]
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
