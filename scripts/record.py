@@ -273,7 +273,14 @@ def _curve(folder: Path, every: int | None = None) -> list[list[float]]:
 
 
 def _seconds_of_training(folder: Path) -> float:
-    """Return the time from the making of the folder to the last checkpoint, compiling included."""
+    """Return the time of training, compiling included.
+
+    It is what was used of the budget. Without a budget, it is the time from the making of the
+    folder to the last checkpoint: a run that was interrupted is then longer by the time between.
+    """
+    callbacks = torch.load(folder / "checkpoint.pt", weights_only=True)["callbacks"]
+    if "Budget" in callbacks:
+        return callbacks["Budget"]["used"]
     last, first = (folder / "checkpoint.pt").stat(), (folder / "data.pt").stat()
     return last.st_mtime - first.st_mtime
 
