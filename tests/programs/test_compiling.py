@@ -229,6 +229,33 @@ def test_faster_functions_are_as_accurate() -> None:
     assert total.item() == pytest.approx(expected * len(x), rel=1e-5)
 
 
+FLAT: dict[str, Callable[[Tensor], Tensor]] = {  # images [N, 3, 4, 4], flattened
+    "reshape": lambda images: images.reshape(len(images), -1),
+    "view": lambda images: images.view(len(images), -1),
+    "as_strided": lambda images: images.as_strided((len(images), 48), (48, 1)),
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_convolutions_have_their_channels_last(name: str) -> None:
+    """Unless the program asks for views that such images do not have."""
+    first, second = nn.Conv2d(1, 4, 3).double(), nn.ConvTranspose2d(4, 3, 1).double()
+
+    def flat_and_gradients(x: Tensor) -> list[Tensor]:
+        flat = FLAT[name](second(first(x).tanh()))
+        return [flat, *torch.autograd.grad(flat.square().sum(), first.parameters())]
+
+    x = torch.randn(5, 1, 6, 6).double()
+    torch.testing.assert_close(Compiled(flat_and_gradients)(x), flat_and_gradients(x))
+    graph, _ = compiling._trace(flat_and_gradients, [x])
+    convolutions = [node for node in graph.graph.nodes if "convolution" in str(node.target)]
+    assert len(convolutions) == 4  # two forwards and two backwards
+    are_last = {
+        node.args[0].meta["val"].stride()[1] == 1 for node in convolutions
+    }  # of the images, or of their gradients
+    assert are_last == {name == "reshape"}
+
+
 def elbo(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor) -> Tensor:
     """One draw of log p(x, z) - log q(z)."""
     drawn = pyro.poutine.trace(guide).get_trace(x)
