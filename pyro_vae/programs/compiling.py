@@ -4,8 +4,9 @@
 during this trace: what remains is a graph of tensor operations, gradients included, which Inductor
 compiles. The module knows nothing of variational autoencoders.
 
-All private parts of PyTorch that the package uses are imported in this file, those that are slow
-to import inside functions. tests/programs/test_private_parts.py checks that they exist.
+All private parts of PyTorch that the package uses are imported in this file, and
+tests/programs/test_private_parts.py checks that they exist. Those that are slow to import are
+imported inside the functions that use them.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from pyro_vae.errors import InputError
 from pyro_vae.programs.arguments import Arguments, Shared
-from pyro_vae.programs.decompositions import CHANNELS_LAST, CPU_DECOMPOSITIONS
+from pyro_vae.programs.decompositions import CPU_DECOMPOSITIONS
 
 
 class CannotCompile(Exception):
@@ -63,8 +64,8 @@ class Compiled:
 
     Arguments may be tensors nested in tuples, lists and dictionaries. Non-tensors among them
     (numbers, strings, flags) are compiled for each of their values. Other non-tensors (modes,
-    shapes) are fixed at compile time. The result of `item()` stays a tensor in the graph. Pyro's
-    validation and its warnings of NaN are off.
+    shapes) are fixed at compile time. The result of `item()` stays a
+    tensor in the graph. Pyro's validation and its warnings of NaN are off.
 
     The result cannot be differentiated, but the function may call `torch.autograd.grad`. The
     function may write in place to its arguments and to parameters, if no two of these tensors share
@@ -231,18 +232,11 @@ def _trace(
             leaves, structure = pytree.tree_flatten(function(*tensors))
             return [leaf.detach() for leaf in leaves]
 
-    def traced(decompositions: dict[Any, Callable[..., Any]]) -> GraphModule:
-        make = make_fx(flattened, decompositions, "fake", _allow_non_fake_inputs=True)
-        return make(*(x.detach() for x in args))
-
     try:
         with _global_state_kept(args), _values_hidden(), _no_parameters_made():
-            try:
-                graph = traced(CPU_DECOMPOSITIONS | CHANNELS_LAST)
-            except (RuntimeError, ValueError) as error:
-                if "view" not in str(error):  # of an image whose channels are not last
-                    raise
-                graph = traced(CPU_DECOMPOSITIONS)
+            graph = make_fx(
+                flattened, CPU_DECOMPOSITIONS, tracing_mode="fake", _allow_non_fake_inputs=True
+            )(*(x.detach() for x in args))
     except InputError:
         raise
     except Exception as error:  # PyTorch has several types for one reason, and programs have theirs
@@ -350,7 +344,8 @@ class _RefuseReadingValues(TorchFunctionMode):
 @contextlib.contextmanager
 def _global_state_kept(tensors: Sequence[Tensor]) -> Iterator[None]:
     """Compute gradients, and restore the global random state on exit."""
-    with torch.random.fork_rng({x.device for x in tensors if x.is_cuda}), torch.enable_grad():
+    devices = {x.device for x in tensors if x.is_cuda}
+    with torch.random.fork_rng(devices), torch.enable_grad():
         yield
 
 
@@ -358,10 +353,11 @@ def _global_state_kept(tensors: Sequence[Tensor]) -> Iterator[None]:
 def _no_parameters_made() -> Iterator[None]:
     """Refuse functions that make a parameter of Pyro: while they are traced it has no value."""
     store = pyro.get_param_store()
+    made: list[str] = []
     try:
         yield
     finally:
-        made = [name for name, p in store.named_parameters() if isinstance(p, FakeTensor)]
+        made += [name for name, p in store.named_parameters() if isinstance(p, FakeTensor)]
         for name in made:
             del store[name]
     if made:
@@ -393,7 +389,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, CannotCompile):
         return str(error)
     text = " ".join(str(error).split())
-    reads = DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode
+    reads = (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        GuardOnDataDependentSymNode,
+    )
     if isinstance(error, reads) or "data-dependent" in text:
         return f"it depends on the value of a tensor, by {getattr(error, 'func', 'bool or int')}"
     return f"{type(error).__name__}: {text[:200]}"

@@ -1,7 +1,7 @@
 """Decompositions for the CPU: operations rewritten so that Inductor generates faster code for them.
 
 For a small network, Inductor's code for tanh and log1p takes more time than the matrix products:
-log1p is ten times slower than log. Around each convolution, Inductor's code would transpose images.
+log1p is ten times slower than log.
 """
 
 import math
@@ -78,42 +78,6 @@ def _log_1_plus_exp_of_minus(x: Tensor) -> Tensor:
     return 2 * u * series
 
 
-def _convolution(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    """Return the convolution of images, all with the channels last in memory."""
-    if x.dim() != 4 or x.device.type != "cpu" or _channels_are_last(x, weight):
-        return NotImplemented
-    return torch.ops.aten.convolution.default(*_with_channels_last(x, weight), *rest)
-
-
-def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> Any:
-    """Return the gradients of a convolution, all with the channels last in memory."""
-    tensors = gradient, x, weight
-    if x.dim() != 4 or x.device.type != "cpu" or _channels_are_last(*tensors):
-        return NotImplemented
-    return torch.ops.aten.convolution_backward.default(*_with_channels_last(*tensors), *rest)
-
-
-def _channels_are_last(*tensors: Tensor) -> bool:
-    """Return whether the channels are last in memory, also where they are only one."""
-    return all(
-        tensor.stride() == (channels * height * width, 1, width * channels, channels)
-        for tensor in tensors
-        for _, channels, height, width in [tensor.shape]
-    )
-
-
-def _with_channels_last(*tensors: Tensor) -> list[Tensor]:
-    clone = torch.ops.aten.clone.default
-    return [
-        tensor if _channels_are_last(tensor) else clone(tensor, memory_format=torch.channels_last)
-        for tensor in tensors
-    ]
-
-
-def _as_strided(*_: Any) -> Tensor:
-    raise RuntimeError("a view by its strides depends on the order of the channels in memory")
-
-
 # The relative error is at most 1e-6, with two exceptions: exp(-|x|) has the rounding error of x,
 # and the cross-entropy of targets other than 0 and 1 has the rounding error of the logits.
 CPU_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
@@ -121,11 +85,4 @@ CPU_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.softplus.default: _softplus,
     torch.ops.aten.log_sigmoid_forward.default: _log_sigmoid,
     torch.ops.aten.binary_cross_entropy_with_logits.default: _cross_entropy,
-}
-
-# Images whose channels are last in memory: a program that asks for a view of them may not have it.
-CHANNELS_LAST: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten.convolution.default: _convolution,
-    torch.ops.aten.convolution_backward.default: _convolution_backward,
-    torch.ops.aten.as_strided.default: _as_strided,
 }
