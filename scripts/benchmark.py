@@ -1,8 +1,12 @@
 """Time training or evaluation, in turn with that of other libraries, and print the paired ratios.
 
-Matrix products of a fixed size are timed after each round. In some rounds they take more than 1.25
-times their shortest time, before or after the round: then the machine was busy with something else.
-Such rounds are not in the printed numbers, and others are added for them; the file has all rounds.
+The first run of each is not timed: it compiles. Later runs of `bounds.evaluate` and `bounds.anneal`
+load the compiled code, which is in their times. `curves` and `memory` measure this package alone.
+
+In the other works, matrix products of a fixed size are timed after each round. In some rounds they
+take more than 1.25 times their shortest time, before or after the round: then the machine was busy
+with something else. Such rounds are not in the printed numbers, and others are added for them; the
+file has all rounds.
 
 `pip install -e ".[benchmark]"` installs the other libraries. Those that are missing are left out.
 """

@@ -54,8 +54,8 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("burda_iwae_50", "one layer, IWAE, k = 50", 84.78),
         Row("burda_dreg_50", "one layer, IWAE, k = 50, DReG", 84.32),
         Row("burda_two_vae_1", "two layers, VAE, k = 1", 85.33),
-        Row("burda_two_iwae_5", "two layers, IWAE, k = 5", 83.89),
-        Row("burda_two_iwae_50", "two layers, IWAE, k = 50", 82.90),
+        Row("burda_two_iwae_5", "two layers, IWAE, k = 5, DReG", 83.89),
+        Row("burda_two_iwae_50", "two layers, IWAE, k = 50, DReG", 82.90),
     ),
     "Priors, gated 2 x 300, z of 40 (Norouzi, Fleet & Norouzi 2020)": (
         Row("gated_normal", "N(0, I)", 84.45),
@@ -185,7 +185,7 @@ def compare(folder: Path, name: str) -> None:
 def table(title: str, rows: tuple[Row, ...]) -> list[str]:
     """Return a table of RESULTS.md, in markdown."""
     head = "| record | model | test | se | published or aim | training | validation | ELBO | AIS | "
-    lines = [f"## {title}", "", f"{head}epochs | minutes, threads |", "|---" * 11 + "|"]
+    lines = [f"## {title}", "", f"{head}epochs | minutes, threads, processor |", "|---" * 11 + "|"]
     for row in rows:
         path = RECORDS / f"{row.name}.json"
         if path.exists():
@@ -209,8 +209,11 @@ def orderings() -> list[str]:
             continue  # a difference of draws would pass for one of models
         first, second = (torch.tensor(record["values"]) for record in records)
         gain = (first - second).double()
+        draws = "" if records[0]["draws"] == DRAWS else f" ({records[0]['draws']} draws)"
         mean, se = gain.mean().item(), (gain.std() / len(gain) ** 0.5).item()
-        lines.append(f"| {names[0]} | {names[1]} | {mean:.2f} | {se:.2f} | {mean / se:.1f} |")
+        lines.append(
+            f"| {names[0]} | {names[1]} | {mean:.2f}{draws} | {se:.2f} | {mean / se:.1f} |"
+        )
     return [*lines, ""]
 
 
@@ -231,6 +234,7 @@ def _line(row: Row, record: dict[str, Any]) -> str:
     if "ais_lower" in found:
         low, high = found["ais_lower"], found["ais_upper"]
         annealed = f"{-high['mean']:.2f} to {-low['mean']:.2f} ({low['examples']} images)"
+    maker = record["processor"].replace("(R)", "").removesuffix(" Processor")
     fewer = "" if record["draws"] == DRAWS else f" ({record['draws']} draws)"
     cells = [
         row.name,
@@ -243,7 +247,7 @@ def _line(row: Row, record: dict[str, Any]) -> str:
         f"{-found['elbo']['mean']:.2f}",
         annealed,
         str(record["curve"][-1][0]) if record["curve"] else "",
-        f"{record['minutes']}, {record['threads']}",
+        f"{record['minutes']}, {record['threads']}, {maker}",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -293,7 +297,7 @@ def processor() -> str:
 
 def _commit() -> str:
     return subprocess.check_output(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, text=True
     ).strip()
 
 
