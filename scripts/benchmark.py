@@ -196,9 +196,12 @@ def _race(
         probes.append(_time(probe))
         slow = [value > 1.25 * min(probes) for value in probes]
         calm = [i for i in range(len(probes) - 1) if not (slow[i] or slow[i + 1])]
-    head = f"{len(calm)} of {len(probes) - 1} rounds were calm"
-    counted = calm or list(range(len(probes) - 1))
-    print(f"{head}:" if calm else "no round was calm; all of them:")
+    rounds = range(len(probes) - 1)
+    counted = calm or rounds
+    head = (
+        f"{len(calm)} of {len(rounds)} rounds were calm" if calm else "No round was calm; all count"
+    )
+    print(f"{head}:")
     lines = ["", f"## {title}", "", f"{head}.", "", f"| | {unit} a second | time over ours |"]
     lines.append("|---" * 3 + "|")
     medians = {}

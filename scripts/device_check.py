@@ -172,7 +172,7 @@ def timings(device: str) -> Iterator[Row]:
         }
         made["only the matrix products"] = partial(contenders.products, on_device, BATCHES)
         for name, make in made.items():
-            seconds = _seconds(make, 3, device)
+            seconds = _seconds(make, 4, device)
             speed = seconds if isinstance(seconds, str) else len(images) / seconds
             yield f"images/s, batch {batch}, K = {draws}", name, speed
     for name, count in TIMED_IMAGES.items():
@@ -185,18 +185,19 @@ def timings(device: str) -> Iterator[Row]:
 
 
 def _seconds(make: Callable[[], Timed], times: int, device: str) -> float | str:
-    """Return the shortest time of a run after the first, or how it failed."""
+    """Return the shortest time of several runs, or how they failed.
+
+    The first run compiles, and counts only if it is the only one.
+    """
     try:
-        run = make()
-        best = math.inf
-        for number in range(times + 1 if times > 1 else 1):
+        run, seconds = make(), []
+        for _ in range(times):
             _wait(device)
             started = time.perf_counter()
             run()
             _wait(device)
-            if number or times == 1:
-                best = min(best, time.perf_counter() - started)
-        return best
+            seconds.append(time.perf_counter() - started)
+        return min(seconds[1:] or seconds)
     except Exception as error:  # the others are timed, whatever happens to one
         traceback.print_exc()
         return f"failed: {type(error).__name__}: {str(error)[:200]}"

@@ -206,7 +206,7 @@ def orderings() -> list[str]:
             continue
         records = [json.loads(path.read_text()) for path in paths]
         if records[0]["draws"] != records[1]["draws"]:
-            continue  # a difference of draws would pass for one of models
+            continue  # their difference would partly be that of the draws
         first, second = (torch.tensor(record["values"]) for record in records)
         gain = (first - second).double()
         draws = "" if records[0]["draws"] == DRAWS else f" ({records[0]['draws']} draws)"
